@@ -1,0 +1,204 @@
+"""The generation loop: a request becomes token ids, hidden states, and text as it appears.
+
+It lives once, here: a volunteer that holds a head runs it for browsers and REST, the Python client
+for its own process. Each step is one trip over the route; head work (embedding, logits, sampling)
+runs wherever `Head.run` puts it. While a step travels, its predecessor's text is made and handed out.
+Does not know who reads the text, or how frames travel.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+import torch
+
+from corolla.exchange import Exchange
+from corolla.models.head import HeadModel
+from corolla.sampling import Sampler, resolved_seed
+from corolla.session import RemoteSession, open_session, slice_lengths
+from corolla.stopping import StopStrings
+from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
+from corolla.text import TextCodec
+from schema.errors import ContextTooLong, InvalidRequest, ShapeMismatch
+from schema.frames import Flags, FrameType
+from schema.generation import FinishReason, GenerationRequest, HopTiming, Timing, Usage
+from schema.tensors import WireTensor
+
+PREFILL_TOKENS = 512
+"""Tokens of one prefill slice at most, however narrow the model."""
+
+_T = TypeVar("_T")
+
+
+class Runner(Protocol):
+    """Runs head work on the thread that owns the head, and awaits it."""
+
+    def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A model's head with its tokenizer, and where its work runs."""
+
+    model: HeadModel
+    codec: TextCodec
+    hidden_size: int
+    context: int
+    """Positions: prompt and reply together."""
+    can_chunk_prefill: bool
+    run: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text; `tokens` counts those generated so far."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The reply is complete."""
+
+    reason: FinishReason
+    usage: Usage
+    timing: Timing
+
+
+async def generate(
+    head: Head, exchange: Exchange, request: GenerationRequest
+) -> AsyncGenerator[TextDelta | Completed]:
+    """The reply to a request, as it appears; ends with `Completed`.
+
+    Closing the iterator ends the session and frees its KV caches on every hop.
+
+    Raises:
+        InvalidRequest, ContextTooLong: the request cannot be served by this model.
+        ModelUnavailable: some blocks have no volunteer.
+        CorollaError: why the reply cannot be finished.
+    """
+    started = time.monotonic()
+    prompt = await head.run(partial(encode_request, head.codec, request))
+    limit = token_limit(len(prompt), head.context, request.stopping.max_tokens)
+    reply = _Reply(head, request, prompt)
+    async with await open_session(exchange, request.model) as session:
+        hidden = await session.prefill(await head.run(partial(reply.embed_prompt, prompt)))
+        first_token = 0.0
+        reason: FinishReason | None = None
+        while reason is None:
+            token, next_hidden = await head.run(partial(reply.advance, hidden, session.position))
+            first_token = first_token or time.monotonic() - started
+            in_flight = None
+            if next_hidden is None:
+                reason = "stop"
+            elif reply.tokens == limit:
+                reason = "length"
+            else:
+                in_flight = session.send([next_hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY)
+            text, stopped = reply.read(token, is_end=next_hidden is None)
+            reason = "stop" if stopped else reason
+            if text:
+                yield TextDelta(text, reply.tokens)
+            if in_flight is not None and reason is None:
+                hidden = await session.receive(in_flight)
+        rest = reply.rest()
+        if rest:
+            yield TextDelta(rest, reply.tokens)
+        usage = Usage(len(prompt), reply.tokens, len(prompt) + reply.tokens)
+        total = time.monotonic() - started
+        yield Completed(reason, usage, Timing(first_token=first_token, total=total, route=_route_of(session)))
+
+
+class _Reply:
+    """One sequence at its head: sampler, detokenizer and stop strings.
+
+    `embed_prompt` and `advance` run on the head's thread, the rest on the driver's; never at once.
+    """
+
+    def __init__(self, head: Head, request: GenerationRequest, prompt: list[int]) -> None:
+        self.tokens = 0
+        """Tokens generated so far, the end token included."""
+        self._head = head
+        self._sampler = Sampler(request.sampling, prompt, resolved_seed(request.sampling))
+        # A chat's reply stands alone; a completion continues its prompt, spaces included.
+        self._detokenizer = head.codec.detokenizer(prompt if request.messages is None else ())
+        self._stops = StopStrings(request.stopping.stop)
+
+    def embed_prompt(self, prompt: list[int]) -> list[WireTensor]:
+        """The prompt's embeddings, [1, tokens, hidden] in slices for the wire."""
+        hidden = self._head.model.embed(torch.tensor([prompt]), position=0)
+        if not self._head.can_chunk_prefill:
+            return [to_wire(hidden)]
+        bytes_per_token = hidden.element_size() * hidden.shape[2]
+        lengths = slice_lengths(len(prompt), bytes_per_token, PREFILL_TOKENS)
+        return [to_wire(piece) for piece in hidden.split(lengths, dim=1)]
+
+    def advance(self, hidden: WireTensor, position: int) -> tuple[int, WireTensor | None]:
+        """The token after `hidden`, and its embedding; None for an end token."""
+        model = self._head.model
+        logits = model.logits(self._checked(hidden).to(model.options.device, model.options.dtype))
+        token = self._sampler.next_token(logits[0, -1])
+        self.tokens += 1
+        if token in self._head.codec.eos_token_ids:
+            return token, None
+        return token, to_wire(model.embed(torch.tensor([[token]]), position=position))
+
+    def _checked(self, hidden: WireTensor) -> torch.Tensor:
+        """What came back, [1, 1, hidden]: one position was asked for, and logits of more may not fit."""
+        require_hidden(hidden, self._head.hidden_size, batch=1)
+        if hidden.shape[1] != 1:
+            raise ShapeMismatch(f"a step came back with {hidden.shape[1]} positions instead of its last one")
+        states = from_wire(hidden)
+        require_finite(states)
+        return states
+
+    def read(self, token: int, *, is_end: bool) -> tuple[str, bool]:
+        """The text that a token adds, and whether a stop string ends the reply."""
+        if is_end:
+            return "", False
+        return self._stops.push(self._detokenizer.push(token))
+
+    def rest(self) -> str:
+        """Text that was held back and turned out to belong to the reply."""
+        if self._stops.stopped:
+            return ""
+        text, stopped = self._stops.push(self._detokenizer.flush())
+        return text if stopped else text + self._stops.flush()
+
+
+def encode_request(codec: TextCodec, request: GenerationRequest) -> list[int]:
+    """The prompt's token ids.
+
+    Raises:
+        InvalidRequest: neither or both of messages and prompt, or what the codec cannot encode.
+    """
+    if (request.messages is None) is (request.prompt is None):
+        raise InvalidRequest("give either messages or a prompt")
+    if request.messages is not None:
+        return codec.encode_chat(request.messages)
+    prompt = request.prompt or ""
+    return codec.encode_prompt(prompt)
+
+
+def token_limit(prompt_tokens: int, context: int, max_tokens: int | None) -> int:
+    """Tokens that the reply may have.
+
+    Raises:
+        InvalidRequest: an empty prompt. ContextTooLong: the prompt leaves no room.
+    """
+    if prompt_tokens == 0:
+        raise InvalidRequest("the prompt is empty", param="prompt")
+    room = context - prompt_tokens
+    if room < 1:
+        raise ContextTooLong(
+            f"the prompt has {prompt_tokens} tokens and the model {context} positions: "
+            "shorten the conversation"
+        )
+    return room if max_tokens is None else min(room, max_tokens)
+
+
+def _route_of(session: RemoteSession) -> list[HopTiming]:
+    return [HopTiming(hop.name, hop.start, hop.end) for hop in session.grant.hops]

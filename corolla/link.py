@@ -1,0 +1,291 @@
+"""The one outbound WebSocket to the relay: dialling, the handshake, and both directions of it.
+
+Used by volunteers and by clients alike. One read loop, one send loop with a bounded outbox, and
+heartbeats; everything here belongs to the event loop's thread. What arrives goes to a `Receiver`.
+Does not know spans, sessions or generation.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+
+from corolla.address import peer_url, proxy_for
+from schema import messages
+from schema.api import ErrorBody
+from schema.errors import (
+    CorollaError,
+    InvalidRequest,
+    ProtocolViolation,
+    QueueFull,
+    Unauthorized,
+    Unavailable,
+    UnexpectedMessage,
+    Unresponsive,
+    all_errors,
+    error_from_code,
+)
+from schema.frames import PROTOCOL_VERSION, Header
+from schema.ids import PeerId, new_instance_key
+from schema.messages import FromPeer, FromRelay, Heartbeat, Hello, Welcome, encode_message
+from schema.outbox import Outbox, Urgency
+from schema.protocol import MAX_FRAME_BYTES, PeerConnection, SkippedFrame
+
+HANDSHAKE_SECONDS = 15.0
+CLOSE_SECONDS = 2.0
+"""How long the relay may take to answer a close."""
+OUTBOX_BYTES = 256 * 1024 * 1024
+MISSED_HEARTBEATS = 3
+"""Heartbeats that the relay may miss before it counts as gone."""
+ORDINARY_CLOSES = frozenset({1000, 1001, 1005, 1012})
+"""Codes (RFC 6455 section 7.4) of a relay that stops or restarts: nobody is at fault."""
+
+log = logging.getLogger(__name__)
+
+
+class _NoDetails(logging.LoggerAdapter[logging.Logger]):
+    """For the WebSocket library, which at level DEBUG logs every header and text: tokens and prompts."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Where to dial, and as whom."""
+
+    relay_url: str
+    """Base URL: http(s) or ws(s)."""
+    token: str = field(repr=False)
+    name: str
+    """Shown to everyone."""
+    software: str
+    instance: str = field(default_factory=new_instance_key, repr=False)
+    """Kept by a process over its reconnects, so that it stays the same peer."""
+
+
+class Receiver(Protocol):
+    """What arrives over a link; called by the read loop, so neither method may take long."""
+
+    def on_frame(self, header: Header, message: bytes) -> None: ...
+    def on_message(self, message: FromRelay) -> None: ...
+
+
+class RelayLink:
+    """An open connection to the relay. Made by `dial`, used until `run` returns or raises."""
+
+    def __init__(self, socket: ClientConnection, connection: PeerConnection, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self.peer_id = PeerId(welcome.peer)
+        self.skipped_frames = 0
+        """Frames of types that this version does not know."""
+        self._socket = socket
+        self._connection = connection
+        self._outbox = Outbox(OUTBOX_BYTES)
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._heard = asyncio.get_running_loop().time()
+
+    def send_frame(self, frame: bytes, urgency: Urgency) -> None:
+        """Queue a frame.
+
+        Raises:
+            QueueFull: the connection is slower than what is sent.
+        """
+        self._put(frame, urgency)
+
+    def send_message(self, message: FromPeer) -> None:
+        """Queue a control message. Errors as `send_frame`."""
+        self._put(encode_message(message), Urgency.CONTROL)
+
+    def close(self) -> None:
+        """Send what is queued, then close; `run` returns."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self, receiver: Receiver, status: "StatusSource | None" = None) -> None:
+        """Serve the connection until `close`.
+
+        Raises:
+            CorollaError: why the relay ended it, or Unavailable when the network did.
+        """
+        tasks = [
+            asyncio.create_task(self._read_loop(receiver)),
+            asyncio.create_task(self._send_loop()),
+            asyncio.create_task(self._heartbeat_loop(status)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await self._socket.close()
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
+
+    def _put(self, message: str | bytes, urgency: Urgency) -> None:
+        if not self._outbox.put(message, urgency):
+            raise QueueFull(
+                "the connection to the relay is slower than what is sent over it", retry_after=5.0
+            )
+        self._wake.set()
+
+    async def _send_loop(self) -> None:
+        try:
+            while True:
+                message = self._outbox.take()
+                if message is not None:
+                    await self._socket.send(message)
+                elif self._closing:
+                    return
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except ConnectionClosed as error:
+            raise _lost(error) from error
+
+    async def _read_loop(self, receiver: Receiver) -> None:
+        now = asyncio.get_running_loop().time
+        try:
+            while True:
+                message = await self._socket.recv()
+                self._heard = now()
+                if isinstance(message, bytes):
+                    self._on_frame(receiver, message)
+                else:
+                    self._on_text(receiver, message)
+        except ConnectionClosed as error:
+            raise _lost(error) from error
+
+    def _on_frame(self, receiver: Receiver, message: bytes) -> None:
+        header = self._connection.receive_frame(message)
+        if isinstance(header, SkippedFrame):
+            self.skipped_frames += 1
+        else:
+            receiver.on_frame(header, message)
+
+    def _on_text(self, receiver: Receiver, text: str) -> None:
+        message = self._connection.receive_text(text)
+        if isinstance(message, messages.Goodbye):
+            raise message.error.to_error()
+        if not isinstance(message, Heartbeat):
+            receiver.on_message(message)
+
+    async def _heartbeat_loop(self, status: "StatusSource | None") -> None:
+        interval = self.welcome.heartbeat_seconds
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(interval)
+            if now() - self._heard > MISSED_HEARTBEATS * interval:
+                raise Unresponsive(f"the relay was silent for {MISSED_HEARTBEATS * interval:g} s")
+            self.send_message(status() if status else Heartbeat())
+
+
+class StatusSource(Protocol):
+    """What a peer tells of itself with each heartbeat."""
+
+    def __call__(self) -> Heartbeat: ...
+
+
+async def dial(options: LinkOptions) -> RelayLink:
+    """Connect, say hello, and be welcomed.
+
+    Raises:
+        InvalidRequest: the address, the token or the proxy's address is not one.
+        Unavailable: nobody answers there, or not as a relay does.
+        Unauthorized and others: what the relay said.
+    """
+    url = peer_url(options.relay_url)
+    if not options.token.isascii() or not options.token.isprintable():
+        raise InvalidRequest("the token holds characters that no token has: paste it whole, and nothing else")
+    try:
+        socket = await connect(
+            url,
+            additional_headers={"Authorization": f"Bearer {options.token}"},
+            compression=None,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=64,
+            ping_interval=None,
+            open_timeout=HANDSHAKE_SECONDS,
+            close_timeout=CLOSE_SECONDS,
+            proxy=proxy_for(url),
+            logger=_NoDetails(log),
+        )
+    except InvalidStatus as error:
+        raise _refusal(error, options.relay_url) from error
+    except InvalidURI as error:
+        raise InvalidRequest(f"{options.relay_url!r} is not the address of a relay") from error
+    except (InvalidProxy, ImportError) as error:
+        raise InvalidRequest(
+            f"the proxy that the environment names cannot be used ({error}): correct it, "
+            "or list the relay's host in NO_PROXY"
+        ) from error
+    except (OSError, TimeoutError, InvalidHandshake) as error:
+        raise Unavailable(
+            f"no relay answers at {options.relay_url} ({error}): check the address and that it runs",
+            retry_after=2.0,
+        ) from error
+    try:
+        return await _shake_hands(socket, options)
+    except BaseException:
+        await socket.close()
+        raise
+
+
+async def _shake_hands(socket: ClientConnection, options: LinkOptions) -> RelayLink:
+    hello = Hello(
+        protocol=PROTOCOL_VERSION, software=options.software, instance=options.instance, name=options.name
+    )
+    connection = PeerConnection()
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            await socket.send(encode_message(hello))
+            answer = connection.receive_text(await socket.recv())
+    except TimeoutError as error:
+        raise Unresponsive("the relay did not answer the hello") from error
+    except ConnectionClosed as error:
+        raise _lost(error) from error
+    if isinstance(answer, messages.Goodbye):
+        raise answer.error.to_error()
+    if not isinstance(answer, Welcome):
+        raise UnexpectedMessage("the relay's first message is a welcome")
+    return RelayLink(socket, connection, answer)
+
+
+def _refusal(error: InvalidStatus, relay_url: str) -> CorollaError:
+    """What the relay answered instead of upgrading, from its error body where there is one."""
+    response = error.response
+    try:
+        detail = msgspec.json.decode(response.body or b"", type=ErrorBody).error
+        return error_from_code(detail.code, detail.message)
+    except msgspec.DecodeError:
+        # Not in a relay's words: a proxy or a portal on the way may say this for a while, so it is not final.
+        return Unavailable(
+            f"{relay_url} answered with HTTP status {response.status_code}: is this a Corolla relay?"
+        )
+
+
+def _lost(error: ConnectionClosed) -> CorollaError:
+    """What a connection's end means. The relay's own words came before, in a goodbye."""
+    closed = error.rcvd
+    if closed is None or closed.code in ORDINARY_CLOSES:
+        return Unavailable("the connection to the relay was lost", retry_after=1.0)
+    words = f"the relay closed the connection ({closed.code} {closed.reason}".rstrip() + ")"
+    if closed.reason in all_errors():
+        return error_from_code(closed.reason, words)
+    return Unavailable(words, retry_after=1.0)
+
+
+def is_final(error: CorollaError) -> bool:
+    """Whether dialling again with the same token and settings cannot help."""
+    return isinstance(error, Unauthorized | InvalidRequest | ProtocolViolation) or error.code in (
+        "forbidden",
+        "replaced",
+        "join_refused",
+    )

@@ -1,0 +1,132 @@
+"""What a model is and what it costs, by block: from its config and tensor names alone, no weights read.
+
+Sizes come from the model's own code, built and run on the meta device, where tensors have shapes but no
+memory. So they hold for every family without a formula for any of them. Knows nothing of quantization, whose
+sizes are only true after loading (`weights`), or of devices.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicSlidingWindowLayer
+
+from corolla.models.cache import ROLLBACK_TOKENS, cache_argument, layer_tensors
+from corolla.models.loading import build_on_meta, causal_lm_class, refusing_nonsense
+from corolla.models.partial import Part, find_decoder, partial_class
+from corolla.models.source import ModelSource
+
+EXPERTS_WITHOUT_DATA = "batched_mm"
+"""The way to run experts that does not look at values, which meta tensors do not have."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One model in one dtype. Tuples have one entry per block."""
+
+    name: str
+    revision: str | None
+    digest: str
+    """See `ModelSource.digest`."""
+    model_type: str
+    dtype: str
+    block_count: int
+    hidden_size: int
+    vocab_size: int
+    max_position: int | None
+    """Positions that the model was made for; None where nothing limits them."""
+    block_parameters: tuple[int, ...]
+    block_bytes: tuple[int, ...]
+    """Parameters and buffers. A span also holds its own copy of the rotary tables, a few hundred bytes."""
+    head_parameters: int
+    head_bytes: int
+    """Everything outside the blocks; tied embeddings count once."""
+    kv_bytes_per_token: tuple[int, ...]
+    """How much a cache grows with each token of one sequence; 0 where it does not grow."""
+    kv_tokens_at_most: tuple[int | None, ...]
+    """After how many tokens a sliding window's cache stops growing; None where it never does."""
+    state_bytes: tuple[int, ...]
+    """What one sequence takes whatever its length: recurrent and convolutional states."""
+    can_roll_back: bool
+    can_chunk_prefill: bool
+
+
+def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
+    """The facts of `source` when computed in `dtype`.
+
+    Raises `CheckpointBroken` where the config makes no model.
+    """
+    blocks, head = _weights(source, dtype)
+    per_token, fixed = _cache_sizes(source, dtype)
+    config = source.config
+    return ModelFacts(
+        name=source.name,
+        revision=source.revision,
+        digest=source.digest,
+        model_type=source.family.model_type,
+        dtype=str(dtype).removeprefix("torch."),
+        block_count=source.block_count,
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        max_position=getattr(config, "max_position_embeddings", None),
+        block_parameters=tuple(count for count, _ in blocks),
+        block_bytes=tuple(nbytes for _, nbytes in blocks),
+        head_parameters=head[0],
+        head_bytes=head[1],
+        kv_bytes_per_token=per_token,
+        kv_tokens_at_most=_token_limits(source),
+        state_bytes=fixed,
+        can_roll_back=source.family.can_roll_back,
+        can_chunk_prefill=source.family.can_chunk_prefill,
+    )
+
+
+def _weights(source: ModelSource, dtype: torch.dtype) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Parameters and bytes of every block, and of the rest."""
+    whole = build_on_meta(causal_lm_class(source.config), source, dtype)
+    whole.tie_weights()
+    path, list_name = find_decoder(whole, source.block_count)
+    blocks = [_size(block) for block in cast(nn.ModuleList, getattr(whole.get_submodule(path), list_name))]
+    parameters, nbytes = _size(whole)
+    inside = (sum(count for count, _ in blocks), sum(size for _, size in blocks))
+    return blocks, (parameters - inside[0], nbytes - inside[1])
+
+
+def _size(module: nn.Module) -> tuple[int, int]:
+    parameters = list(module.parameters())
+    nbytes = sum(tensor.nbytes for tensor in (*parameters, *module.buffers()))
+    return sum(parameter.numel() for parameter in parameters), nbytes
+
+
+def _cache_sizes(source: ModelSource, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bytes that each block's cache grows by with a token, and bytes that it has without any.
+
+    Measured on what the blocks leave in the cache after one token and after two.
+    """
+    part = Part(0, source.block_count, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
+    model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
+    model = build_on_meta(model_class, source, dtype)
+    model.set_experts_implementation(EXPERTS_WITHOUT_DATA)
+    path, _ = find_decoder(model, source.block_count)
+    after_one, after_two = (_cached_bytes(model.get_submodule(path), source, dtype, n) for n in (1, 2))
+    growth = tuple(two - one for one, two in zip(after_one, after_two, strict=True))
+    return growth, tuple(one - grown for one, grown in zip(after_one, growth, strict=True))
+
+
+def _cached_bytes(decoder: nn.Module, source: ModelSource, dtype: torch.dtype, tokens: int) -> list[int]:
+    cache = DynamicCache(config=source.config)
+    arguments: dict[str, Any] = {cache_argument(decoder): cache, "use_cache": True}
+    with torch.device("meta"), torch.inference_mode(), refusing_nonsense(source.name):
+        decoder(inputs_embeds=torch.empty(1, tokens, source.config.hidden_size, dtype=dtype), **arguments)
+    return [sum(tensor.nbytes for tensor in layer_tensors(layer)) for layer in cache.layers]
+
+
+def _token_limits(source: ModelSource) -> tuple[int | None, ...]:
+    """What `SpanCache` lets a sliding layer gather before it drops the oldest tokens."""
+    margin = 2 * ROLLBACK_TOKENS if source.family.can_roll_back else 0
+    return tuple(
+        layer.sliding_window - 1 + margin if isinstance(layer, DynamicSlidingWindowLayer) else None
+        for layer in DynamicCache(config=source.config).layers
+    )

@@ -1,0 +1,150 @@
+"""A span: the blocks `[start, end)` of a model, run inside the model's own decoder.
+
+Takes the hidden states that leave the block before and gives those that leave its last block. Knows nothing
+of tokens, sessions, batching or the network. Owner: one thread at a time, since one seam carries the step.
+"""
+
+import inspect
+from contextlib import nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from corolla.models.cache import SpanCache, cache_argument
+from corolla.models.errors import ChunkRefused, SpanRefused
+from corolla.models.loading import LoadOptions, load_part
+from corolla.models.partial import Part, join_seam
+from corolla.models.positions import positions_of
+from corolla.models.shards import Progress
+from corolla.models.source import ModelSource
+from corolla.models.weights import WeightReport, weigh
+from schema.errors import PositionMismatch, ShapeMismatch
+
+
+class SpanModel:
+    """Blocks `[start, end)` of one model on one device, in evaluation mode."""
+
+    def __init__(self, model: PreTrainedModel, source: ModelSource, part: Part, options: LoadOptions) -> None:
+        self.start = part.start
+        self.end = part.end
+        self.options = options
+        self.family = source.family
+        self._config = source.config
+        self._hidden_size: int = source.config.hidden_size
+        self._seam = part.seam
+        self._decoder = join_seam(model, source.block_count, part)
+        accepted = inspect.signature(self._decoder.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._cache_name = cache_argument(self._decoder)
+        self.weights: WeightReport = weigh(model)
+
+    @classmethod
+    def load(
+        cls,
+        source: ModelSource,
+        start: int,
+        end: int,
+        options: LoadOptions | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Reads the tensors of blocks `[start, end)` and nothing else.
+
+        `progress(bytes_read, bytes_in_all)` is called from the threads that read. Raises `SpanRefused`,
+        `FamilyRefused`, `CheckpointBroken` or `QuantizationUnavailable`.
+        """
+        options = options or LoadOptions()
+        count = source.block_count
+        if not 0 <= start < end <= count:
+            raise SpanRefused(f"{source.name} has blocks 0 to {count}; [{start}, {end}) is no span of them.")
+        part = Part(start, end, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
+        return cls(load_part(source, part, options, progress), source, part, options)
+
+    def new_cache(self, batch: int = 1, blocks: tuple[int, int] | None = None) -> SpanCache:
+        """An empty KV cache for `batch` sequences, over the blocks `[start, end)` of this span, or all of it.
+
+        Raises `SpanRefused` for blocks that are not in the span.
+        """
+        return SpanCache(self._config, self.family, *self._within(blocks), batch)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        cache: SpanCache | None = None,
+        attention_mask: Tensor | None = None,
+        blocks: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Hidden states after the span, of the same shape as `hidden`: [batch, tokens, hidden_size].
+
+        Runs the blocks of the cache; without one `blocks`, or the whole span. With a cache the tokens are
+        appended at its position, without gradients. Without one they are whole sequences, and gradients
+        flow to `hidden` if autograd is on.
+        `attention_mask`, [batch, position + tokens], is 0 on padding; leave it out where there is none.
+        After an error in the middle of a pass the cache is of no more use.
+
+        Raises `ShapeMismatch`, `PositionMismatch`, `ChunkRefused` or `SpanRefused`.
+        """
+        start, end = self._within(blocks) if cache is None else (cache.start, cache.end)
+        self._seam.first, self._seam.last = start, end - 1
+        self._check(hidden, cache, attention_mask)
+        output = self._run(hidden, self._arguments(hidden, cache, attention_mask), gradients=cache is None)
+        if cache is not None:
+            cache.advance(hidden.shape[1])
+        return output
+
+    def _arguments(
+        self, hidden: Tensor, cache: SpanCache | None, attention_mask: Tensor | None
+    ) -> dict[str, Any]:
+        """What the decoder is called with. Positions are always told: not every decoder counts them right."""
+        held, tokens = 0 if cache is None else cache.position, hidden.shape[1]
+        arguments: dict[str, Any] = {"inputs_embeds": hidden, "use_cache": cache is not None}
+        if cache is not None:
+            arguments[self._cache_name] = cache.layers
+        if self._takes_positions and attention_mask is None:
+            arguments["position_ids"] = torch.arange(held, held + tokens, device=hidden.device).unsqueeze(0)
+        elif self._takes_positions and attention_mask is not None:
+            arguments["position_ids"] = positions_of(attention_mask)[:, -tokens:]
+        if attention_mask is not None and not (held and self.family.masks_first_pass_only):
+            arguments["attention_mask"] = attention_mask
+        return arguments
+
+    def _run(self, hidden: Tensor, arguments: dict[str, Any], gradients: bool) -> Tensor:
+        seam = self._seam
+        seam.entering = hidden
+        try:
+            with nullcontext() if gradients else torch.inference_mode():
+                self._decoder(**arguments)
+            output = seam.leaving
+        finally:
+            seam.entering = seam.leaving = None
+        if output is None:
+            raise SpanRefused("The decoder did not run its last block. List this family as refused.")
+        return output
+
+    def _within(self, blocks: tuple[int, int] | None) -> tuple[int, int]:
+        start, end = blocks or (self.start, self.end)
+        if not self.start <= start < end <= self.end:
+            raise SpanRefused(f"Blocks [{start}, {end}) are not in the span [{self.start}, {self.end}).")
+        return start, end
+
+    def _check(self, hidden: Tensor, cache: SpanCache | None, attention_mask: Tensor | None) -> None:
+        if hidden.dim() != 3 or hidden.shape[2] != self._hidden_size or hidden.shape[1] == 0:
+            raise ShapeMismatch(
+                f"Hidden states are [batch, tokens, {self._hidden_size}] here, not {[*hidden.shape]}."
+            )
+        if hidden.dtype != self.options.dtype:
+            raise ShapeMismatch(f"Hidden states are {self.options.dtype} here, not {hidden.dtype}.")
+        held = 0 if cache is None else cache.position
+        if cache is not None and cache.batch != hidden.shape[0]:
+            raise ShapeMismatch(f"This cache is for {cache.batch} sequences, not for {hidden.shape[0]}.")
+        expected = (hidden.shape[0], held + hidden.shape[1])
+        if attention_mask is not None and attention_mask.shape != expected:
+            raise PositionMismatch(
+                f"The attention mask is {[*attention_mask.shape]}, but with {held} tokens held "
+                f"it must be {[*expected]}."
+            )
+        if held and hidden.shape[1] > 1 and not self.family.can_chunk_prefill:
+            raise ChunkRefused(
+                f"Models of type {self.family.model_type} take a whole prompt at once, then one token a step."
+            )

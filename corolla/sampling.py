@@ -1,0 +1,191 @@
+"""How the next token is drawn from the logits of one position.
+
+The steps and their order are those of transformers' `generate`:
+
+    repetition penalty, presence and frequency penalties     also when greedy
+    temperature 0: the likeliest token, the first of several that tie
+    otherwise: temperature, top-k, top-p, min-p, draw
+
+Randomness has no state: the number that decides a draw is a hash of the seed and the token's position
+in the sequence. So a reply that is continued from any token on, by another process, continues as it would
+have, and the drafts of a speculative step can be checked in one pass by drawing at their positions.
+
+Penalties and greedy choice run where the logits are. A draw moves them to the CPU once and works in float64
+there, so its result does not hang on a device's order of summation.
+
+Does not know where logits come from, what a token says, or when a reply ends.
+"""
+
+import secrets
+import struct
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import RepetitionPenaltyLogitsProcessor
+
+from schema.errors import NotFinite
+from schema.generation import Sampling
+
+_KEY = struct.Struct("<qq")
+_BITS = 53  # of a float64's mantissa: every multiple of 2**-53 below 1 is exact
+
+
+def resolved_seed(sampling: Sampling) -> int:
+    """The seed that was asked for, or a new one. Whoever may have to continue the reply keeps it."""
+    return secrets.randbits(63) if sampling.seed is None else sampling.seed
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) that depends on `seed` (signed 64 bits) and `position` alone, on every machine."""
+    digest = blake2b(_KEY.pack(seed, position), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> (64 - _BITS)) * 2.0**-_BITS
+
+
+class Sampler:
+    """Draws the tokens of one sequence, one after the other. Owner: the sequence's driver."""
+
+    def __init__(
+        self, sampling: Sampling, prompt: Sequence[int], seed: int, generated: Sequence[int] = ()
+    ) -> None:
+        """`generated` are tokens of the reply that exist already, when it is continued."""
+        self._sampling = sampling
+        self._seed = seed
+        self._position = len(prompt) + len(generated)
+        self._penalties = _Penalties(sampling, prompt, generated) if _penalized(sampling) else None
+
+    @property
+    def position(self) -> int:
+        """Of the token that comes next, counted from the start of the prompt."""
+        return self._position
+
+    def next_token(self, logits: Tensor) -> int:
+        """The token at `position`, which it counts as generated.
+
+        Args:
+            logits: [vocab], any floating dtype and device; minus infinity means never.
+
+        Raises:
+            NotFinite: NaN or plus infinity among the logits, or nothing but minus infinity. The sampler
+                is as before the call.
+        """
+        scores = logits.detach() if self._penalties is None else self._penalties.applied(logits.detach())
+        if self._sampling.temperature == 0:
+            token = _likeliest(scores)
+        else:
+            weights = token_weights(scores, self._sampling)
+            token = _drawn(weights, uniform(self._seed, self._position))
+        self._position += 1
+        if self._penalties is not None:
+            self._penalties.add(token)
+        return token
+
+
+def token_weights(scores: Tensor, sampling: Sampling) -> Tensor:
+    """The distribution that a draw follows, not normalized: float64 [vocab] on the CPU, 1 for the likeliest.
+
+    Tokens that a filter drops have weight 0. Tokens that tie with the last one kept are kept too, so
+    the order of the vocabulary decides nothing.
+
+    Raises:
+        NotFinite: as `Sampler.next_token`.
+    """
+    scores = scores.cpu().double()
+    peak = scores.max()
+    if not torch.isfinite(peak):
+        raise _not_finite()
+    # The peak comes off first: divided by a tiny temperature, it would overflow.
+    weights = (scores - peak).div_(sampling.temperature).exp_()
+    return weights.masked_fill_(weights < _smallest_kept(weights, sampling), 0.0)
+
+
+def _smallest_kept(weights: Tensor, sampling: Sampling) -> float:
+    """The weight below which a token is dropped."""
+    smallest = 0.0
+    survivors = weights
+    if 0 < sampling.top_k < len(weights):
+        smallest = weights.topk(sampling.top_k).values[-1].item()
+        survivors = weights[weights >= smallest]
+    if sampling.top_p < 1.0:
+        smallest = _nucleus_border(survivors, sampling.top_p)
+    return max(smallest, sampling.min_p)
+
+
+def _nucleus_border(weights: Tensor, top_p: float) -> float:
+    """The smallest weight in the nucleus: the fewest largest weights whose sum reaches `top_p` of the total.
+
+    Most of a vocabulary is below an equal share of what may be left out, so it is outside whatever its
+    order is: only the rest is sorted. NumPy sorts plain values ten times faster than torch does.
+    """
+    total = weights.sum()
+    margin = 0.5  # for rounding: a few more are sorted, and none is lost
+    large = weights[weights >= margin * (1.0 - top_p) * total / len(weights)]
+    falling = np.sort(large.numpy())[::-1]
+    before = np.cumsum(falling) - falling
+    count = np.count_nonzero(before < top_p * total.item())
+    return float(falling[max(count, 1) - 1])
+
+
+def _drawn(weights: Tensor, number: float) -> int:
+    """The inverse of the cumulative distribution at `number`, by token. Weight 0 is never drawn."""
+    cumulative = weights.cumsum(0)
+    return int(torch.searchsorted(cumulative, number * cumulative[-1], right=True))
+
+
+def _likeliest(scores: Tensor) -> int:
+    """The argmax; one transfer from the device says also whether it can be trusted."""
+    value, index = scores.max(dim=-1)
+    token = int(torch.where(torch.isfinite(value), index, -1))
+    if token < 0:
+        raise _not_finite()
+    return token
+
+
+def _not_finite() -> NotFinite:
+    return NotFinite(
+        "The model's logits hold NaN or infinity, so no token can be drawn. "
+        "Repeat the step over other volunteers; if it stays, the checkpoint or its dtype is at fault."
+    )
+
+
+def _penalized(sampling: Sampling) -> bool:
+    return (
+        sampling.repetition_penalty != 1.0
+        or sampling.presence_penalty != 0.0
+        or sampling.frequency_penalty != 0.0
+    )
+
+
+class _Penalties:
+    """What earlier tokens take off the logits. Owner: its `Sampler`."""
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], generated: Sequence[int]) -> None:
+        self._repetition = RepetitionPenaltyLogitsProcessor(float(sampling.repetition_penalty))
+        self._repeats = sampling.repetition_penalty != 1.0
+        self._presence = sampling.presence_penalty
+        self._frequency = sampling.frequency_penalty
+        self._prompt_length = len(prompt)
+        self._tokens = torch.tensor([*prompt, *generated], dtype=torch.int64)  # moves to the logits' device
+
+    def add(self, token: int) -> None:
+        self._tokens = torch.cat((self._tokens, self._tokens.new_tensor([token])))
+
+    def applied(self, logits: Tensor) -> Tensor:
+        """New scores, float32 or wider.
+
+        Presence and frequency follow OpenAI's definition: from the logit of a token that was generated
+        n > 0 times, `presence + n * frequency` is taken off. The prompt does not count for them.
+        """
+        scores = logits.float() if logits.dtype != torch.float64 else logits
+        self._tokens = self._tokens.to(scores.device)
+        if self._repeats:
+            scores = self._repetition(cast(torch.LongTensor, self._tokens[None]), scores[None])[0]
+        if self._presence or self._frequency:
+            counts = torch.zeros_like(scores)
+            generated = self._tokens[self._prompt_length :]
+            counts.scatter_add_(0, generated, torch.ones_like(generated, dtype=scores.dtype))
+            scores = scores - self._frequency * counts - self._presence * (counts > 0)
+        return scores

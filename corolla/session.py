@@ -1,0 +1,179 @@
+"""One sequence on the swarm: its route, its position, and the steps in flight.
+
+Belongs to the task that drives it. A step goes out as a frame and comes back as hidden states; a
+prompt goes out in slices that travel the hops one behind the other. Does not know tokens, sampling
+or text.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from types import TracebackType
+
+from corolla.exchange import Exchange
+from schema.errors import CorollaError, GenerationFailed, InvalidRequest
+from schema.frames import Flags, Frame, FrameType
+from schema.ids import PeerId, SessionId, new_session_id
+from schema.limits import TARGET_SLICE_BYTES
+from schema.messages import RouteGrant
+from schema.tensors import WireTensor, decode_tensors, encode_tensors
+
+STEP_SECONDS = 120.0
+"""How long a driver waits for one step. Lost hops are told at once; this is for those that are only slow."""
+PREFILL_WINDOW = 8
+"""Slices of a prompt that may be in flight: enough to keep every hop of a usual route busy."""
+
+Step = asyncio.Future[list[WireTensor]]
+"""A step in flight: what it will come back with."""
+
+
+class RemoteSession:
+    """A session over a granted route; an async context manager that frees the KV caches at its end."""
+
+    def __init__(self, exchange: Exchange, grant: RouteGrant, session: SessionId) -> None:
+        self.grant = grant
+        self.id = session
+        self.position = 0
+        """Tokens sent so far."""
+        self._exchange = exchange
+        self._next_step = 0
+        self._waiting: dict[int, Step] = {}
+        """Steps in flight by their number."""
+        self._failed: CorollaError | None = None
+
+    async def __aenter__(self) -> "RemoteSession":
+        self._exchange.open(self.id, self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for future in self._waiting.values():
+            future.cancel()
+        self._failed = self._failed or GenerationFailed("this session is over: open another one")
+        self._exchange.close(self.id, self.grant.route)
+
+    # ---- called by the exchange ----
+
+    def on_output(self, frame: Frame) -> None:
+        future = self._waiting.pop(frame.step, None)
+        if future is None or future.done():
+            return
+        try:
+            future.set_result(decode_tensors(frame.payload))
+        except CorollaError as error:
+            unreadable = GenerationFailed(f"a volunteer's answer is no list of tensors: {error.message}")
+            _fail(future, unreadable)
+            self.on_failure(unreadable)
+
+    def on_failure(self, error: CorollaError) -> None:
+        self._failed = self._failed or error
+        for future in self._waiting.values():
+            _fail(future, error)
+        self._waiting.clear()
+
+    def on_hop_lost(self, peer: PeerId) -> None:
+        name = next((hop.name for hop in self.grant.hops if hop.peer == peer), peer)
+        self.on_failure(
+            GenerationFailed(f"the volunteer {name!r} left in the middle of the reply: send it again")
+        )
+
+    # ---- called by the driver ----
+
+    def send(self, tensors: Sequence[WireTensor], *, kind: FrameType, want: Flags) -> Step:
+        """Send one step of `tensors[0].shape[1]` tokens; the future is its output.
+
+        Raises:
+            CorollaError: the session has failed, or it cannot be sent; then nothing has changed.
+        """
+        if self._failed is not None:
+            raise self._failed
+        step = self._next_step
+        frame = Frame(
+            type=kind,
+            hop=0,
+            session=self.id,
+            step=step,
+            position=self.position,
+            route=self.grant.route,
+            payload=encode_tensors(tensors),
+            flags=want,
+        )
+        future: Step = asyncio.get_running_loop().create_future()
+        self._waiting[step] = future
+        try:
+            self._exchange.post(frame)
+        except CorollaError:
+            self._waiting.pop(step, None)
+            raise
+        self._next_step += 1
+        self.position += tensors[0].shape[1]
+        return future
+
+    async def receive(self, step: Step) -> WireTensor:
+        """The hidden states that a step came back with.
+
+        Raises:
+            CorollaError: why there are none.
+        """
+        try:
+            async with asyncio.timeout(STEP_SECONDS):
+                tensors = await step
+        except TimeoutError:
+            raise GenerationFailed(
+                f"a step did not come back within {STEP_SECONDS:g} s: send the request again"
+            ) from None
+        if not tensors:
+            raise GenerationFailed("a step came back empty: send the request again")
+        return tensors[0]
+
+    async def decode(self, hidden: WireTensor) -> WireTensor:
+        """One decode step, [batch, tokens, hidden] in and [batch, 1, hidden] out. Errors as `receive`."""
+        return await self.receive(self.send([hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY))
+
+    async def prefill(self, slices: Sequence[WireTensor]) -> WireTensor:
+        """A prompt in slices; the last position's hidden states. Errors as `receive`.
+
+        All but the last slice come back as bare acknowledgements, which pace the sending.
+        """
+        if not slices:
+            raise InvalidRequest("there is nothing to prefill: give at least one token")
+        pending: list[Step] = []
+        try:
+            for index, hidden in enumerate(slices):
+                if len(pending) >= PREFILL_WINDOW:
+                    await self.receive(pending.pop(0))
+                want = Flags.LAST_ONLY if index == len(slices) - 1 else Flags.NO_OUTPUT
+                pending.append(self.send([hidden], kind=FrameType.PREFILL, want=want))
+            last = pending.pop()
+            for future in pending:
+                await self.receive(future)
+            return await self.receive(last)
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _fail(step: Step, error: CorollaError) -> None:
+    """Ends a step with an error, which nobody has to look at: the driver may have stopped waiting for it."""
+    if not step.done():
+        step.set_exception(error)
+        step.exception()
+
+
+async def open_session(exchange: Exchange, model: str) -> RemoteSession:
+    """A session over a fresh route. Errors as `Exchange.request_route`."""
+    session = new_session_id()
+    grant = await exchange.request_route(model, session)
+    return RemoteSession(exchange, grant, session)
+
+
+def slice_lengths(tokens: int, bytes_per_token: int, max_tokens: int) -> list[int]:
+    """How to cut a prompt of one token or more: into equal slices, to one token, that exceed neither limit.
+
+    The limits are `max_tokens` tokens and `TARGET_SLICE_BYTES` bytes; a slice has one token at least.
+    """
+    most = max(1, min(TARGET_SLICE_BYTES // bytes_per_token, max_tokens))
+    count = math.ceil(tokens / most)
+    base, longer = divmod(tokens, count)
+    return [base + 1] * longer + [base] * (count - longer)

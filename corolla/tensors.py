@@ -1,0 +1,120 @@
+"""Between torch tensors and the tensors of the wire, and the checks that come before computing with them.
+
+Nothing is copied that does not have to be. Both directions share memory with their input where they can,
+and say so. Little-endian machines only, as the wire is.
+
+Knows nothing of frames or models: what shape to expect is told by the caller.
+"""
+
+from math import isfinite, prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schema.errors import NotFinite, ShapeMismatch
+from schema.tensors import DType, Role, WireTensor
+
+_TORCH = {
+    DType.FLOAT32: torch.float32,
+    DType.FLOAT16: torch.float16,
+    DType.BFLOAT16: torch.bfloat16,
+    DType.INT8: torch.int8,
+    DType.INT64: torch.int64,
+}
+_WIRE = {dtype: code for code, dtype in _TORCH.items()}
+_NUMPY = {
+    DType.FLOAT32: np.dtype(np.float32),
+    DType.FLOAT16: np.dtype(np.float16),
+    DType.BFLOAT16: np.dtype(np.int16),  # NumPy has no bfloat16; its bits pass as integers
+    DType.INT8: np.dtype(np.int8),
+    DType.INT64: np.dtype(np.int64),
+}
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """The torch dtype of a wire code."""
+    return _TORCH[dtype]
+
+
+def wire_dtype(dtype: torch.dtype) -> DType:
+    """The wire code of a torch dtype.
+
+    Raises:
+        ShapeMismatch: a dtype that does not travel, such as float64.
+    """
+    code = _WIRE.get(dtype)
+    if code is None:
+        names = ", ".join(str(known) for known in _WIRE)
+        raise ShapeMismatch(f"{dtype} tensors cannot be sent: convert them to one of {names}")
+    return code
+
+
+def to_wire(tensor: Tensor, role: Role = Role.HIDDEN) -> WireTensor:
+    """The tensor as it travels, in its own dtype.
+
+    A contiguous CPU tensor is not copied: its memory must not change until the frame is encoded.
+    Anything else is copied once. From a GPU this waits until the tensor is computed.
+    """
+    dtype = wire_dtype(tensor.dtype)
+    flat = tensor.detach().contiguous().cpu().reshape(-1)
+    return WireTensor(dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().data, role)
+
+
+def from_wire(
+    wire: WireTensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Tensor:
+    """The tensor that arrived, on `device` and in `dtype` (None: as it travelled).
+
+    On the CPU, with its dtype unchanged and its bytes aligned, it shares memory with the received frame and
+    keeps it alive. That memory belongs to the frame: nothing may write to it in place.
+
+    Args:
+        wire: as `schema.tensors.decode_tensors` gives it, so its bytes fit its shape.
+    """
+    if prod(wire.shape) == 0:
+        return torch.empty(wire.shape, dtype=dtype or torch_dtype(wire.dtype), device=device)
+    array = np.frombuffer(wire.data, dtype=_NUMPY[wire.dtype])
+    if not array.flags.aligned:  # the wire aligns to 4 bytes, an int64 wants 8
+        array = array.copy()
+    # DLPack can say that memory is read-only; torch.frombuffer and torch.from_numpy warn about it.
+    tensor = torch.from_dlpack(array).view(torch_dtype(wire.dtype)).reshape(wire.shape)
+    return tensor.to(device=device, dtype=dtype)
+
+
+def require_hidden(wire: WireTensor, hidden_size: int, batch: int | None = None) -> None:
+    """Refuses what cannot be hidden states [batch, tokens, hidden_size] in a floating dtype.
+
+    Args:
+        batch: how many rows there must be; None takes any number from one on.
+
+    Raises:
+        ShapeMismatch: another role, dtype, rank or size; the message names both.
+    """
+    rows = "any" if batch is None else batch
+    expected = f"hidden states [{rows}, tokens, {hidden_size}] are expected"
+    if wire.role is not Role.HIDDEN:
+        raise ShapeMismatch(f"{expected}, not a tensor with the role {wire.role.name}")
+    if not torch_dtype(wire.dtype).is_floating_point:
+        raise ShapeMismatch(f"{expected} in a floating dtype, not {wire.dtype.name}")
+    shape = wire.shape
+    if len(shape) != 3 or 0 in shape or shape[2] != hidden_size or batch not in (None, shape[0]):
+        raise ShapeMismatch(f"{expected}, not {list(shape)}: does the other side serve the same model?")
+
+
+def require_finite(hidden: Tensor) -> float:
+    """The root mean square of `hidden`, from the one reduction that also shows NaN and infinity.
+
+    Waits for a GPU once. Values so large that their squares overflow float32 count as infinite, and over
+    millions of values float32 leaves the result right to about one part in a hundred: good for a band.
+
+    Raises:
+        NotFinite: NaN or infinity in `hidden`.
+    """
+    norm = torch.linalg.vector_norm(hidden.detach(), dtype=torch.float32).item()
+    if not isfinite(norm):
+        raise NotFinite(
+            f"hidden states {list(hidden.shape)} hold NaN or infinity: the volunteer that computed them "
+            "has a broken device, or a dtype with too small a range for this model"
+        )
+    return norm / hidden.numel() ** 0.5

@@ -1,0 +1,52 @@
+"""`python -m relay`: the operator's command line.
+
+Exit codes: 0 done, 1 refused (standard error says why and what to do), 2 wrong usage or settings.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from relay.commands import migrate, models, serve, tokens
+from relay.commands.base import explain
+from relay.errors import OperatorError, SettingsError
+from relay.settings import Settings
+from schema.errors import CorollaError
+
+_COMMANDS = {
+    "serve": (serve.add_arguments, "run the relay (what happens without a command)"),
+    "migrate": (migrate.add_arguments, "bring the database to this version's schema"),
+    "token": (tokens.add_arguments, "make, list and revoke tokens"),
+    "model": (models.add_arguments, "choose the models that the swarm serves"),
+}
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one command; its exit code. Wrong usage raises SystemExit(2), as argparse does."""
+    chosen = _parser().parse_args(arguments or ["serve"])
+    try:
+        return chosen.run(Settings.from_environment(environment), chosen)
+    except SettingsError as error:
+        explain(f"error: {error}")
+        return 2
+    except OperatorError as error:
+        explain(f"error: {error}")
+    except CorollaError as error:
+        explain(f"error: {error.message}")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m relay",
+        description="The relay of a Corolla swarm. Its settings come from the environment.",
+    )
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for name, (add_arguments, meaning) in _COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=meaning, description=meaning.capitalize() + "."))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,128 @@
+"""The relay as a Starlette application: its routes, and the lifespan that owns everything.
+
+Does not know how anything works: it builds the parts (relay/services.py) and connects them to paths.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import Receive, Scope
+
+from relay import jobs, pages, rest, sessions, sockets
+from relay.counting import CountRequests
+from relay.forwarding import Forwarder
+from relay.hub import Hub
+from relay.joining import Joining
+from relay.metrics import Metrics
+from relay.peer import Send
+from relay.replies import Replies
+from relay.routing import Routing
+from relay.services import Services
+from relay.settings import Settings
+from relay.store import Store
+from relay.swarm import Swarm
+from schema.errors import CorollaError
+
+log = logging.getLogger(__name__)
+
+
+class RawASGI:
+    """An ASGI function as an object: Starlette takes functions for request handlers."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The relay with these settings; its parts live as long as the lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, Services]]:
+        async with Store.open(settings) as store:
+            services = await build_services(settings, store)
+            await store.remove_replica(settings.replica)  # left behind by a process of this name that died
+            tasks = [asyncio.create_task(jobs.repeat(job, services)) for job in jobs.JOBS]
+            try:
+                yield {"services": services}
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await _remove_rows(services)
+
+    return Starlette(
+        routes=[
+            WebSocketRoute("/ws/peer", RawASGI(sockets.peer_endpoint)),
+            WebSocketRoute("/ws/chat", RawASGI(pages.page_endpoint)),
+            Route("/v1/chat/completions", rest.chat_completions, methods=["POST"]),
+            Route("/v1/completions", rest.completions, methods=["POST"]),
+            Route("/v1/models", rest.models),
+            Route("/api/swarm", rest.swarm),
+            Route("/api/session", sessions.SessionEndpoint),
+            Route("/healthz", rest.healthz),
+            Route("/readyz", rest.readyz),
+            Route("/metrics", rest.metrics),
+            Route("/", pages.index),
+            Mount("/static", pages.WebFiles(directory=pages.WEB)),
+        ],
+        middleware=[Middleware(CountRequests)],
+        exception_handlers={
+            CorollaError: rest.on_error,
+            HTTPException: rest.on_http_exception,
+            Exception: rest.on_error,
+        },
+        lifespan=lifespan,
+    )
+
+
+async def build_services(settings: Settings, store: Store) -> Services:
+    """The parts of one replica, wired."""
+    secret = await store.relay_secret()
+    await store.seed_models(settings.models)
+    metrics = Metrics()
+    hub = Hub(settings.heartbeat_seconds)
+    swarm = Swarm((record.name, record.facts) for record in await store.list_models())
+    forwarder = Forwarder(hub, metrics, secret)
+    routing = Routing(swarm, secret, settings.route_seconds)
+    metrics.watch_queues(lambda: sum(peer.queued_bytes for peer in hub))
+    metrics.watch_volunteers(lambda: Counter(volunteer.state for volunteer in swarm.volunteers()))
+    return Services(
+        settings=settings,
+        software=f"corolla {_version()}",
+        started=int(time.time()),
+        secret=secret,
+        store=store,
+        metrics=metrics,
+        hub=hub,
+        swarm=swarm,
+        forwarder=forwarder,
+        routing=routing,
+        joining=Joining(store, swarm, routing, forwarder, settings),
+        replies=Replies(hub, swarm, metrics),
+    )
+
+
+async def _remove_rows(services: Services) -> None:
+    try:
+        await services.store.remove_replica(services.settings.replica)
+    except CorollaError as error:
+        log.warning("the volunteers' rows stay until they are stale: %s", error.message)
+
+
+def _version() -> str:
+    try:
+        return version("corolla")
+    except PackageNotFoundError:
+        return "unreleased"

@@ -1,0 +1,1 @@
+"""`python -m relay …`, one module for each command: its arguments and what it does."""

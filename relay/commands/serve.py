@@ -1,0 +1,72 @@
+"""`python -m relay serve`: the relay behind uvicorn, until a signal ends it.
+
+Knows how sockets are set up. Does not know what is served on them: that is relay/app.py.
+"""
+
+import argparse
+import signal
+from typing import Any
+
+import uvicorn
+
+from relay.commands.base import run_with_store
+from relay.errors import OperatorError
+from relay.logs import configure_logs
+from relay.settings import Settings
+from relay.store import Store
+from relay.websocket import WebSocketProtocol
+from schema.protocol import MAX_FRAME_BYTES
+
+GRACE_SECONDS = 10
+"""How long running requests may take after a signal; platforms kill after 10 to 30 s."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=serve)
+
+
+def serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM. The exit code is 1 when the server could not start.
+
+    Raises:
+        DatabaseRefused, Unavailable: before anything is served.
+        OperatorError: the address is taken.
+    """
+    from relay.app import create_app
+
+    configure_logs(settings)
+    run_with_store(settings, Store.ping)
+    # uvicorn repeats a signal when it has shut down: being told to stop, and stopping, is no failure.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = uvicorn.Server(server_config(settings, create_app(settings)))
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return 0
+    except SystemExit as error:  # how uvicorn gives up; it has logged the cause
+        taken = f"cannot listen on {settings.host} port {settings.port}"
+        raise OperatorError(f"{taken}: stop what listens there, or set HOST and PORT to others") from error
+    return 0 if server.started else 1
+
+
+def server_config(settings: Settings, app: Any) -> uvicorn.Config:
+    """How uvicorn serves `app`, an ASGI application.
+
+    Peers have a heartbeat of their own, activations do not compress, and the relay logs for itself.
+    """
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws=WebSocketProtocol,
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )

@@ -1,0 +1,59 @@
+"""`python -m relay token create|list|revoke`: who may join and who may chat."""
+
+import argparse
+from typing import get_args
+
+from relay.commands.base import columns, explain, run_with_store, when
+from relay.settings import Settings, read_public_url
+from schema.credentials import TokenKind
+from schema.errors import InvalidRequest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="action", required=True)
+    create = actions.add_parser("create", help="make a token and print it", description="Make a token.")
+    create.add_argument(
+        "--kind", default="volunteer", choices=get_args(TokenKind), help="what it is for (default: volunteer)"
+    )
+    create.add_argument("--name", default="unnamed", help="whose it is; only the operator sees it")
+    create.add_argument("--relay-url", help="address that the token carries (default: PUBLIC_URL)")
+    create.set_defaults(run=_create)
+    show = actions.add_parser("list", help="show all tokens", description="Show all tokens, without secrets.")
+    show.set_defaults(run=_list)
+    revoke = actions.add_parser("revoke", help="refuse a token from now on", description="Revoke a token.")
+    revoke.add_argument("id", help="as `token list` shows it")
+    revoke.set_defaults(run=_revoke)
+
+
+def _create(settings: Settings, arguments: argparse.Namespace) -> int:
+    relay_url = settings.public_url
+    if arguments.relay_url is not None:
+        try:
+            relay_url = read_public_url(arguments.relay_url)
+        except ValueError as error:
+            raise InvalidRequest(f"--relay-url is {arguments.relay_url!r}: {error}") from error
+    kind: TokenKind = arguments.kind
+    token = run_with_store(settings, lambda store: store.create_token(kind, arguments.name, relay_url))
+    explain(f"Token {token.id} for {relay_url}. It is shown only now: keep it.")
+    if kind == "volunteer":
+        explain("To join: python -m volunteer --token …")
+    print(token)
+    return 0
+
+
+def _list(settings: Settings, arguments: argparse.Namespace) -> int:
+    tokens = run_with_store(settings, lambda store: store.list_tokens())
+    rows = [
+        (one.id, one.kind, one.name, when(one.created_at), when(one.last_used_at), when(one.revoked_at))
+        for one in tokens
+    ]
+    print(columns(("ID", "KIND", "NAME", "CREATED", "LAST USED", "REVOKED"), rows))
+    return 0
+
+
+def _revoke(settings: Settings, arguments: argparse.Namespace) -> int:
+    token = run_with_store(settings, lambda store: store.revoke_token(arguments.id))
+    explain(
+        f"Token {token.id} ({token.kind}, {token.name}) is revoked; the relay closes its connections soon."
+    )
+    return 0

@@ -1,0 +1,221 @@
+"""The database itself: its address, its engine, its transactions, and what counts as it being away.
+
+Knows how SQLite and PostgreSQL differ, so that the store need not. Does not know the tables.
+"""
+
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from relay.errors import DatabaseRefused
+from schema.errors import Unavailable
+
+_SQLITE = "sqlite+aiosqlite"
+_POSTGRESQL = "postgresql+asyncpg"
+_DRIVERS = {
+    "sqlite": _SQLITE,
+    _SQLITE: _SQLITE,
+    "postgres": _POSTGRESQL,
+    "postgresql": _POSTGRESQL,
+    _POSTGRESQL: _POSTGRESQL,
+}
+_POSTGRESQL_OPTIONS = {"host", "ssl", "prepared_statement_cache_size"}
+
+CONNECT_SECONDS = 5.0
+"""How long PostgreSQL may take to accept a connection, and SQLite to give up a lock."""
+STATEMENT_SECONDS = 15.0
+"""How long PostgreSQL may take for one statement before it counts as away."""
+POOL_SECONDS = 10.0
+"""How long a query may wait for others to give a connection back."""
+RETRY_SECONDS = 5.0
+"""What callers are told to wait when the database is away."""
+
+_WRITES = "corolla_writes"
+_ADVISORY_LOCK = 0x636F726F6C6C61
+"""PostgreSQL's name for the one lock that serialises what must not interleave ("corolla" in ASCII)."""
+
+
+def default_database_url() -> str:
+    return resolve_database_url("sqlite:///corolla.sqlite3")
+
+
+def resolve_database_url(address: str) -> str:
+    """`DATABASE_URL` as SQLAlchemy's async drivers want it; a SQLite path becomes absolute.
+
+    Raises:
+        ValueError: not an address of SQLite or PostgreSQL that can be used; the message is the remedy
+            and repeats no password.
+    """
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        raise ValueError("give sqlite:///path/to/file or postgresql://user:password@host/database") from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ValueError(
+            f"{url.drivername!r} is not served: give sqlite:///path or postgresql://host/database"
+        )
+    url = url.set(drivername=driver)
+    resolved = _sqlite_file(url) if driver == _SQLITE else _postgresql_server(url)
+    return resolved.render_as_string(hide_password=False)
+
+
+def _sqlite_file(url: URL) -> URL:
+    if url.host or url.query or not url.database or url.database == ":memory:":
+        raise ValueError(
+            "give SQLite a file and nothing more: sqlite:///path, or four slashes before a full path"
+        )
+    return url.set(database=str(Path(url.database).expanduser().absolute()))
+
+
+def _postgresql_server(url: URL) -> URL:
+    if not url.database:
+        raise ValueError("name the database too: give postgresql://user:password@host/database")
+    query = dict(url.query)
+    if "sslmode" in query:  # libpq's word, which hosting providers put into addresses; asyncpg says `ssl`
+        query["ssl"] = query.pop("sslmode")
+    unknown = sorted(set(query) - _POSTGRESQL_OPTIONS)
+    if unknown:
+        raise ValueError(
+            f"take {', '.join(unknown)} out of the address: only sslmode and host are understood there"
+        )
+    return url.set(query=query)
+
+
+def is_sqlite(url: str) -> bool:
+    return make_url(url).drivername == _SQLITE
+
+
+def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
+    """An engine for a resolved address; nothing is connected yet.
+
+    `foreign_keys` False lets a migration rebuild a SQLite table that others refer to.
+
+    Raises:
+        DatabaseRefused: a SQLite file that cannot be there.
+    """
+    if not is_sqlite(url):
+        timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
+        return create_async_engine(url, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=timeouts)
+    _check_sqlite_path(Path(make_url(url).database or ""))
+    engine = create_async_engine(url, pool_timeout=POOL_SECONDS, connect_args={"timeout": CONNECT_SECONDS})
+
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver's own BEGIN comes late and leaves DDL outside; ours is in `begin` below.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        with _busy_ignored():
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        # A writer takes the lock at once: one that read first could no longer get it.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine
+
+
+@contextmanager
+def _busy_ignored() -> Generator[None]:
+    """For a new file's change to write-ahead logging, which does not wait for locks.
+
+    Whoever holds the lock is a relay that starts at the same time and makes the same change; all see it.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+
+
+def _check_sqlite_path(path: Path) -> None:
+    """Refuse here what the driver would report from a thread of its own."""
+    if not path.parent.is_dir():
+        raise DatabaseRefused(
+            f"there is no folder {path.parent} for the database: make it, or set DATABASE_URL"
+        )
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DatabaseRefused(f"{path} cannot be written: give this user the right to, or set DATABASE_URL")
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """A transaction that only reads. Raises Unavailable when the database is away."""
+    with outages_named():
+        async with engine.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """A transaction that writes; it is rolled back when the block raises.
+
+    Raises:
+        Unavailable: the database is away, or stayed locked.
+    """
+    with outages_named():
+        async with engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def writing_alone(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """As `writing`, and no other such block of any replica runs at the same time."""
+    async with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        yield connection
+
+
+@contextmanager
+def outages_named() -> Generator[None]:
+    """Turns errors that mean "the database is away" into Unavailable; lets all others through."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        if not _is_outage(error):
+            raise
+        raise Unavailable(
+            f"the database is not available: {_cause(error)}; try again in a moment",
+            retry_after=RETRY_SECONDS,
+        ) from error
+
+
+# Classes of SQLSTATE (PostgreSQL manual, appendix A): connection, authorisation, unknown database,
+# rollback by conflict, resources, operator intervention, system error; then single codes: a cached plan
+# that a migration made stale, a server that became read-only.
+_OUTAGE_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58"})
+_OUTAGE_STATES = frozenset({"0A000", "25006"})
+_SQLITE_MISTAKES = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
+
+
+def _is_outage(error: DBAPIError | PoolTimeout | OSError) -> bool:
+    if not isinstance(error, DBAPIError):
+        return True  # no connection in time, or asyncpg's plain error while connecting
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] in _OUTAGE_CLASSES or state in _OUTAGE_STATES
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF not in _SQLITE_MISTAKES
+    return error.connection_invalidated or "InterfaceError" in type(error.orig).__name__
+
+
+def _cause(error: DBAPIError | PoolTimeout | OSError) -> str:
+    if isinstance(error, PoolTimeout | TimeoutError):
+        return "it does not answer in time"
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(cause).splitlines()[0].split(">: ")[-1] if str(cause) else type(cause).__name__

@@ -1,0 +1,120 @@
+"""Small things that every HTTP handler needs: tokens in, errors out, limited bodies.
+
+Does not know what the handlers do.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope
+
+from relay.metrics import Metrics
+from relay.peer import Send
+from schema.api import error_body
+from schema.errors import (
+    CorollaError,
+    InvalidRequest,
+    MalformedMessage,
+    NotFound,
+    ProtocolViolation,
+    TooLarge,
+    Unauthorized,
+)
+from schema.limits import MAX_HTTP_BODY_BYTES
+
+_T = TypeVar("_T")
+_encoder = msgspec.json.Encoder()
+
+_SERVER_REFUSALS = {1002: ProtocolViolation.code, 1007: MalformedMessage.code, 1009: TooLarge.code}
+"""Close codes (RFC 6455 section 7.4) with which the server's WebSocket layer ends a connection by itself."""
+
+
+def bearer_token(scope: Scope) -> str:
+    """The token of the Authorization header.
+
+    Raises:
+        Unauthorized: there is none.
+    """
+    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized("send the access token in the header 'Authorization: Bearer TOKEN'")
+    return token.strip()
+
+
+def json_response(
+    body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(_encoder.encode(body), status, headers, media_type="application/json")
+
+
+def error_response(error: CorollaError) -> Response:
+    """An error in the API's shape, with Retry-After where trying again makes sense."""
+    return json_response(error_body(error), error.http_status, _error_headers(error))
+
+
+def named_error(error: HTTPException, path: str) -> CorollaError:
+    """What Starlette refuses by itself, as one of ours: no such path, not this method, and the like."""
+    if error.status_code == 404:
+        return NotFound(f"there is nothing at {path}")
+    return InvalidRequest(f"{path} cannot be asked for like this: {error.detail}")
+
+
+def _error_headers(error: CorollaError) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+async def read_body(request: Request) -> bytes:
+    """The request's body, at most `MAX_HTTP_BODY_BYTES` of it.
+
+    Raises:
+        TooLarge: it is longer.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_HTTP_BODY_BYTES:
+            raise TooLarge(f"a request body may have {MAX_HTTP_BODY_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def parse_body(request: Request, kind: type[_T]) -> _T:
+    """The request's JSON body.
+
+    Raises:
+        InvalidRequest: it is not JSON, or not what it should be; names the field. TooLarge: as `read_body`.
+    """
+    try:
+        return msgspec.json.decode(await read_body(request), type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the request is not understood: {error}") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+
+
+async def deny_upgrade(receive: Receive, send: Send, error: CorollaError) -> None:
+    """Answer a WebSocket upgrade with an HTTP error (ASGI's Websocket Denial Response extension)."""
+    await receive()  # websocket.connect
+    response = error_response(error)
+    headers = list(response.raw_headers)
+    await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
+def count_server_refusal(disconnect: Mapping[str, Any], metrics: Metrics) -> None:
+    """Count a WebSocket that the server ended for what it was sent, before any of our code saw it."""
+    code = _SERVER_REFUSALS.get(disconnect.get("code", 0))
+    if code is not None:
+        metrics.refuse(code)

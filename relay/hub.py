@@ -1,0 +1,92 @@
+"""Who is connected to this replica: the one mutable registry of peers and pages.
+
+Owned by the event loop's thread. A second connection of the same peer replaces the first, since
+after a network change the old socket can stay open long after it is dead. Does not know what the
+peers do.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Protocol
+
+from relay.peer import Peer
+from schema.errors import CorollaError, Replaced, Unauthorized, Unresponsive
+from schema.ids import PeerId
+from schema.messages import Heartbeat
+
+MISSED_HEARTBEATS = 3
+"""Heartbeats that may be missed before a peer counts as gone."""
+
+
+class Page(Protocol):
+    """An open page, as far as the hub knows it."""
+
+    @property
+    def token_id(self) -> str | None:
+        """The token that it was let in with; None where nobody has to sign in."""
+        ...
+
+    def end(self, error: CorollaError) -> None: ...
+
+
+class Hub:
+    """The connected peers and pages of this replica."""
+
+    def __init__(self, heartbeat_seconds: float) -> None:
+        self._patience = MISSED_HEARTBEATS * heartbeat_seconds
+        self._peers: dict[PeerId, Peer] = {}
+        self._pages: set[Page] = set()
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(list(self._peers.values()))
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def get(self, peer_id: PeerId) -> Peer | None:
+        return self._peers.get(peer_id)
+
+    def add(self, peer: Peer) -> Peer | None:
+        """Put a peer in. The older connection of the same peer, which this ends, if there is one."""
+        older = self._peers.get(peer.id)
+        if older is not None:
+            older.end(Replaced("the same peer connected again; this older connection is closed"))
+        self._peers[peer.id] = peer
+        return older
+
+    def remove(self, peer: Peer) -> bool:
+        """Take a peer out. False when another connection of the same peer has its place already."""
+        if self._peers.get(peer.id) is not peer:
+            return False
+        del self._peers[peer.id]
+        return True
+
+    def add_page(self, page: Page) -> None:
+        self._pages.add(page)
+
+    def remove_page(self, page: Page) -> None:
+        self._pages.discard(page)
+
+    def token_ids(self) -> set[str]:
+        """The tokens behind all connections."""
+        pages = {page.token_id for page in self._pages if page.token_id is not None}
+        return pages | {peer.token_id for peer in self}
+
+    def end_revoked(self, token_ids: Collection[str]) -> None:
+        """End the connections of these tokens."""
+        for connection in (*self, *self._pages):
+            if connection.token_id in token_ids:
+                connection.end(
+                    Unauthorized("the token has been revoked: ask the relay's operator for a new one")
+                )
+
+    def send_heartbeats(self) -> None:
+        for peer in self:
+            peer.send_message(Heartbeat())
+
+    def end_unresponsive(self, now: float) -> None:
+        """End the peers that are silent, or that do not read. `now`: loop time."""
+        for peer in self:
+            if now - peer.heard > self._patience:
+                peer.end(Unresponsive(f"nothing was heard for {self._patience:g} s"))
+            elif peer.is_stuck(now, self._patience):
+                peer.end(Unresponsive(f"nothing was read for {self._patience:g} s"))

@@ -1,0 +1,90 @@
+"""What the relay does by itself, again and again: liveness, revocation, rows in SQL.
+
+Each job is one pass; `repeat` runs it for ever, and outlives its failures. Does not know sockets.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from relay.services import Services
+from schema.errors import CorollaError
+
+REVOCATION_SECONDS = 2.0
+"""How often the connected tokens are looked up: a revoked one is closed within this time."""
+TOUCH_SECONDS = 5.0
+"""How often the rows of connected volunteers are marked as alive."""
+CHECKS_PER_HEARTBEAT = 4
+"""A peer that has missed its heartbeats is noticed within this part of an interval."""
+RUBBISH_SECONDS = 3600.0
+"""How often rows are looked for that nobody refreshes any more."""
+FORGET_SECONDS = 24 * 3600.0
+"""After which a volunteer's row is rubbish. Far longer than it counts: a database may be away for hours,
+and the rows of all replicas are old when it comes back."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do again and again."""
+
+    work: Callable[[Services], Awaitable[None]]
+    seconds: Callable[[Services], float]
+    """From one pass to the next."""
+
+
+async def repeat(job: Job, services: Services) -> None:
+    """Run a job until it is cancelled."""
+    seconds = job.seconds(services)
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await job.work(services)
+        except CorollaError as error:
+            log.warning("%s: %s", job.work.__name__, error.message)
+        except Exception:
+            log.exception("%s failed, and will be tried again", job.work.__name__)
+
+
+async def send_heartbeats(services: Services) -> None:
+    services.hub.send_heartbeats()
+
+
+async def end_unresponsive(services: Services) -> None:
+    """End the peers that are silent or do not read."""
+    services.hub.end_unresponsive(asyncio.get_running_loop().time())
+
+
+async def close_revoked(services: Services) -> None:
+    """End the connections whose token has been revoked."""
+    services.hub.end_revoked(await services.store.revoked_among(services.hub.token_ids()))
+
+
+async def refresh_models(services: Services) -> None:
+    """Notice the models that the operator, or another replica's volunteers, have changed."""
+    records = await services.store.list_models()
+    services.swarm.set_models((record.name, record.facts) for record in records)
+
+
+async def mark_alive(services: Services) -> None:
+    """Refresh the rows of connected volunteers."""
+    peers = [volunteer.peer.id for volunteer in services.swarm.volunteers()]
+    await services.store.touch(peers, time.time())
+
+
+async def remove_rubbish(services: Services) -> None:
+    """Remove the rows that replicas left behind when they died."""
+    await services.store.remove_unseen(time.time() - FORGET_SECONDS)
+
+
+JOBS = (
+    Job(send_heartbeats, lambda services: services.settings.heartbeat_seconds),
+    Job(end_unresponsive, lambda services: services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT),
+    Job(close_revoked, lambda _: REVOCATION_SECONDS),
+    Job(refresh_models, lambda _: REVOCATION_SECONDS),
+    Job(mark_alive, lambda _: TOUCH_SECONDS),
+    Job(remove_rubbish, lambda _: RUBBISH_SECONDS),
+)

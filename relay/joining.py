@@ -1,0 +1,195 @@
+"""A volunteer's way into the swarm and out of it.
+
+    offer -> (placement, in one SQL transaction) -> assignment -> progress ... -> loaded
+          -> probe -> ready, believed only if the probe's answer passed this relay -> serving
+
+Writes the swarm and SQL; called by the read loop of the volunteer's connection, one message at a
+time. Does not know sockets or replies.
+"""
+
+import time
+
+import msgspec
+
+from relay.forwarding import Forwarder
+from relay.peer import Peer, check_printable
+from relay.placement import Held, Placement, place
+from relay.routing import Routing
+from relay.settings import Settings
+from relay.store import Store, VolunteerRecord
+from relay.swarm import Swarm, Volunteer
+from schema.errors import JoinRefused, UnexpectedMessage
+from schema.ids import SessionId, Span
+from schema.messages import Assignment, Heartbeat, Loaded, ModelFacts, Offer, Progress, Ready, Serving
+from schema.swarm import VolunteerState
+
+STALE_SECONDS = 15.0
+"""A volunteer's row that nobody has refreshed for this long holds no span any more."""
+
+
+class Joining:
+    """Takes volunteers in and lets them go."""
+
+    def __init__(
+        self, store: Store, swarm: Swarm, routing: Routing, forwarder: Forwarder, settings: Settings
+    ) -> None:
+        self._store = store
+        self._swarm = swarm
+        self._routing = routing
+        self._forwarder = forwarder
+        self._settings = settings
+
+    async def offer(self, peer: Peer, offer: Offer) -> None:
+        """Give a volunteer its span.
+
+        Raises:
+            JoinRefused: it cannot serve here. Unavailable: the database is away.
+            UnexpectedMessage: it has a span already.
+        """
+        if self._swarm.get(peer.id) is not None:
+            raise UnexpectedMessage("a volunteer offers once a connection: connect again to offer anew")
+        check_printable(offer.device, *(model.facts.family for model in offer.models))
+        await self._check_facts(peer, offer)
+        await self._store.save_volunteer(self._record(peer, offer))
+
+        def decide(others: list[VolunteerRecord]) -> Placement:
+            held = [other for other in map(_held, others) if other is not None]
+            return place(offer.models, offer.blocks_per_second, held, self._swarm.priority)
+
+        placement = await self._store.assign_span(peer.id, decide, seen_since=time.time() - STALE_SECONDS)
+        if peer.ending is not None:
+            return  # it was taken out meanwhile, and must not come back
+        self._swarm.put(Volunteer(peer, offer.device, offer.blocks_per_second, placement))
+        span = placement.span
+        peer.tell(Assignment(model=placement.model, start=span.start, end=span.end, head=placement.head))
+
+    def progress(self, peer: Peer, message: Progress) -> None:
+        volunteer = self._expect(peer, "loading", "probing")
+        volunteer.done, volunteer.total = message.done, message.total
+        self._swarm.touch()
+
+    async def loaded(self, peer: Peer, message: Loaded) -> None:
+        """The span is in memory: ask for the proof."""
+        volunteer = self._expect(peer, "loading")
+        placement = Placement(message.model, Span(message.start, message.end), message.head)
+        if placement != volunteer.placement:
+            raise JoinRefused("another span was loaded than the one assigned: update the volunteer")
+        check_printable(message.dtype, message.quantization)
+        volunteer.dtype, volunteer.quantization = message.dtype, message.quantization
+        probe = self._routing.probe(peer.id, placement.model, placement.span)
+        volunteer.probe = SessionId(bytes.fromhex(probe.session))
+        self._forwarder.expect_probe(volunteer.probe)
+        await self._enter(volunteer, "probing")
+        peer.tell(probe)
+
+    async def ready(self, peer: Peer, message: Ready) -> None:
+        """The volunteer says that its probe came back: believed if it did so through this relay."""
+        volunteer = self._expect(peer, "probing")
+        session = SessionId(bytes.fromhex(message.session))
+        if session != volunteer.probe or not self._forwarder.probe_passed(session):
+            raise JoinRefused("no answer to the probe has passed this relay")
+        await self._enter(volunteer, "serving")
+        self._forget_probe(volunteer)
+        peer.tell(Serving())
+
+    def heartbeat(self, peer: Peer, message: Heartbeat) -> None:
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is not None:
+            volunteer.sessions = message.sessions
+
+    def draining(self, peer: Peer) -> bool:
+        """No new routes from now on. Whether there is a row to change: `save_draining` does that."""
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is None:
+            return False
+        self._change(volunteer, "draining")
+        return True
+
+    async def save_draining(self, peer: Peer) -> None:
+        """Free the span of a volunteer that leaves; not in `draining`, since its sessions need not wait.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        await self._store.set_volunteer_state(peer.id, "draining")
+
+    def drop(self, peer: Peer) -> None:
+        """Take a volunteer out of the swarm at once; its row is for `remove_row`."""
+        volunteer = self._swarm.drop(peer.id)
+        if volunteer is not None:
+            self._forget_probe(volunteer)
+
+    async def remove_row(self, peer: Peer) -> None:
+        """Free the span of a volunteer that is gone; also of one whose offer was refused.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        if peer.role == "volunteer":
+            await self._store.remove_volunteer(peer.id, self._settings.replica)
+
+    async def _check_facts(self, peer: Peer, offer: Offer) -> None:
+        """Record what is new about the models offered, and refuse what contradicts earlier reports."""
+        offered = [model.facts for model in offer.models if model.facts.name in self._swarm.priority]
+        for facts in offered:
+            await self._store.record_facts(facts, peer.id)
+        self._swarm.set_models((record.name, record.facts) for record in await self._store.list_models())
+        for facts in offered:
+            known = self._swarm.facts(facts.name)
+            if known is not None and known != facts:
+                raise JoinRefused(
+                    f"the facts of {facts.name!r} differ from those that the swarm knows of this digest: "
+                    f"{_differences(known, facts)}; update the volunteer"
+                )
+
+    async def _enter(self, volunteer: Volunteer, state: VolunteerState) -> None:
+        await self._store.set_volunteer_state(
+            volunteer.peer.id, state, dtype=volunteer.dtype or None, quantization=volunteer.quantization
+        )
+        self._change(volunteer, state)
+
+    def _change(self, volunteer: Volunteer, state: VolunteerState) -> None:
+        volunteer.state = state
+        volunteer.done = volunteer.total = 0
+        self._swarm.touch()
+
+    def _forget_probe(self, volunteer: Volunteer) -> None:
+        if volunteer.probe is not None:
+            self._forwarder.forget_probe(volunteer.probe)
+            volunteer.probe = None
+
+    def _record(self, peer: Peer, offer: Offer) -> VolunteerRecord:
+        now = time.time()
+        return VolunteerRecord(
+            peer=peer.id,
+            token_id=peer.token_id,
+            name=peer.name,
+            device=offer.device,
+            memory=offer.memory,
+            replica=self._settings.replica,
+            state="connected",
+            joined_at=now,
+            seen_at=now,
+            blocks_per_second=offer.blocks_per_second,
+        )
+
+    def _expect(self, peer: Peer, *states: VolunteerState) -> Volunteer:
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is None or volunteer.state not in states:
+            found = "no offer made" if volunteer is None else volunteer.state
+            raise UnexpectedMessage(f"this message belongs to {' or '.join(states)}, not to {found}")
+        return volunteer
+
+
+def _held(record: VolunteerRecord) -> Held | None:
+    """What a row says its volunteer holds; None before it was given a span, or when it leaves."""
+    if record.model is None or record.start is None or record.end is None or record.state == "draining":
+        return None
+    return Held(record.model, Span(record.start, record.end), record.head, record.blocks_per_second)
+
+
+def _differences(known: ModelFacts, offered: ModelFacts) -> str:
+    before, now = msgspec.structs.asdict(known), msgspec.structs.asdict(offered)
+    return ", ".join(
+        f"{name} is {now[name]}, not {before[name]}" for name in before if now[name] != before[name]
+    )

@@ -1,0 +1,134 @@
+"""What the relay counts about itself, and its text form for Prometheus.
+
+Whatever is counted for every frame is a plain number that the event loop's thread owns: adding to
+it costs a fifth of a Prometheus counter, which takes a lock. A collector reads the numbers when
+somebody asks. What is counted once a request uses Prometheus' own types.
+Does not know who counts, nor where the text is served.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from schema.credentials import TokenKind
+from schema.errors import CorollaError, all_errors
+from schema.frames import FrameType
+from schema.swarm import VolunteerState
+
+ROLES = (*get_args(TokenKind), "page")
+"""Who may be connected."""
+_FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+_REPLY_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+"""Seconds."""
+
+
+class Metrics:
+    """The counters of one relay process. All but `render` belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.skipped_frames = 0
+        """Frames of a type that this version does not know."""
+        self.sessions = 0
+        """Routes granted: sessions that have begun."""
+        self.tokens = 0
+        """Tokens of replies."""
+        self.connections = dict.fromkeys(ROLES, 0)
+        """Open connections by role."""
+        self.frames_forwarded = {int(kind): 0 for kind in FrameType}
+        self.bytes_forwarded = 0
+        self.refusals = dict.fromkeys(all_errors(), 0)
+        """By error code."""
+        self._registry = CollectorRegistry()
+        self._registry.register(_Numbers(self))
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "corolla_requests", "Requests answered.", ["route", "status"], registry=self._registry
+        )
+        self._first_token = Histogram(
+            "corolla_first_token_seconds",
+            "Time from a request to the first token of its reply.",
+            buckets=_FIRST_TOKEN_BUCKETS,
+            registry=self._registry,
+        )
+        self._reply = Histogram(
+            "corolla_reply_seconds",
+            "Time from a request to the end of its reply.",
+            buckets=_REPLY_BUCKETS,
+            registry=self._registry,
+        )
+        self._queued = Gauge(
+            "corolla_queue_bytes", "Bytes that wait to be sent to peers.", registry=self._registry
+        )
+        self._volunteers = Gauge(
+            "corolla_volunteers", "Volunteers of this replica.", ["state"], registry=self._registry
+        )
+
+    def count_forwarded(self, kind: int, size: int) -> None:
+        """One frame put on a peer's queue. `kind`: a FrameType. `size`: bytes."""
+        self.frames_forwarded[kind] += 1
+        self.bytes_forwarded += size
+
+    def refuse(self, code: str) -> None:
+        """One frame, message, connection or request refused. A code nobody knows counts as internal."""
+        self.refusals[code if code in self.refusals else CorollaError.code] += 1
+
+    def count_request(self, route: str, status: int) -> None:
+        """One HTTP request answered. `route`: the path's pattern, never the path."""
+        self._requests.labels(route, str(status)).inc()
+
+    def observe_reply(self, first_token: float, total: float, tokens: int) -> None:
+        """One reply complete. Seconds since its request, and the tokens that it has."""
+        self._first_token.observe(first_token)
+        self._reply.observe(total)
+        self.tokens += tokens
+
+    def watch_queues(self, queued_bytes: Callable[[], int]) -> None:
+        """Have the bytes that wait for peers looked up at every `render`."""
+        self._queued.set_function(queued_bytes)
+
+    def watch_volunteers(self, by_state: Callable[[], Mapping[VolunteerState, int]]) -> None:
+        """Have the volunteers counted at every `render`; a state that is not there is 0."""
+
+        def of(state: VolunteerState) -> Callable[[], float]:
+            return lambda: by_state().get(state, 0)
+
+        for state in get_args(VolunteerState):
+            self._volunteers.labels(state).set_function(of(state))
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format (prometheus_client.CONTENT_TYPE_LATEST)."""
+        return generate_latest(self._registry)
+
+
+class _Numbers(Collector):
+    """Shows the plain numbers to Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._metrics
+        frames = {FrameType(kind).name.lower(): count for kind, count in now.frames_forwarded.items()}
+        yield _counter("frames_forwarded", "Frames put on a peer's queue.", frames, "type")
+        yield _counter("bytes_forwarded", "Bytes of those frames.", now.bytes_forwarded)
+        yield _counter("skipped_frames", "Frames of an unknown type.", now.skipped_frames)
+        yield _counter("refusals", "Refusals by error code.", now.refusals, "reason")
+        yield _counter("sessions", "Sessions begun: routes granted.", now.sessions)
+        yield _counter("tokens", "Tokens of replies.", now.tokens)
+        connections = GaugeMetricFamily("corolla_connections", "Open connections.", labels=["role"])
+        for role, count in now.connections.items():
+            connections.add_metric([role], count)
+        yield connections
+
+
+def _counter(name: str, meaning: str, value: int | Mapping[str, int], label: str | None = None) -> Metric:
+    family = CounterMetricFamily(f"corolla_{name}", meaning, labels=[label] if label else [])
+    if isinstance(value, Mapping):
+        for key, count in value.items():
+            family.add_metric([key], count)
+    else:
+        family.add_metric([], value)
+    return family

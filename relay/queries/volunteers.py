@@ -1,0 +1,112 @@
+"""Volunteers and their spans: the swarm's span coverage, of all replicas.
+
+Does not know which span is a good one, nor when a volunteer counts as gone: callers decide.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+
+from sqlalchemy import ColumnElement, delete, select, update
+
+from relay.database import reading, writing, writing_alone
+from relay.placement import Placement
+from relay.queries.base import Queries, insert_into
+from relay.records import VolunteerRecord
+from relay.tables import Volunteer
+from schema.errors import NotFound
+from schema.ids import PeerId
+from schema.swarm import VolunteerState
+
+
+class VolunteerQueries(Queries):
+    """The table `volunteers`."""
+
+    async def save_volunteer(self, record: VolunteerRecord) -> None:
+        """Put a volunteer's row there, in place of the one it had."""
+        values = asdict(record)
+        async with writing(self._engine) as connection:
+            insert = insert_into(connection, Volunteer).values(values)
+            await connection.execute(insert.on_conflict_do_update(index_elements=["peer"], set_=values))
+
+    async def set_volunteer_state(
+        self,
+        peer: PeerId,
+        state: VolunteerState,
+        *,
+        dtype: str | None = None,
+        quantization: str | None = None,
+    ) -> bool:
+        """Change what a volunteer does now, and what it has loaded where that is given.
+
+        Whether it has a row of this replica: another one's is left as it is.
+        """
+        loaded = {"dtype": dtype, "quantization": quantization}
+        values = {"state": state} | {name: value for name, value in loaded.items() if value is not None}
+        mine = (Volunteer.peer == peer) & (Volunteer.replica == self._replica)
+        async with writing(self._engine) as connection:
+            changed = await connection.execute(update(Volunteer).where(mine).values(values))
+        return bool(changed.rowcount)
+
+    async def assign_span(
+        self, peer: PeerId, decide: Callable[[list[VolunteerRecord]], Placement], *, seen_since: float = 0.0
+    ) -> Placement:
+        """Give a volunteer the span that `decide` chooses, its state becoming `loading`.
+
+        `decide` is given the other volunteers that were seen since then, and is pure: no other
+        assignment, of this replica or another, happens between its reading and its writing. What it
+        raises undoes everything and passes through.
+
+        Raises:
+            NotFound: the volunteer has no row.
+        """
+        async with writing_alone(self._engine) as connection:
+            query = select(Volunteer).where(Volunteer.peer != peer, Volunteer.seen_at >= seen_since)
+            rows = await connection.execute(query.order_by(Volunteer.joined_at, Volunteer.peer))
+            placement = decide([VolunteerRecord(*row) for row in rows])
+            changed = await connection.execute(
+                update(Volunteer)
+                .where(Volunteer.peer == peer)
+                .values(
+                    state="loading",
+                    model=placement.model,
+                    start=placement.span.start,
+                    end=placement.span.end,
+                    head=placement.head,
+                    dtype=None,
+                    quantization=None,
+                )
+            )
+            if not changed.rowcount:
+                raise NotFound(f"volunteer {peer} is not known: it may have left")
+        return placement
+
+    async def touch(self, peers: Collection[PeerId], now: float) -> None:
+        """Note that these volunteers were heard of at `now`; one statement for all of them."""
+        if not peers:
+            return
+        async with writing(self._engine) as connection:
+            await connection.execute(update(Volunteer).where(Volunteer.peer.in_(peers)).values(seen_at=now))
+
+    async def volunteers(self, seen_since: float) -> list[VolunteerRecord]:
+        """The volunteers, of all replicas, that were heard of since then; oldest first."""
+        query = select(Volunteer).where(Volunteer.seen_at >= seen_since)
+        async with reading(self._engine) as connection:
+            rows = await connection.execute(query.order_by(Volunteer.joined_at, Volunteer.peer))
+            return [VolunteerRecord(*row) for row in rows]
+
+    async def remove_volunteer(self, peer: PeerId, replica: str) -> bool:
+        """Remove a volunteer that left this replica; not if it has joined another since. Whether it did."""
+        gone = (Volunteer.peer == peer) & (Volunteer.replica == replica)
+        return await self._remove(gone) > 0
+
+    async def remove_replica(self, replica: str) -> int:
+        """Remove all volunteers of a replica that starts or stops. How many there were."""
+        return await self._remove(Volunteer.replica == replica)
+
+    async def remove_unseen(self, seen_before: float) -> int:
+        """Remove the volunteers that nobody has heard of since: their replica died. How many there were."""
+        return await self._remove(Volunteer.seen_at < seen_before)
+
+    async def _remove(self, which: ColumnElement[bool]) -> int:
+        async with writing(self._engine) as connection:
+            return (await connection.execute(delete(Volunteer).where(which))).rowcount

@@ -1,0 +1,41 @@
+"""What the relay's handlers work with, built once by the lifespan (relay/app.py) and never changed."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.types import Scope
+
+from relay.forwarding import Forwarder
+from relay.hub import Hub
+from relay.joining import Joining
+from relay.metrics import Metrics
+from relay.replies import Replies
+from relay.routing import Routing
+from relay.settings import Settings
+from relay.store import Store
+from relay.swarm import Swarm
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one replica."""
+
+    settings: Settings
+    software: str
+    """Name and version, shown to peers and pages."""
+    started: int
+    """Unix seconds at which this replica started."""
+    secret: bytes
+    store: Store
+    metrics: Metrics
+    hub: Hub
+    swarm: Swarm
+    forwarder: Forwarder
+    routing: Routing
+    joining: Joining
+    replies: Replies
+
+
+def services_of(scope: Scope) -> Services:
+    """The services that the lifespan put into the scope of every request."""
+    return cast(Services, scope["state"]["services"])

@@ -1,0 +1,248 @@
+"""Every knob of the relay, once: read from the environment, checked, frozen.
+
+Knows names, defaults and ranges. Does not know what the values are used for, and opens nothing.
+`SETTINGS` is the table behind it: one row a variable, which `Settings.documentation()` prints.
+"""
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from relay.database import default_database_url, resolve_database_url
+from relay.errors import SettingsError
+from relay.tables import MAX_REPLICA_CHARS
+from schema.limits import MAX_MODEL_NAME_CHARS
+from schema.protocol import MAX_FRAME_BYTES
+from schema.routes import SECRET_BYTES
+
+LogFormat = Literal["json", "text"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"0", "false", "no", "off"})
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One environment variable; its value becomes the field of `Settings` with its name in lower case."""
+
+    variable: str
+    default: str
+    """In words."""
+    meaning: str
+    read: Callable[[str], object]
+    """The value of a text. Raises ValueError with the remedy."""
+    secret: bool = False
+    """Whether error messages must not repeat the value."""
+
+
+def _new_replica_name() -> str:
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:32]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The relay's configuration. `SETTINGS` says what each field means."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    database_url: str = field(default_factory=default_database_url, repr=False)
+    """An SQLAlchemy URL with an async driver; a SQLite path in it is absolute."""
+    relay_secret: bytes | None = field(default=None, repr=False)
+    public_url: str = "http://127.0.0.1:8000"
+    """Without a slash at its end."""
+    open_chat: bool = False
+    models: tuple[str, ...] = ("corolla-demo",)
+    heartbeat_seconds: float = 4.0
+    route_seconds: int = 3600
+    replica: str = field(default_factory=_new_replica_name)
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "INFO"
+    queue_bytes: int = 64 * 1024 * 1024
+    request_seconds: float = 600.0
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> "Settings":
+        """The settings that `env` gives; an unset or empty variable means its default.
+
+        Raises:
+            SettingsError: a value that cannot be used; the message names variable, value and remedy.
+        """
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            text = env.get(setting.variable, "").strip()
+            if text:
+                values[setting.variable.lower()] = _read(setting, text)
+        settings = cls(**values)
+        if "public_url" in values:
+            return settings
+        return replace(settings, public_url=_url_of(settings.host, settings.port))
+
+    @staticmethod
+    def documentation() -> str:
+        """The settings as a table in Markdown."""
+        rows = [f"| `{one.variable}` | {one.default} | {one.meaning} |" for one in SETTINGS]
+        return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def _read(setting: Setting, text: str) -> object:
+    try:
+        return setting.read(text)
+    except ValueError as error:
+        shown = "(value hidden)" if setting.secret else repr(text)
+        raise SettingsError(f"{setting.variable} is {shown}: {error}") from error
+
+
+def _url_of(host: str, port: int) -> str:
+    named = _ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{named}:{port}"
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"give a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    remedy = f"give a number of seconds from {low:g} to {high:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise ValueError(remedy) from error
+        if not low <= value <= high:
+            raise ValueError(remedy)
+        return value
+
+    return read
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        found = next((choice for choice in choices if choice.lower() == text.lower()), None)
+        if found is None:
+            raise ValueError(f"give one of {', '.join(choices)}")
+        return found
+
+    return read
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in _YES | _NO:
+        raise ValueError("give 'true' or 'false'")
+    return text.lower() in _YES
+
+
+def _host(text: str) -> str:
+    if re.search(r"[\s/\[\]]", text):
+        raise ValueError("give an address to listen on, such as 127.0.0.1, 0.0.0.0 or ::")
+    return text
+
+
+def _secret(text: str) -> bytes:
+    remedy = f"give {2 * SECRET_BYTES} hex digits, as `openssl rand -hex {SECRET_BYTES}` prints them"
+    try:
+        value = bytes.fromhex(text)
+    except ValueError as error:
+        raise ValueError(remedy) from error
+    if len(value) != SECRET_BYTES:
+        raise ValueError(remedy)
+    return value
+
+
+def read_public_url(text: str) -> str:
+    """A relay's base URL, without a slash at its end. Raises ValueError with the remedy."""
+    remedy = "give the address that volunteers reach, such as https://relay.example"
+    try:
+        parts = urlsplit(text)
+        found = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(remedy) from error
+    if not found or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        raise ValueError(remedy)
+    if "@" in parts.netloc or re.search(r"\s", text):
+        raise ValueError("give an address without a user name, a password or spaces")
+    return text.rstrip("/")
+
+
+def _models(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("give model names with commas between them, each once")
+    if max(map(len, names)) > MAX_MODEL_NAME_CHARS:
+        raise ValueError(f"a model's name has at most {MAX_MODEL_NAME_CHARS} characters")
+    return tuple(names)
+
+
+def _replica(text: str) -> str:
+    if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{MAX_REPLICA_CHARS}}}", text):
+        raise ValueError(f"give at most {MAX_REPLICA_CHARS} letters, digits, dots, dashes and underscores")
+    return text
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("HOST", "`127.0.0.1`", "Address to listen on; `0.0.0.0` is every one.", _host),
+    Setting("PORT", "`8000`", "Port to listen on; 0 takes a free one.", _integer(0, 65535)),
+    Setting(
+        "DATABASE_URL",
+        "the file `corolla.sqlite3` in the working directory",
+        "Where tokens, models and span coverage are kept: `sqlite:///path` or `postgresql://…`. "
+        "All replicas must share it.",
+        resolve_database_url,
+        secret=True,
+    ),
+    Setting(
+        "RELAY_SECRET",
+        "made once and kept in the database",
+        f"{2 * SECRET_BYTES} hex digits that sign routes; the same for all replicas.",
+        _secret,
+        secret=True,
+    ),
+    Setting(
+        "PUBLIC_URL",
+        "`http://HOST:PORT`",
+        "Address under which volunteers reach the relay; it is written into tokens.",
+        read_public_url,
+    ),
+    Setting("OPEN_CHAT", "`false`", "Whether the chat page works without signing in.", _yes_or_no),
+    Setting("MODELS", "`corolla-demo`", "Models that the swarm serves, with commas between them.", _models),
+    Setting(
+        "HEARTBEAT_SECONDS",
+        "`4`",
+        "Seconds between heartbeats; a peer that misses three is gone.",
+        _seconds(0.05, 60),
+    ),
+    Setting(
+        "ROUTE_SECONDS",
+        "`3600`",
+        "Lifetime of a signed route, in whole seconds.",
+        _integer(1, 7 * 24 * 3600),
+    ),
+    Setting("REPLICA", "host name, process id and a random part", "Name of this relay process.", _replica),
+    Setting(
+        "LOG_FORMAT",
+        "`text`",
+        "`json`: one object a line; `text`: for people.",
+        _choice(*get_args(LogFormat)),
+    ),
+    Setting("LOG_LEVEL", "`INFO`", "Least important level to log.", _choice(*get_args(LogLevel))),
+    Setting(
+        "QUEUE_BYTES",
+        f"`{64 * 1024 * 1024}`",
+        f"Bytes that may wait for one peer; at least one largest frame, {MAX_FRAME_BYTES}.",
+        _integer(MAX_FRAME_BYTES, 2**40),
+    ),
+    Setting("REQUEST_SECONDS", "`600`", "Seconds that one reply may take.", _seconds(1, 24 * 3600)),
+)
+"""Every variable, in the order in which the documentation lists them."""

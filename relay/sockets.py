@@ -1,0 +1,262 @@
+"""`/ws/peer`: one connection of a volunteer or client, from the upgrade to the close.
+
+Authenticates before the upgrade, shakes hands, then runs the read loop here and the peer's send
+loop beside it. Frames go to the forwarder, control messages to joining, routing and replies.
+Written against raw ASGI, since this is every token's path.
+Does not know what frames carry, nor how anything is decided.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from relay.http import bearer_token, count_server_refusal, deny_upgrade
+from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
+from relay.services import Services, services_of
+from relay.store import TokenRecord
+from schema import messages
+from schema.errors import (
+    CorollaError,
+    Forbidden,
+    MalformedMessage,
+    UnexpectedMessage,
+    Unresponsive,
+)
+from schema.ids import derive_peer_id
+from schema.protocol import RelayConnection
+
+HANDSHAKE_SECONDS = 10.0
+GOODBYE_SECONDS = 2.0
+"""How long a peer whose socket is full may take to accept its goodbye."""
+
+log = logging.getLogger(__name__)
+
+
+class Disconnected(Exception):
+    """The socket is gone."""
+
+
+async def peer_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application behind `/ws/peer`."""
+    services = services_of(scope)
+    try:
+        token = await services.store.authenticate(bearer_token(scope))
+    except CorollaError as error:
+        services.metrics.refuse(error.code)
+        await deny_upgrade(receive, send, error)
+        return
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    session = _PeerSession(services, token, receive, send)
+    try:
+        peer = await session.handshake()
+    except Disconnected:
+        return
+    except CorollaError as error:
+        services.metrics.refuse(error.code)
+        with suppress(OSError):
+            await say_goodbye(send, error)
+        return
+    await session.run(peer)
+
+
+class _PeerSession:
+    """One connection. Belongs to the connection's task; reading and sending are tasks of their own."""
+
+    def __init__(self, services: Services, token: TokenRecord, receive: Receive, send: Send) -> None:
+        self._services = services
+        self._token = token
+        self._receive = receive
+        self._send = send
+        self._connection = RelayConnection()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def handshake(self) -> Peer:
+        """Wait for the hello.
+
+        Raises:
+            CorollaError: why there will be no connection. Disconnected: the other side has left.
+        """
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                event = await self._receive()
+        except TimeoutError:
+            raise Unresponsive(f"no hello within {HANDSHAKE_SECONDS:g} s") from None
+        if event["type"] == "websocket.disconnect":
+            count_server_refusal(event, self._services.metrics)
+            raise Disconnected
+        hello = self._connection.receive_text(_text_of(event))
+        if not isinstance(hello, messages.Hello):
+            raise UnexpectedMessage("the first message is a hello")
+        identity = Identity(
+            id=derive_peer_id(self._token.id, hello.instance),
+            name=hello.name,
+            token_id=self._token.id,
+            role=self._token.kind,
+        )
+        now = asyncio.get_running_loop().time()
+        return Peer(identity, self._connection, self._services.settings.queue_bytes, now)
+
+    async def run(self, peer: Peer) -> None:
+        """Serve a peer until either side is done."""
+        self._enter(peer)
+        reading = self._start(self._read_loop(peer))
+        sending = self._start(peer.send_loop(self._send))
+        ending = self._start(_wait(peer.ended))
+        try:
+            await asyncio.wait({reading, sending, ending}, return_when=asyncio.FIRST_COMPLETED)
+            reading.cancel()
+            self._leave(peer)  # before the goodbye, which a stuck peer may not take
+            if peer.ending is not None:
+                await asyncio.wait({sending}, timeout=GOODBYE_SECONDS)
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._leave(peer)
+            self._services.metrics.connections[peer.role] -= 1
+            await self._free_span(peer)
+
+    def _enter(self, peer: Peer) -> None:
+        services = self._services
+        older = services.hub.add(peer)
+        if older is not None:
+            self._forget(older)
+        services.metrics.connections[peer.role] += 1
+        peer.tell(
+            messages.Welcome(
+                peer=peer.id,
+                heartbeat_seconds=services.settings.heartbeat_seconds,
+                models=services.swarm.priority,
+                software=services.software,
+            )
+        )
+        log.info("%s connected", peer.name, extra={"peer": peer.id, "role": peer.role})
+
+    def _leave(self, peer: Peer) -> None:
+        """Take a peer out, so that nobody can find it any more; only the first call does something."""
+        if self._services.hub.remove(peer):
+            self._forget(peer)
+
+    def _forget(self, peer: Peer) -> None:
+        """Tell everybody who counts on a peer, at once, that its connection and what it carried are gone."""
+        services = self._services
+        reason = peer.ending.code if peer.ending else "disconnected"
+        if peer.ending is not None:
+            services.metrics.refuse(reason)
+        log.info("%s left: %s", peer.name, reason, extra={"peer": peer.id, "reason": reason})
+        services.joining.drop(peer)
+        services.forwarder.peer_left(peer.id)
+        services.replies.peer_left(peer.id)
+
+    async def _free_span(self, peer: Peer) -> None:
+        if self._services.hub.get(peer.id) is not None:
+            return  # a newer connection of the same peer goes on with the row
+        try:
+            await self._services.joining.remove_row(peer)
+        except CorollaError as error:
+            log.warning("its row stays until it is stale: %s", error.message, extra={"peer": peer.id})
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+        return task
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # What the server raises once the other side is gone, or once it has closed by itself.
+        if error is not None and not isinstance(error, OSError | RuntimeError):
+            log.error("a connection's task failed", exc_info=error)
+
+    async def _read_loop(self, peer: Peer) -> None:
+        now = asyncio.get_running_loop().time
+        forward = self._services.forwarder.forward
+        receive = self._receive
+        try:
+            while True:
+                event = await receive()
+                peer.heard = now()
+                frame = event.get("bytes")
+                if frame is not None:
+                    forward(peer, frame)
+                elif event["type"] == "websocket.disconnect":
+                    count_server_refusal(event, self._services.metrics)
+                    return
+                else:
+                    await self._control(peer, _text_of(event))
+        except CorollaError as error:
+            log.warning("%s: %s", error.code, error.message[:MAX_REASON_CHARS], extra={"peer": peer.id})
+            peer.end(error)
+        except Exception:
+            log.exception("a message could not be handled", extra={"peer": peer.id})
+            peer.end(CorollaError("the relay made a mistake here: its log says more"))
+
+    async def _control(self, peer: Peer, text: str) -> None:
+        message = self._connection.receive_text(text)
+        match message:
+            case messages.Heartbeat():
+                self._services.joining.heartbeat(peer, message)
+            case messages.RouteRequest():
+                self._grant(peer, message)
+            case _ if peer.role != "volunteer":
+                raise Forbidden("a client's token cannot serve blocks: ask for a volunteer's token")
+            case messages.Delta() | messages.Finished() | messages.Failed(request=str()):
+                self._services.replies.deliver(peer.id, message)
+            case _:
+                with peer.excused():
+                    await self._membership(peer, message)
+
+    async def _membership(self, peer: Peer, message: messages.FromPeer) -> None:
+        joining = self._services.joining
+        match message:
+            case messages.Offer():
+                await joining.offer(peer, message)
+            case messages.Progress():
+                joining.progress(peer, message)
+            case messages.Loaded():
+                await joining.loaded(peer, message)
+            case messages.Ready():
+                await joining.ready(peer, message)
+            case messages.Draining():
+                if joining.draining(peer):
+                    self._start(self._save_draining(peer))
+            case messages.Failed():
+                reason = message.error.message[:MAX_REASON_CHARS]
+                log.warning("%s cannot serve: %s", peer.name, reason, extra={"peer": peer.id})
+                joining.drop(peer)
+                await joining.remove_row(peer)
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} is not expected now")
+
+    async def _save_draining(self, peer: Peer) -> None:
+        """Beside the read loop: the sessions of a volunteer that leaves go on, database or not."""
+        try:
+            await self._services.joining.save_draining(peer)
+        except CorollaError as error:
+            log.warning("its span stays taken until it has left: %s", error.message, extra={"peer": peer.id})
+
+    def _grant(self, peer: Peer, request: messages.RouteRequest) -> None:
+        try:
+            peer.tell(self._services.routing.grant(peer.id, request))
+            self._services.metrics.sessions += 1
+        except CorollaError as error:
+            self._services.metrics.refuse(error.code)
+            peer.tell(messages.Refused(request=request.request, error=messages.ErrorInfo.of(error)))
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _text_of(event: MutableMapping[str, Any]) -> str:
+    text = event.get("text")
+    if not isinstance(text, str):
+        raise MalformedMessage("a JSON text message was expected here")
+    return text

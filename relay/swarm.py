@@ -1,0 +1,187 @@
+"""The swarm as this replica sees it: who serves what, and what is missing.
+
+Owned by the event loop's thread; `joining` writes it, planner, pages and REST read it. Durable
+facts are in SQL (relay/store.py); this is the copy that routes are planned from, so that planning
+needs no query. Does not know sockets.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from relay.peer import Peer
+from relay.placement import Placement
+from relay.planner import RETRY_SECONDS, Holder, describe_gaps, missing_blocks
+from schema.errors import ModelUnavailable, NotFound
+from schema.ids import PeerId, SessionId, Span
+from schema.messages import ModelFacts
+from schema.swarm import MissingBlocks, ModelStatus, SwarmStatus, VolunteerState, VolunteerStatus
+
+
+@dataclass(slots=True)
+class Volunteer:
+    """A connected volunteer, from its offer on."""
+
+    peer: Peer
+    device: str
+    blocks_per_second: float
+    placement: Placement
+    state: VolunteerState = "loading"
+    dtype: str = ""
+    quantization: str = "none"
+    probe: SessionId | None = None
+    """The session of the probe that it was sent."""
+    done: int = 0
+    total: int = 0
+    sessions: int = 0
+
+
+class Swarm:
+    """Models and volunteers, and a bell for those who show them."""
+
+    def __init__(self, models: Iterable[tuple[str, ModelFacts | None]]) -> None:
+        self._models: dict[str, ModelFacts | None] = dict(models)
+        self._volunteers: dict[PeerId, Volunteer] = {}
+        self._version = 0
+        self._bell = asyncio.Event()
+
+    # ---- writing (relay/joining.py) ----
+
+    def set_models(self, models: Iterable[tuple[str, ModelFacts | None]]) -> None:
+        updated = dict(models)
+        if updated != self._models:
+            self._models = updated
+            self.touch()
+
+    def put(self, volunteer: Volunteer) -> None:
+        self._volunteers[volunteer.peer.id] = volunteer
+        self.touch()
+
+    def drop(self, peer: PeerId) -> Volunteer | None:
+        volunteer = self._volunteers.pop(peer, None)
+        if volunteer is not None:
+            self.touch()
+        return volunteer
+
+    def touch(self) -> None:
+        """Ring the bell: something that people see has changed."""
+        self._version += 1
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+    async def wait_for_change(self, seen: int) -> int:
+        """Return the present version as soon as it is another than the one seen."""
+        while self._version == seen:
+            await self._bell.wait()
+        return self._version
+
+    # ---- reading ----
+
+    @property
+    def version(self) -> int:
+        """Counts the changes."""
+        return self._version
+
+    def get(self, peer: PeerId) -> Volunteer | None:
+        return self._volunteers.get(peer)
+
+    def volunteers(self) -> list[Volunteer]:
+        return list(self._volunteers.values())
+
+    @property
+    def priority(self) -> list[str]:
+        """The names of the models that this swarm serves, the most wanted first."""
+        return list(self._models)
+
+    def facts(self, model: str) -> ModelFacts | None:
+        """What is known of a model; None until a volunteer has reported it.
+
+        Raises:
+            NotFound: this swarm does not serve a model of that name.
+        """
+        if model not in self._models:
+            served = ", ".join(self._models) or "none"
+            raise NotFound(f"this swarm has no model {model!r}; it serves: {served}")
+        return self._models[model]
+
+    def holders(self, model: str) -> list[Holder]:
+        """The volunteers that serve blocks of a model now."""
+        return [
+            Holder(volunteer.peer.id, place.span, volunteer.sessions)
+            for volunteer, place in self._serving(model)
+        ]
+
+    def heads(self, model: str) -> list[Volunteer]:
+        """The volunteers that can drive a reply of a model now, the least loaded first."""
+        able = [volunteer for volunteer, place in self._serving(model) if place.head]
+        return sorted(able, key=lambda volunteer: volunteer.sessions)
+
+    def require_heads(self, model: str) -> list[Volunteer]:
+        """The volunteers that can drive the next reply, at least one, the least loaded first.
+
+        Raises:
+            NotFound: no such model here.
+            ModelUnavailable: it is incomplete now; says which blocks are missing.
+        """
+        reason = self.why_incomplete(model)
+        if reason is not None:
+            raise ModelUnavailable(f"{model!r} cannot answer now: {reason}", retry_after=RETRY_SECONDS)
+        return self.heads(model)
+
+    def why_incomplete(self, model: str) -> str | None:
+        """In plain words why a model cannot answer now; None when it can."""
+        facts = self.facts(model)
+        if facts is None:
+            return "no volunteer has joined for it yet"
+        gaps = missing_blocks(self.holders(model), Span(0, facts.blocks))
+        if gaps:
+            return f"{describe_gaps(gaps)} no volunteer"
+        if not self.heads(model):
+            return "no volunteer holds its head (tokenizer, embedding and output)"
+        return None
+
+    def status(self) -> SwarmStatus:
+        models = [self._model_status(name) for name in self._models]
+        volunteers = [_volunteer_status(volunteer) for volunteer in self._volunteers.values()]
+        return SwarmStatus(models=models, volunteers=volunteers)
+
+    def _serving(self, model: str) -> list[tuple[Volunteer, Placement]]:
+        return [
+            (volunteer, volunteer.placement)
+            for volunteer in self._volunteers.values()
+            if volunteer.state == "serving" and volunteer.placement.model == model
+        ]
+
+    def _model_status(self, model: str) -> ModelStatus:
+        facts = self._models[model]
+        reason = self.why_incomplete(model)
+        if facts is None:
+            return ModelStatus(id=model, reason=reason)
+        gaps = missing_blocks(self.holders(model), Span(0, facts.blocks))
+        return ModelStatus(
+            id=model,
+            blocks=facts.blocks,
+            context=facts.context,
+            complete=reason is None,
+            missing=[MissingBlocks(gap.start, gap.end) for gap in gaps],
+            heads=len(self.heads(model)),
+            reason=reason,
+        )
+
+
+def _volunteer_status(volunteer: Volunteer) -> VolunteerStatus:
+    place = volunteer.placement
+    return VolunteerStatus(
+        id=volunteer.peer.id,
+        name=volunteer.peer.name,
+        state=volunteer.state,
+        device=volunteer.device,
+        model=place.model,
+        start=place.span.start,
+        end=place.span.end,
+        head=place.head,
+        dtype=volunteer.dtype or None,
+        done=volunteer.done,
+        total=volunteer.total,
+        sessions=volunteer.sessions,
+    )

@@ -1,0 +1,94 @@
+"""The page's WebSocket: typed JSON both ways.
+
+    page  -> chat, stop
+    relay -> welcome, swarm, delta, done, error
+
+One connection carries any number of replies at once; `id`, chosen by the page, tells them apart.
+Knows shapes. Does not know sockets, nor who may open one.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schema.errors import MalformedMessage, TooLarge
+from schema.generation import FinishReason, Message, Sampling, Stopping, Timing, Usage
+from schema.limits import MAX_CONTROL_BYTES
+from schema.messages import ErrorInfo, ModelName
+from schema.swarm import SwarmStatus
+
+ReplyId = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Chat(Struct, frozen=True, kw_only=True, tag="chat"):
+    """Ask for a reply to a conversation."""
+
+    id: ReplyId
+    model: ModelName
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    sampling: Sampling = Sampling()
+    stopping: Stopping = Stopping()
+
+
+class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
+    """End a reply; what has appeared so far stays."""
+
+    id: ReplyId
+
+
+class PageWelcome(Struct, frozen=True, kw_only=True, tag="welcome"):
+    """First message to a page."""
+
+    software: str
+    swarm: SwarmStatus
+
+
+class SwarmChanged(Struct, frozen=True, kw_only=True, tag="swarm"):
+    """The swarm as it is now; sent when it changes."""
+
+    swarm: SwarmStatus
+
+
+class ReplyDelta(Struct, frozen=True, kw_only=True, tag="delta"):
+    """More text of a reply."""
+
+    id: ReplyId
+    text: str
+
+
+class ReplyDone(Struct, frozen=True, kw_only=True, tag="done"):
+    """A reply is complete, or was stopped by the page (`reason` is then null)."""
+
+    id: ReplyId
+    reason: FinishReason | None
+    usage: Usage | None = None
+    timing: Timing | None = None
+
+
+class PageError(Struct, frozen=True, kw_only=True, tag="error"):
+    """A reply, or (without `id`) a message of the page, that failed."""
+
+    error: ErrorInfo
+    id: ReplyId | None = None
+
+
+FromPage = Chat | Stop
+ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyDone | PageError
+
+_encoder = msgspec.json.Encoder()
+_from_page: msgspec.json.Decoder[FromPage] = msgspec.json.Decoder(FromPage)
+
+
+def encode_to_page(message: ToPage) -> str:
+    return _encoder.encode(message).decode()
+
+
+def decode_from_page(text: str | bytes) -> FromPage:
+    """A page's message. Raises MalformedMessage or TooLarge."""
+    if len(text) > MAX_CONTROL_BYTES:
+        raise TooLarge(f"a message of {len(text)} characters; the limit is {MAX_CONTROL_BYTES}")
+    try:
+        return _from_page.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MalformedMessage(f"not a message that a page may send: {error}") from error

@@ -1,0 +1,169 @@
+"""The binary frame: one WebSocket message from one hop of a route to the next.
+
+How a step travels: the driver (the route's origin) sends a frame to stop 0, each hop sends its
+output to the next stop, and the last hop sends to stop `len(hops)`, which is the origin again. The
+sender writes the number of the stop that the frame goes TO into `hop`; the relay checks that the
+sender is the stop before it and puts the same bytes on that peer's queue.
+
+    header   40 bytes, little endian
+             magic u16 | version u8 | type u8 | flags u8 | hop u8 | route_bytes u16
+             session 16 bytes | step u32 | position u32 | epoch u32 | payload_bytes u32
+    route    `route_bytes` bytes, see schema/routes.py
+    payload  `payload_bytes` bytes, see the table below and schema/tensors.py
+
+`step` counts a session's frames from 0 and comes back on the answer. `position` is the number of
+tokens that precede this frame's first token; a volunteer whose KV cache is longer rolls it back to
+there. `epoch` is raised by the driver when it abandons what is in flight: older frames are ignored.
+
+This module knows lengths and types. It does not open payloads, verify routes or know sockets.
+"""
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from schema.errors import MalformedFrame, TooLarge, UnsupportedVersion
+from schema.ids import SESSION_ID_BYTES, SessionId
+from schema.limits import MAX_HOPS, MAX_PAYLOAD_BYTES
+
+MAGIC = 0xC07A
+PROTOCOL_VERSION = 1
+"""1: first published version."""
+
+_HEADER = struct.Struct("<HBBBBH16sIIII")
+HEADER_BYTES = _HEADER.size
+
+
+class FrameType(IntEnum):
+    """Every frame, its payload, and who may send it."""
+
+    STEP = 1  # tensors: hidden states [batch, tokens, hidden], mask?   previous stop -> next stop
+    PREFILL = 2  # tensors: as STEP; yields to STEP in every queue      previous stop -> next stop
+    PROBE = 3  # tensors: as STEP; route is one hop, the origin itself  previous stop -> next stop
+    CLOSE = 4  # empty; frees the session's KV cache on every hop       origin (or relay) -> all hops
+    FAILURE = 5  # JSON: schema.messages.Failure                        hop (or relay) -> origin
+
+
+KNOWN_TYPES = frozenset(int(kind) for kind in FrameType)
+TRAVELLING_TYPES = frozenset({FrameType.STEP, FrameType.PREFILL, FrameType.PROBE})
+"""Frames that go from stop to stop along the route."""
+
+
+class Flags(IntFlag):
+    """What the last hop sends back. No flag: every position's hidden state."""
+
+    NONE = 0
+    LAST_ONLY = 1  # only the last position: all that sampling needs
+    NO_OUTPUT = 2  # a zero-token tensor: an acknowledgement, for all prefill chunks but the last
+
+
+class Header(NamedTuple):
+    """The fixed part of a frame, in wire order."""
+
+    magic: int
+    version: int
+    type: int
+    flags: int
+    hop: int
+    route_bytes: int
+    session: SessionId
+    step: int
+    position: int
+    epoch: int
+    payload_bytes: int
+
+    @property
+    def payload_start(self) -> int:
+        """Offset of the payload in the frame, bytes."""
+        return HEADER_BYTES + self.route_bytes
+
+
+class Frame(NamedTuple):
+    """A frame's parts. `route` and `payload` may be views into the received message."""
+
+    type: int
+    hop: int
+    session: SessionId
+    step: int
+    position: int
+    route: bytes
+    payload: bytes | memoryview
+    flags: int = 0
+    epoch: int = 0
+
+
+def parse_header(message: bytes) -> Header:
+    """The header of a received binary message, with every length checked against the message.
+
+    An unknown type is returned as it is: the receiver skips and counts it.
+
+    Raises:
+        MalformedFrame: too short, wrong magic, or lengths that do not add up.
+        UnsupportedVersion: another protocol version.
+        TooLarge: a payload above the limit.
+    """
+    if len(message) < HEADER_BYTES:
+        raise MalformedFrame(f"a frame has at least {HEADER_BYTES} bytes, this one has {len(message)}")
+    header = Header(*_HEADER.unpack_from(message))
+    if header.magic != MAGIC:
+        raise MalformedFrame(f"a frame begins with {MAGIC:#06x}, not {header.magic:#06x}")
+    if header.version != PROTOCOL_VERSION:
+        raise UnsupportedVersion(
+            f"frame of protocol version {header.version}; this side speaks {PROTOCOL_VERSION}: "
+            "update the older one"
+        )
+    if header.payload_bytes > MAX_PAYLOAD_BYTES:
+        raise TooLarge(f"payload of {header.payload_bytes} bytes; the limit is {MAX_PAYLOAD_BYTES}")
+    if HEADER_BYTES + header.route_bytes + header.payload_bytes != len(message):
+        raise MalformedFrame(
+            f"header ({HEADER_BYTES}), route ({header.route_bytes}) and payload ({header.payload_bytes}) "
+            f"do not add up to the message's {len(message)} bytes"
+        )
+    return header
+
+
+def decode_frame(message: bytes) -> Frame:
+    """All parts of a received frame; the payload is a view, not a copy. Errors as `parse_header`."""
+    header = parse_header(message)
+    return Frame(
+        type=header.type,
+        hop=header.hop,
+        session=header.session,
+        step=header.step,
+        position=header.position,
+        route=message[HEADER_BYTES : header.payload_start],
+        payload=memoryview(message)[header.payload_start :],
+        flags=header.flags,
+        epoch=header.epoch,
+    )
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The bytes of a frame.
+
+    Raises:
+        MalformedFrame: a field outside its width, or a session id that is not 16 bytes.
+        TooLarge: a payload above the limit.
+    """
+    payload_bytes = memoryview(frame.payload).nbytes
+    if payload_bytes > MAX_PAYLOAD_BYTES:
+        raise TooLarge(f"payload of {payload_bytes} bytes; the limit is {MAX_PAYLOAD_BYTES}")
+    if len(frame.session) != SESSION_ID_BYTES or not 0 <= frame.hop <= MAX_HOPS:
+        raise MalformedFrame(f"a session id has {SESSION_ID_BYTES} bytes and a hop is at most {MAX_HOPS}")
+    try:
+        header = _HEADER.pack(
+            MAGIC,
+            PROTOCOL_VERSION,
+            frame.type,
+            frame.flags,
+            frame.hop,
+            len(frame.route),
+            frame.session,
+            frame.step,
+            frame.position,
+            frame.epoch,
+            payload_bytes,
+        )
+    except struct.error as error:
+        raise MalformedFrame(f"a frame field is outside its width: {error}") from error
+    return b"".join((header, frame.route, frame.payload))

@@ -1,0 +1,226 @@
+"""`make demo`: a relay and three volunteers on this machine, from the Procfile, until Ctrl-C.
+
+Migrates, makes tokens, starts everything, shows how the swarm comes together, and says how to use
+it. Its database and logs are in `.demo/`; nothing else on the machine is touched.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from schema.swarm import SwarmStatus, VolunteerStatus
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".demo"
+LOG = FOLDER / "demo.log"
+MODEL = "corolla-demo"
+VOLUNTEERS = 3
+BLOCKS_EACH = 4
+START_SECONDS = 300.0
+POLL_SECONDS = 0.2
+
+
+class DemoFailed(Exception):
+    """Why the demo cannot go on, with its remedy."""
+
+
+def main() -> int:
+    FOLDER.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
+    try:
+        run()
+    except DemoFailed as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def run() -> None:
+    """Start, wait, explain, and stay until Ctrl-C."""
+    port = choose_port(os.environ.get("PORT"))
+    environment = demo_environment(port)
+    operator(environment, "migrate")
+    environment["COROLLA_TOKEN"] = operator(
+        environment, "token", "create", "--kind", "volunteer", "--name", "demo"
+    )
+    client_token = operator(environment, "token", "create", "--kind", "client", "--name", "demo")
+    url = environment["COROLLA_RELAY"]
+    print(f"Starting a relay and {VOLUNTEERS} volunteers (log: {LOG.relative_to(ROOT)})", flush=True)
+    with procfile(environment, port) as processes:
+        wait_until_complete(url, processes)
+        explain(environment, client_token)
+        processes.wait()
+        raise DemoFailed(f"A process has ended, and the others with it. The log ends:\n{log_tail()}")
+
+
+def choose_port(wanted: str | None) -> int:
+    """PORT, or 8000, or any free port when 8000 is taken."""
+    if wanted is None:
+        return 8000 if is_free(8000) else free_port()
+    if not wanted.isdigit() or not is_free(int(wanted)):
+        raise DemoFailed(f"Port {wanted} is taken or not a port. Choose another: make demo PORT=8123")
+    return int(wanted)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def demo_environment(port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "HOST": os.environ.get("HOST", "127.0.0.1"),
+        "PORT": str(port),
+        "PUBLIC_URL": os.environ.get("PUBLIC_URL", f"http://127.0.0.1:{port}"),
+        "COROLLA_RELAY": f"http://127.0.0.1:{port}",
+        "DATABASE_URL": f"sqlite:///{FOLDER / 'relay.sqlite3'}",
+        "OPEN_CHAT": "true",
+        "MODELS": MODEL,
+        "COROLLA_MAX_BLOCKS": str(BLOCKS_EACH),
+        "COROLLA_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def operator(environment: dict[str, str], *arguments: str) -> str:
+    """What `python -m relay ARGUMENTS` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "relay", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise DemoFailed(f"`python -m relay {' '.join(arguments)}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def new_token(environment: dict[str, str], kind: str) -> str:
+    return operator(environment, "token", "create", "--kind", kind, "--name", "demo")
+
+
+@contextlib.contextmanager
+def procfile(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The Procfile's processes, ended together."""
+    formation = f"web=1,volunteer={VOLUNTEERS}"
+    command = [sys.executable, "-m", "honcho", "start", "--no-colour", "-p", str(port), "-c", formation]
+    with LOG.open("wb") as log:
+        # A group of its own, so that Ctrl-C reaches it once, through here.
+        child = subprocess.Popen(
+            [*command, "web", "volunteer"],
+            env=environment,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield child
+    finally:
+        print("\nStopping", flush=True)
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(40)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def wait_until_complete(url: str, processes: subprocess.Popen[bytes]) -> None:
+    """Show the volunteers on their way until the model can answer."""
+    deadline = time.monotonic() + START_SECONDS
+    shown: dict[str, str] = {}
+    while True:
+        status = swarm(url)
+        if status is not None:
+            for one in status.volunteers:
+                line = describe(one)
+                if shown.get(one.name) != line:
+                    shown[one.name] = line
+                    print(f"  {line}", flush=True)
+            if any(model.id == MODEL and model.complete for model in status.models):
+                return
+        if processes.poll() is not None or time.monotonic() > deadline:
+            raise DemoFailed(f"The swarm did not come together. The log ends:\n{log_tail()}")
+        time.sleep(POLL_SECONDS)
+
+
+def swarm(url: str) -> SwarmStatus | None:
+    try:
+        with urllib.request.urlopen(f"{url}/api/swarm", timeout=5) as answer:
+            return msgspec.json.decode(answer.read(), type=SwarmStatus)
+    except OSError:
+        return None
+
+
+def describe(one: VolunteerStatus) -> str:
+    blocks = (
+        "" if one.start is None or one.end is None else f"blocks {one.start:>2}\N{EN DASH}{one.end - 1:<2}"
+    )
+    head = " and head" if one.head else ""
+    return f"{one.name:<14} {one.state:<10} {blocks}{head}"
+
+
+def explain(environment: dict[str, str], client_token: str) -> None:
+    """What to do now, as lines to copy."""
+    url = environment["PUBLIC_URL"]
+    question = '[{"role": "user", "content": "What is Corolla?"}]'
+    body = f'{{"model": "{MODEL}", "stream": true, "messages": {question}}}'
+    print(
+        f"""
+The swarm is complete. Chat in the browser:
+
+  {url}
+
+From a script:
+
+  curl -N {url}/v1/chat/completions \\
+    -H "Authorization: Bearer {client_token}" \\
+    -H "Content-Type: application/json" \\
+    -d '{body}'
+
+{how_to_join(environment)}
+
+Ctrl-C stops everything.""",
+        flush=True,
+    )
+
+
+def how_to_join(environment: dict[str, str]) -> str:
+    """How another machine becomes a volunteer of this demo."""
+    if environment["HOST"] in ("127.0.0.1", "localhost"):
+        return f"""To let other machines join, start it again where they can reach it:
+
+  HOST=0.0.0.0 PUBLIC_URL=http://ADDRESS-OF-THIS-MACHINE:{environment["PORT"]} make demo"""
+    return f"""From another machine, with Corolla installed (see the README), join with:
+
+  python -m volunteer --token {environment["COROLLA_TOKEN"]}"""
+
+
+def log_tail(lines: int = 20) -> str:
+    return "\n".join(LOG.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Writes the pages of `docs/` that are read off the code: `python -m scripts.reference`.
+
+Settings of the relay, options of the volunteer, and the families of models that are served. A test
+fails when a page is not what this would write.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from corolla.models.families import FAMILIES, REFUSED
+from relay.settings import Settings
+from volunteer.config import command_line
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def settings_page() -> str:
+    return f"""# Settings
+
+*Written by `python -m scripts.reference`; change the code, not this page.*
+
+## The relay
+
+Environment variables of `python -m relay` (and of its commands). A value that cannot be used ends it
+with exit code 2 and a sentence that names variable, value and remedy.
+
+{Settings.documentation()}
+
+## A volunteer
+
+Flags of `python -m volunteer`. `COROLLA_TOKEN`, `COROLLA_RELAY`, `COROLLA_NAME`, `COROLLA_MAX_BLOCKS`
+and `COROLLA_THREADS` stand for the flags of their names; a flag goes first.
+
+```
+{command_line().format_help().strip()}
+```
+"""
+
+
+def families_page() -> str:
+    rows = "\n".join(
+        f"| `{name}` | {_yes(family.can_roll_back)} | {_yes(family.can_chunk_prefill)} |"
+        for name, family in sorted(FAMILIES.items())
+    )
+    refused = "\n".join(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items()))
+    return f"""# Model families
+
+*Written by `python -m scripts.reference`; change the code, not this page.*
+
+A family is served only if `tests/volunteer/test_families.py` has shown, with random tiny weights in
+fp32 on a CPU, that a chain of two and of three spans gives what the whole model gives: the prompt and
+16 greedy steps, bit for bit. Names are transformers' `model_type`. Anything else is refused by name,
+with what to do to add it.
+
+{len(FAMILIES)} families:
+
+| `model_type` | can roll back | prefill in chunks |
+|---|---|---|
+{rows}
+
+Refused, because they are known not to work:
+
+| `model_type` | why |
+|---|---|
+{refused}
+"""
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+PAGES = {"settings.md": settings_page, "families.md": families_page}
+
+
+def main() -> int:
+    os.environ["COLUMNS"] = "100"  # argparse wraps its help to it
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

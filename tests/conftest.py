@@ -1,0 +1,38 @@
+"""Swarms of real processes that several journeys share: started once, on free ports, with one thread each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from benchmarks.processes import RelayProcess, Volunteer, relay, volunteers
+
+DEMO_MODEL = "corolla-demo"
+DEMO_SPANS = {"anemone": "0:4", "bellis": "4:8", "crocus": "8:12"}
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """A relay and the volunteers that serve the demo model together."""
+
+    relay: RelayProcess
+    volunteers: list[Volunteer]
+    client_token: str
+
+    @property
+    def url(self) -> str:
+        return self.relay.url
+
+
+@pytest.fixture(scope="session")
+def swarm() -> Iterator[Swarm]:
+    """The demo model over three volunteers, open to pages."""
+    with relay(DEMO_MODEL) as server, volunteers(server, DEMO_SPANS) as running:
+        yield Swarm(server, running, server.token("client", "tests"))
+
+
+@pytest.fixture(scope="session")
+def lonely_relay() -> Iterator[RelayProcess]:
+    """A relay that no volunteer has joined."""
+    with relay(DEMO_MODEL) as server:
+        yield server

@@ -1,0 +1,190 @@
+"""Stand-ins for what a driver talks to: a link that records, hops that answer when they are told to."""
+
+import asyncio
+from collections.abc import Callable
+
+import torch
+
+from corolla.exchange import Exchange, WorkOrder
+from corolla.tensors import from_wire, to_wire
+from schema.errors import CorollaError
+from schema.frames import Flags, Frame, FrameType, decode_frame, encode_frame, parse_header
+from schema.ids import PeerId, SessionId, Span, model_key
+from schema.messages import (
+    ErrorInfo,
+    Failure,
+    FromPeer,
+    GrantedHop,
+    Refused,
+    RouteGrant,
+    RouteRequest,
+    encode_failure,
+)
+from schema.outbox import Urgency
+from schema.routes import Hop, Route, read_route, sign_route
+from schema.tensors import WireTensor, decode_tensors, encode_tensors
+
+ME = PeerId("0" * 15 + "1")
+ANEMONE = PeerId("a" * 16)
+BELLIS = PeerId("b" * 16)
+SESSION = SessionId(b"s" * 16)
+HIDDEN = 8
+FAR_AWAY = (Hop(ANEMONE, Span(0, 2)), Hop(BELLIS, Span(2, 4)))
+"""A route's hops, none of them this peer."""
+NAMES = {ANEMONE: "anemone", BELLIS: "bellis", ME: "me"}
+
+
+def route_of(*hops: Hop, session: SessionId = SESSION, origin: PeerId = ME) -> bytes:
+    """A signed route."""
+    return sign_route(Route(origin, hops, model_key("tiny"), 2**32 - 1), session, bytes(range(32)))
+
+
+def grant_of(route: bytes, request: str = "0") -> RouteGrant:
+    hops = [
+        GrantedHop(peer=hop.peer, name=NAMES[hop.peer], start=hop.span.start, end=hop.span.end)
+        for hop in read_route(route).hops
+    ]
+    return RouteGrant(request=request, route=route, hops=hops, expires=2**32 - 1)
+
+
+def hidden(tokens: int = 1) -> WireTensor:
+    """Hidden states [1, tokens, HIDDEN]."""
+    return to_wire(torch.zeros(1, tokens, HIDDEN))
+
+
+def step(route: bytes, kind: FrameType = FrameType.STEP, session: SessionId = SESSION, hop: int = 0) -> Frame:
+    return Frame(kind, hop, session, 0, 0, route, encode_tensors([hidden()]))
+
+
+def failure(frame: Frame, error: CorollaError) -> Frame:
+    """The FAILURE with which a hop answers a step."""
+    payload = encode_failure(Failure(code=error.code, message=error.message, hop=frame.hop))
+    return frame._replace(type=FrameType.FAILURE, payload=payload)
+
+
+def deliver(exchange: Exchange, frame: Frame) -> None:
+    """As the link does with a frame that arrived."""
+    message = encode_frame(frame)
+    exchange.on_frame(parse_header(message), message)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when `condition` holds; fail if it does not for long."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - turns of the loop, not time
+            await asyncio.sleep(0)
+
+
+class RecordingLink:
+    """Keeps what is sent; `refusal` makes it refuse everything."""
+
+    def __init__(self, peer_id: PeerId = ME) -> None:
+        self.peer_id = peer_id
+        self.frames: list[Frame] = []
+        self.urgencies: list[Urgency] = []
+        self.messages: list[FromPeer] = []
+        self.refusal: CorollaError | None = None
+
+    def send_frame(self, frame: bytes, urgency: Urgency) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.frames.append(decode_frame(frame))
+        self.urgencies.append(urgency)
+
+    def send_message(self, message: FromPeer) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.messages.append(message)
+
+
+class RecordingServer:
+    """A span server that computes nothing."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[Frame, WorkOrder]] = []
+        self.closed: list[SessionId] = []
+
+    def on_work(self, frame: Frame, order: WorkOrder) -> None:
+        self.work.append((frame, order))
+
+    def on_close(self, session: SessionId) -> None:
+        self.closed.append(session)
+
+
+class RecordingInbox:
+    """A session that only listens."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Frame] = []
+        self.failures: list[CorollaError] = []
+        self.lost: list[PeerId] = []
+
+    def on_output(self, frame: Frame) -> None:
+        self.outputs.append(frame)
+
+    def on_failure(self, error: CorollaError) -> None:
+        self.failures.append(error)
+
+    def on_hop_lost(self, peer: PeerId) -> None:
+        self.lost.append(peer)
+
+
+class Hops(RecordingLink):
+    """Relay and volunteers in one: answers every step with its own hidden states, as its flags ask.
+
+    `held`: steps are not answered until `release`. `compute`: what the hops make of a step's hidden states.
+    `replies`: by step number, what comes back instead of the answer.
+    """
+
+    def __init__(self, exchange: Exchange, hops: tuple[Hop, ...] = FAR_AWAY) -> None:
+        super().__init__()
+        self.hops = hops
+        self.held = False
+        self.waiting: list[Frame] = []
+        self.replies: dict[int, Callable[[Frame], Frame]] = {}
+        self.compute: Callable[[Frame, torch.Tensor], torch.Tensor] = lambda _, states: states
+        self.no_route: CorollaError | None = None
+        self._exchange = exchange
+        exchange.attach(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last frame was a CLOSE."""
+        return bool(self.frames) and self.frames[-1].type == FrameType.CLOSE
+
+    def send_message(self, message: FromPeer) -> None:
+        super().send_message(message)
+        if isinstance(message, RouteRequest):
+            session = SessionId(bytes.fromhex(message.session))
+            if self.no_route is not None:
+                answer = Refused(request=message.request, error=ErrorInfo.of(self.no_route))
+            else:
+                answer = grant_of(route_of(*self.hops, session=session), message.request)
+            self._exchange.on_message(answer)
+
+    def send_frame(self, frame: bytes, urgency: Urgency) -> None:
+        super().send_frame(frame, urgency)
+        sent = self.frames[-1]
+        if sent.type != FrameType.CLOSE:
+            self.waiting.append(sent)
+            if not self.held:
+                self.release()
+
+    def release(self, count: int | None = None) -> None:
+        """Answer the oldest steps that wait."""
+        due, self.waiting = self.waiting[:count], self.waiting[count:] if count is not None else []
+        for frame in due:
+            deliver(self._exchange, self.replies.get(frame.step, self._answer)(frame))
+
+    def _answer(self, frame: Frame) -> Frame:
+        states = self.compute(frame, from_wire(decode_tensors(frame.payload)[0]))
+        if frame.flags & Flags.NO_OUTPUT:
+            states = states[:, :0]
+        elif frame.flags & Flags.LAST_ONLY:
+            states = states[:, -1:]
+        return returned(frame, encode_tensors([to_wire(states)]))
+
+
+def returned(frame: Frame, payload: bytes) -> Frame:
+    """A step's frame as the last hop sends it back, with this payload."""
+    return frame._replace(hop=len(read_route(frame.route).hops), payload=payload)

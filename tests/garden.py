@@ -1,0 +1,214 @@
+"""A swarm of real processes that tests may hurt: it grows again what a test has killed.
+
+A random tiny Llama on three volunteers behind one relay, asked over REST as any client does.
+"""
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import msgspec
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from benchmarks.models import TINY, make_llama
+from benchmarks.processes import RelayProcess, Volunteer, relay, serving_relay, tail, volunteer
+from schema.swarm import ModelStatus, VolunteerStatus
+
+MODEL = "tiny"
+HEAD, MIDDLE, LAST = "anemone", "bellis", "crocus"
+SPANS = {HEAD: "0:4", MIDDLE: "4:8", LAST: "8:12"}
+HEARTBEAT_SECONDS = "0.5"
+PATIENCE_SECONDS = 60.0
+POLL_SECONDS = 0.05
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
+
+
+def make_model(folder: Path) -> Path:
+    """The tiny Llama, with a tokenizer whose text is token ids with spaces between them."""
+    make_llama(folder, TINY)
+    words = Tokenizer(WordLevel({str(token): token for token in range(TINY.vocabulary)}, unk_token="0"))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return when `condition` holds; fail with `what` when it does not for long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"this did not happen within {PATIENCE_SECONDS:g} s: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+class Chat:
+    """A streamed chat, read on a thread of its own; leave its `with` block early to go away in its middle."""
+
+    def __init__(self, url: str, token: str, words: str, max_tokens: int) -> None:
+        self.deltas: list[str] = []
+        self.error: dict[str, str] | None = None
+        self.finish_reason: str | None = None
+        self.is_done = False
+        """Whether the stream ended with `[DONE]`."""
+        self.status = 0
+        self._client = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": words}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+        }
+        self._left = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> "Chat":
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._reader.join()
+        self._client.close()
+
+    @property
+    def text(self) -> str:
+        return "".join(self.deltas)
+
+    def wait_for_text(self) -> None:
+        """Return when the reply has begun."""
+        wait_until(lambda: self.deltas or not self._reader.is_alive(), "a reply begins")
+        assert self.deltas, f"the reply ended before it began: {self.error}"
+
+    def wait_for_end(self) -> None:
+        self._reader.join(PATIENCE_SECONDS)
+        assert not self._reader.is_alive(), "the reply did not end"
+
+    def _read(self) -> None:
+        with self._client.stream(
+            "POST", "/v1/chat/completions", json=self._body, headers=self._headers
+        ) as answer:
+            self.status = answer.status_code
+            if self.status != 200:
+                self.error = msgspec.json.decode(answer.read())["error"]
+                return
+            with contextlib.suppress(httpx.RemoteProtocolError):  # the relay has died
+                for line in answer.iter_lines():
+                    if self._left.is_set():
+                        return
+                    self._take(line)
+
+    def _take(self, line: str) -> None:
+        data = line.removeprefix("data: ")
+        if data == "[DONE]":
+            self.is_done = True
+        elif data:
+            event = msgspec.json.decode(data)
+            self.error = event.get("error", self.error)
+            for choice in event.get("choices", ()):
+                self.deltas += filter(None, [choice["delta"].get("content")])
+                self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+
+class Garden:
+    """The swarm. `mend` before a test; then hurt it."""
+
+    def __init__(self, server: RelayProcess, model: Path, stack: contextlib.ExitStack) -> None:
+        self.relay = server
+        self.volunteers: dict[str, Volunteer] = {}
+        self.tokens = [server.token("client", name) for name in ("first reader", "second reader")]
+        self._model = model
+        self._stack = stack
+
+    def plant(self, name: str, *arguments: str) -> Volunteer:
+        """Start a volunteer, over the span of its name unless told otherwise."""
+        where = arguments or ("--blocks", SPANS[name])
+        running = volunteer(self.relay, name, "--model", f"{MODEL}={self._model}", *where)
+        self.volunteers[name] = self._stack.enter_context(running)
+        return self.volunteers[name]
+
+    def mend(self) -> None:
+        """Return when all three volunteers serve and nothing is going on."""
+        for name in SPANS:
+            known = self.volunteers.get(name)
+            if known is None or known.process.poll() is not None:
+                self.plant(name)
+        self.relay.wait_until_serving(SPANS.keys(), list(self.volunteers.values()))
+        wait_until(lambda: self.model().complete, "the swarm is complete")
+        self.wait_for_no_sessions()
+
+    def wait_for_no_sessions(self) -> None:
+        """Return when no volunteer holds a KV cache, as their heartbeats say."""
+        wait_until(
+            lambda: not any(one.sessions for one in self.relay.swarm().volunteers),
+            "every session is freed on every hop",
+        )
+
+    def uproot(self) -> None:
+        """Kill every volunteer: at the end of all tests none has to finish anything."""
+        for one in self.volunteers.values():
+            one.process.kill()
+
+    def replace_relay(self, stop: Callable[[subprocess.Popen[bytes]], None]) -> None:
+        """Stop the relay, and start another one in its place."""
+        stop(self.relay.process)
+        self.relay.process.wait(PATIENCE_SECONDS)
+        running = serving_relay(self.relay.environment, self.relay.folder)
+        self.relay = self._stack.enter_context(running)
+
+    def model(self) -> ModelStatus:
+        (status,) = self.relay.swarm().models
+        return status
+
+    def status(self, name: str) -> VolunteerStatus | None:
+        """A volunteer as the swarm sees it."""
+        found = [one for one in self.relay.swarm().volunteers if one.name == name]
+        return found[0] if found else None
+
+    def log(self, name: str) -> str:
+        """What the volunteers of this name have said so far."""
+        return (self.relay.folder / f"{name}.log").read_text()
+
+    def chat(self, words: str, max_tokens: int = 1500, reader: int = 0) -> Chat:
+        return Chat(self.relay.url, self.tokens[reader], words, max_tokens)
+
+    def say(self, words: str, max_tokens: int = 24, reader: int = 0) -> str:
+        """A whole reply's text."""
+        with self.chat(words, max_tokens, reader) as chat:
+            chat.wait_for_end()
+        assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
+        return chat.text
+
+    def say_at_once(self, questions: list[str], readers: list[int]) -> list[str]:
+        """The replies to several questions asked at the same time."""
+        with ThreadPoolExecutor(len(questions)) as pool:
+            asked = [
+                pool.submit(self.say, words, reader=reader)
+                for words, reader in zip(questions, readers, strict=True)
+            ]
+            return [one.result() for one in asked]
+
+    def last_words(self) -> str:
+        """The end of every log, for a test that has failed."""
+        logs = [self.relay.log, *(one.log for one in self.volunteers.values())]
+        return "\n".join(f"--- {log.name}\n{tail(log)}" for log in logs)
+
+
+@contextlib.contextmanager
+def garden(model: Path) -> Iterator[Garden]:
+    """A relay without volunteers yet: `mend` plants them."""
+    with relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS) as server, contextlib.ExitStack() as stack:
+        planted = Garden(server, model, stack)
+        yield planted
+        planted.uproot()

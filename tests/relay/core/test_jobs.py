@@ -1,0 +1,110 @@
+"""relay/jobs.py: what the relay does by itself, and that it goes on doing it."""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from relay import jobs
+from relay.jobs import JOBS, Job
+from relay.services import Services
+from schema.credentials import parse_credential
+from schema.errors import Unavailable
+from tests.relay.core.peers import MODEL
+from tests.relay.core.support import RunningRelay, running_relay
+from tests.relay.core.waiting import DEADLINE, eventually
+
+BAR_SECONDS = 15.0
+"""Within which a silent peer must be out of all routes."""
+
+
+async def test_a_job_is_tried_again_after_a_named_error_and_after_a_mistake(
+    relay: RunningRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes: list[int] = []
+    enough = asyncio.Event()
+
+    async def work(services: Services) -> None:
+        passes.append(len(passes))
+        if len(passes) == 1:
+            raise Unavailable("the database is away")
+        if len(passes) == 2:
+            raise ZeroDivisionError("a mistake")
+        enough.set()
+
+    with caplog.at_level(logging.WARNING):
+        running = asyncio.create_task(jobs.repeat(Job(work, lambda _: 0.0), relay.services))
+        await asyncio.wait_for(enough.wait(), DEADLINE)
+        running.cancel()
+    assert "the database is away" in caplog.text
+    assert "a mistake" in caplog.text
+
+
+async def test_a_silent_peer_is_ended_without_anybody_asking(sqlite_file: Path) -> None:
+    async with running_relay(sqlite_file, heartbeat_seconds=0.05) as relay:
+        silent = await relay.dial()
+        assert await silent.goodbye() == ("unresponsive", 4408)
+
+
+async def test_a_revoked_token_is_closed_without_anybody_asking(
+    sqlite_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "REVOCATION_SECONDS", 0.01)
+    async with running_relay(sqlite_file) as relay:
+        peer = await relay.dial()
+        await relay.services.store.revoke_token(parse_credential(peer.token).id)
+        assert await peer.goodbye() == ("unauthorized", 4401)
+
+
+async def test_a_silent_peer_is_out_of_routes_within_the_bar(relay: RunningRelay) -> None:
+    defaults = dataclasses.replace(relay.services.settings, heartbeat_seconds=4.0)
+    services = dataclasses.replace(relay.services, settings=defaults)
+    (check,) = [job for job in JOBS if job.work is jobs.end_unresponsive]
+    missed = 3 * services.settings.heartbeat_seconds
+    assert missed + check.seconds(services) <= BAR_SECONDS
+
+
+async def test_silence_is_noticed_by_the_job_itself(relay: RunningRelay) -> None:
+    client = await relay.dial(kind="client")
+    peer = relay.services.hub.get(client.id)
+    assert peer is not None
+    peer.heard = -1e9
+    await jobs.end_unresponsive(relay.services)
+    assert await client.goodbye() == ("unresponsive", 4408)
+
+
+async def test_rows_of_connected_volunteers_are_kept_alive(relay: RunningRelay) -> None:
+    volunteer = await relay.serving()
+    (row,) = await relay.services.store.volunteers(seen_since=0.0)
+    await relay.services.store.save_volunteer(dataclasses.replace(row, seen_at=1.0))
+    await jobs.mark_alive(relay.services)
+    (row,) = await relay.services.store.volunteers(seen_since=time.time() - DEADLINE)
+    assert row.peer == volunteer.id
+
+
+async def test_rows_that_nobody_refreshes_are_removed_at_last(relay: RunningRelay) -> None:
+    await relay.serving()
+    (row,) = await relay.services.store.volunteers(seen_since=0.0)
+    now = time.time()
+    old = dataclasses.replace(row, peer="e" * 16, seen_at=now - jobs.FORGET_SECONDS - 1)
+    recent = dataclasses.replace(row, peer="f" * 16, seen_at=now - jobs.FORGET_SECONDS + 60)
+    for one in (old, recent):
+        await relay.services.store.save_volunteer(one)
+    await jobs.remove_rubbish(relay.services)
+    left = {one.peer for one in await relay.services.store.volunteers(seen_since=0.0)}
+    assert left == {row.peer, "f" * 16}
+
+
+async def test_models_that_the_operator_adds_are_noticed(relay: RunningRelay) -> None:
+    await relay.services.store.add_model("new")
+    await jobs.refresh_models(relay.services)
+    assert relay.services.swarm.priority == [MODEL, "new"]
+
+
+async def test_the_jobs_end_with_the_relay(relay: RunningRelay) -> None:
+    repeating = [task for task in asyncio.all_tasks() if "repeat" in repr(task)]
+    await relay.server.lifespan.shutdown()
+    await eventually(lambda: all(task.done() for task in repeating))

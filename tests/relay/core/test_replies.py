@@ -1,0 +1,252 @@
+"""relay/replies.py: a reply is one head's to write and one reader's to read, and ends in exactly one way."""
+
+import asyncio
+
+import pytest
+
+from relay import replies
+from schema.errors import (
+    ContextTooLong,
+    CorollaError,
+    GenerationFailed,
+    ModelUnavailable,
+    NotFound,
+    QueueFull,
+    TooLarge,
+)
+from schema.generation import GenerationRequest, Message, Timing, Usage
+from schema.limits import MAX_CONTROL_BYTES
+from schema.messages import Cancel, Delta, ErrorInfo, Failed, Finished, Generate
+from schema.outbox import Urgency
+from tests.relay.core.peers import MODEL, ScriptedPeer, answer, fail, finish, say_texts
+from tests.relay.core.support import RunningRelay
+from tests.relay.core.waiting import DEADLINE, eventually
+
+QUESTION = GenerationRequest(model=MODEL, messages=[Message("user", "hello")])
+
+
+async def test_a_reply_is_the_heads_deltas_and_then_its_end(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await answer(head, "Hel", "lo", reason="length")
+        events = [event async for event in reply.events(DEADLINE)]
+    assert asked.body == QUESTION
+    assert [event.text for event in events if isinstance(event, Delta)] == ["Hel", "lo"]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "length"
+
+
+async def test_a_finished_reply_is_not_cancelled(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await answer(head, "Hi")
+        async for _ in reply.events(DEADLINE):
+            pass
+    await head.is_served()  # and heard no `cancel`
+    assert len(relay.services.replies) == 0
+
+
+async def test_a_reader_that_leaves_early_cancels_on_the_head(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION):
+        asked = await head.hear(Generate)
+    assert await head.hear(Cancel) == Cancel(request=asked.request)
+    assert len(relay.services.replies) == 0
+
+
+async def test_a_head_that_fails_ends_the_reply_with_its_error(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await fail(head, await head.hear(Generate), ContextTooLong("too long"))
+        with pytest.raises(ContextTooLong, match="too long"):
+            await anext(reply.events(DEADLINE))
+    await head.is_served()  # and heard no `cancel`
+
+
+async def test_a_head_that_leaves_ends_its_replies_with_an_error(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await say_texts(head, await head.hear(Generate), "half")
+        events = reply.events(DEADLINE)
+        assert isinstance(await anext(events), Delta)
+        head.reset()
+        with pytest.raises(GenerationFailed, match="has left"):
+            await anext(events)
+    assert len(relay.services.replies) == 0
+
+
+async def test_a_reply_that_takes_too_long_ends_with_an_error_and_is_cancelled(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await head.hear(Generate)
+        with pytest.raises(GenerationFailed, match="not finished within"):
+            await anext(reply.events(0.01))
+    await head.hear(Cancel)
+
+
+async def test_the_time_of_a_reply_is_not_begun_anew_by_every_delta(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async def chatter() -> None:
+        asked = await head.hear(Generate)
+        while True:
+            await say_texts(head, asked, "more")
+
+    async with relay.services.replies.start(QUESTION) as reply:
+        chattering = asyncio.create_task(chatter())
+        with pytest.raises(GenerationFailed, match="not finished within"):
+            async for _ in reply.events(0.1):
+                pass
+        chattering.cancel()
+
+
+async def test_a_reply_can_only_be_written_by_its_head(relay: RunningRelay, head: ScriptedPeer) -> None:
+    stranger = await relay.serving(0, 4)
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await head.hear(Generate)
+        await say_texts(stranger, asked, "spam")
+        await finish(stranger, asked)
+        await stranger.is_served()
+        await say_texts(head, asked, "right")
+        await finish(head, asked)
+        events = [event async for event in reply.events(DEADLINE)]
+    assert [event.text for event in events if isinstance(event, Delta)] == ["right"]
+
+
+async def test_what_comes_after_the_end_is_ignored(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await answer(head, "done")
+        async for _ in reply.events(DEADLINE):
+            pass
+    await say_texts(head, asked, "late")
+    await head.say(Failed(request=asked.request, error=ErrorInfo.of(CorollaError("late"))))
+    await head.is_served()
+
+
+async def test_a_reply_is_finished_once_however_slow_its_reader(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await answer(head, "done")
+        for _ in range(3):
+            await finish(head, asked)
+        await head.is_served()
+        assert [type(event).__name__ async for event in reply.events(DEADLINE)] == ["Delta", "Finished"]
+    assert await relay.metric("reply_seconds_count") == 1
+
+
+async def test_a_finished_reply_is_timed_here_and_its_tokens_are_counted(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await head.hear(Generate)
+        await say_texts(head, asked, "one", "two", "three")
+        boast = Timing(first_token=-1e9, total=1e300)
+        usage = Usage(prompt_tokens=1, completion_tokens=3, total_tokens=4)
+        await head.say(Finished(request=asked.request, reason="stop", usage=usage, timing=boast))
+        async for _ in reply.events(DEADLINE):
+            pass
+    assert await relay.metric("tokens_total") == 3
+    assert await relay.metric("reply_seconds_count") == 1
+    assert 0 <= await relay.metric("first_token_seconds_sum") <= await relay.metric("reply_seconds_sum")
+    assert await relay.metric("reply_seconds_sum") < DEADLINE
+
+
+async def test_a_head_that_never_stops_writing_is_stopped(
+    relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "MAX_REPLY_CHARS", 1000)
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await head.hear(Generate)
+        await say_texts(head, asked, *["x" * 100] * 20)
+        assert await head.hear(Cancel) == Cancel(request=asked.request)
+        with pytest.raises(GenerationFailed, match="more than any reply may hold"):
+            async for _ in reply.events(DEADLINE):
+                pass
+    await head.is_served()  # and heard no second `cancel`
+
+
+async def test_deltas_without_text_count_too(
+    relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "MAX_REPLY_CHARS", 1000)
+    async with relay.services.replies.start(QUESTION):
+        await say_texts(head, await head.hear(Generate), *[""] * 20)
+        await head.hear(Cancel)
+
+
+# ---- who is asked ----
+
+
+async def test_replies_are_shared_among_heads_before_they_tell_their_load(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    other = await relay.serving(head=True)
+    async with relay.services.replies.start(QUESTION), relay.services.replies.start(QUESTION):
+        await head.hear(Generate)
+        await other.hear(Generate)
+
+
+async def test_a_head_whose_queue_is_full_is_passed_over(relay: RunningRelay, head: ScriptedPeer) -> None:
+    other = await relay.serving(head=True)
+    fill_queue(relay, head)
+    async with relay.services.replies.start(QUESTION) as reply:
+        assert reply.head == other.id
+
+
+async def test_without_a_head_that_reads_a_reply_is_refused_with_when_to_ask_again(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    fill_queue(relay, head)
+    with pytest.raises(QueueFull) as refusal:
+        relay.services.replies.start(QUESTION)
+    assert refusal.value.retry_after
+    assert len(relay.services.replies) == 0
+
+
+def fill_queue(relay: RunningRelay, head: ScriptedPeer) -> None:
+    """Let as much wait for a head, within one step of the loop, as its queue holds."""
+    peer = relay.services.hub.get(head.id)
+    assert peer is not None
+    while peer.enqueue("x" * MAX_CONTROL_BYTES, Urgency.CONTROL):
+        pass
+    while peer.enqueue("x", Urgency.CONTROL):
+        pass
+
+
+async def test_a_request_that_is_too_large_to_be_handed_on_leaves_nothing_behind(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    with pytest.raises(TooLarge):
+        relay.services.replies.start(GenerationRequest(model=MODEL, prompt="x" * MAX_CONTROL_BYTES))
+    assert len(relay.services.replies) == 0
+    await head.is_served()
+
+
+async def test_a_model_that_is_not_served_is_not_found(relay: RunningRelay) -> None:
+    with pytest.raises(NotFound):
+        relay.services.replies.start(GenerationRequest(model="other", prompt="hello"))
+
+
+async def test_an_incomplete_model_is_unavailable(relay: RunningRelay) -> None:
+    await relay.serving(0, 4, head=True)
+    with pytest.raises(ModelUnavailable, match="blocks 4\N{EN DASH}7 have no volunteer"):
+        relay.services.replies.start(QUESTION)
+
+
+async def test_a_head_that_drains_gets_no_new_replies(relay: RunningRelay, head: ScriptedPeer) -> None:
+    volunteer = relay.services.swarm.get(head.id)
+    assert volunteer is not None
+    volunteer.state = "draining"
+    with pytest.raises(ModelUnavailable):
+        relay.services.replies.start(QUESTION)
+
+
+async def test_a_cancel_that_nobody_waits_for_does_no_harm(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.start(QUESTION):
+        await head.hear(Generate)
+        await head.close()
+        await eventually(lambda: len(relay.services.hub) == 0)
+    assert len(relay.services.replies) == 0

@@ -1,0 +1,170 @@
+"""The control messages of the golden vectors: one of each type, every field with a telling value."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from schema import browser, messages
+from schema.errors import MalformedMessage
+from schema.generation import HopTiming, Message, Sampling, Stopping, Timing, Usage
+from schema.ids import PeerId
+from schema.swarm import MissingBlocks, ModelStatus, SwarmStatus, VolunteerStatus
+
+SESSION = "00112233445566778899aabbccddeeff"
+DRIVER = PeerId("d0d1d2d3d4d5d6d7")
+FIRST = PeerId("0a0a0a0a0a0a0a0a")
+SECOND = PeerId("ffffffffffffffff")
+ROUTE = bytes(range(52))
+FAILURE = messages.Failure(code="kv_cache_full", message="no memory: try again", retry_after=1.5, hop=1)
+ERROR = messages.ErrorInfo(code="peer_gone", message="it left", retry_after=2.0)
+FACTS = messages.ModelFacts(
+    name="a/b-é",
+    digest="0123456789abcdef" * 4,
+    family="llama",
+    blocks=32,
+    hidden_size=4096,
+    parameters=8_030_261_248,
+    context=131_072,
+)
+USAGE = Usage(5, 2, 7)
+TIMING = Timing(first_token=0.25, total=1.5, route=[HopTiming("Ada's desk", 0, 16)])
+SAMPLING = Sampling(temperature=0.0, top_k=40, seed=-(2**63))
+STOPPING = Stopping(max_tokens=64, stop=["\n\n", "\N{WAVING HAND SIGN}"])
+SWARM = SwarmStatus(
+    models=[
+        ModelStatus(
+            id="a/b-é", blocks=32, context=131_072, missing=[MissingBlocks(16, 32)], reason="blocks 16 to 31"
+        )
+    ],
+    volunteers=[
+        VolunteerStatus(id=FIRST, name="Ada's desk", state="serving", device="RTX 4090", start=0, end=16)
+    ],
+)
+FROM_PEER: list[messages.FromPeer] = [
+    messages.Hello(protocol=1, software="corolla 0.1.0", instance="0f" * 16, name="Ada's desk"),
+    messages.Offer(
+        device="RTX 4090",
+        memory=2**53,
+        models=[
+            messages.ModelOffer(
+                facts=FACTS,
+                max_blocks=16,
+                can_hold_head=True,
+                dtype="bfloat16",
+                wanted_start=0,
+                wanted_end=16,
+            )
+        ],
+        blocks_per_second=1234.5,
+    ),
+    messages.Progress(phase="fetching", done=1, total=16),
+    messages.Loaded(
+        model="a/b-é", start=0, end=16, head=True, dtype="bfloat16", quantization="nf4", kv_bytes=2**30
+    ),
+    messages.Ready(session=SESSION),
+    messages.Heartbeat(sessions=1, queued=2, kv_used=3),
+    messages.RouteRequest(
+        request="r1", model="a/b-é", session=SESSION, start=0, end=32, exclude=[FIRST, SECOND]
+    ),
+    messages.Delta(request="r1", text='"\\\n\N{WAVING HAND SIGN}', tokens=2),
+    messages.Finished(request="r1", reason="length", usage=USAGE, timing=TIMING),
+    messages.Failed(error=ERROR, request="r1"),
+    messages.Draining(),
+]
+FROM_RELAY: list[messages.FromRelay] = [
+    messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),
+    messages.Assignment(model="a/b-é", start=16, end=32, head=False),
+    messages.Probe(session=SESSION, route=ROUTE),
+    messages.Serving(),
+    messages.Heartbeat(),
+    messages.RouteGrant(
+        request="r1",
+        route=ROUTE,
+        hops=[messages.GrantedHop(peer=FIRST, name="Ada's desk", start=0, end=16)],
+        expires=2**32 - 1,
+    ),
+    messages.Refused(request="r1", error=ERROR),
+    messages.Generate(
+        request="r1",
+        body=messages.GenerationRequest(
+            model="a/b-é", messages=[Message("user", "hé")], sampling=SAMPLING, stopping=STOPPING
+        ),
+    ),
+    messages.Cancel(request="r1"),
+    messages.HopLost(session=SESSION, peer=FIRST),
+    messages.Goodbye(error=ERROR),
+]
+FROM_PAGE: list[browser.FromPage] = [
+    browser.Chat(
+        id="1", model="a/b-é", messages=[Message("system", "s")], sampling=SAMPLING, stopping=STOPPING
+    ),
+    browser.Stop(id="1"),
+]
+TO_PAGE: list[browser.ToPage] = [
+    browser.PageWelcome(software="corolla 0.1.0", swarm=SWARM),
+    browser.SwarmChanged(swarm=SWARM),
+    browser.ReplyDelta(id="1", text="hé"),
+    browser.ReplyDone(id="1", reason="stop", usage=USAGE, timing=TIMING),
+    browser.PageError(error=ERROR, id="1"),
+]
+SHORT = {
+    "peer": ['{"type":"heartbeat"}', ' { "new field" : [ 1, {} ] , "type" : "draining" } '],
+    "relay": ['{"error":{"message":"bye","code":"a_code_nobody_knows"},"type":"goodbye"}'],
+    "page": ['{"type":"chat","id":"1","model":"m","messages":[{"role":"user","content":""}]}'],
+    "failure": ['{"hop":0,"code":"step_failed","message":""}'],
+}
+BAD_TEXTS = [
+    "",
+    "{}",
+    "[]",
+    '{"type":"nobody_knows"}',
+    '{"type":"hello"}',
+    '{"type":"welcome"}',
+    '{"type":"heartbeat","sessions":-1}',
+    '{"type":"progress","phase":"resting","done":0,"total":0}',
+    '{"type":"ready","session":"00112233445566778899AABBCCDDEEFF"}',
+    '{"type":"ready","session":"00112233445566778899aabbccddeeff\\n"}',
+    '{"type":"draining"',
+]
+
+
+def control() -> dict[str, Any]:
+    decoders: dict[str, Callable[[str], Any]] = {
+        "peer": messages.decode_from_peer,
+        "relay": messages.decode_from_relay,
+        "page": browser.decode_from_page,
+        "failure": lambda text: messages.decode_failure(text.encode()),
+    }
+    texts: list[tuple[str, str, Any]] = [
+        *(("peer", messages.encode_message(message), message) for message in FROM_PEER),
+        *(("relay", messages.encode_message(message), message) for message in FROM_RELAY),
+        *(("page", json_text(message), message) for message in FROM_PAGE),
+        *(("to page", browser.encode_to_page(message), message) for message in TO_PAGE),
+        ("failure", messages.encode_failure(FAILURE).decode(), FAILURE),
+    ]
+    valid = [
+        {"name": name_of(side, message), "from": side, "text": text, "meaning": messages.to_plain(message)}
+        for side, text, message in texts
+    ]
+    short = [
+        {"from": side, "text": text, "meaning": messages.to_plain(decoders[side](text))}
+        for side, list_ in SHORT.items()
+        for text in list_
+    ]
+    for text in BAD_TEXTS:
+        with suppress(MalformedMessage):
+            raise SystemExit(f"not refused: {decoders['peer'](text)}")
+    return {
+        "valid": valid,
+        "short": short,
+        "refused": [{"from": "peer", "text": text, "error": MalformedMessage.code} for text in BAD_TEXTS],
+    }
+
+
+def json_text(message: Any) -> str:
+    return json.dumps(messages.to_plain(message), ensure_ascii=False, separators=(",", ":"))
+
+
+def name_of(side: str, message: Any) -> str:
+    return f"{side}: {message.__struct_config__.tag or 'failure'}"

@@ -1,0 +1,350 @@
+"""Every family that is served: its spans in a chain are the whole model, bit for bit.
+
+The whole model is the library's own, run by its own `generate`, in fp32 on one CPU thread, with frozen
+weights (some mixers take another kernel when weights require gradients). Weights are random and rough, so
+that no norm, bias or scale can be left out unnoticed; checkpoints are in several safetensors shards.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from corolla.models import (
+    FAMILIES,
+    ChunkRefused,
+    FamilyRefused,
+    HeadModel,
+    LoadOptions,
+    ModelSource,
+    RollbackRefused,
+    SpanModel,
+    describe,
+)
+from corolla.models.families import REFUSED, WITH_TEXT_MODEL
+from corolla.models.partial import find_decoder
+from tests.volunteer.family_cases import BLOCKS, CASES, WRAPPERS, Case, wrapper_config
+
+PROMPT = 13
+NEW_TOKENS = 17
+"""The prompt's own next token, and sixteen decode steps after it."""
+CUTS = {"two spans": (0, 3, BLOCKS), "three spans": (0, 1, 4, BLOCKS)}
+"""Spans that begin and end within every layer pattern."""
+CLOSE = 1e-4
+"""How far chunks may be from the whole prompt, relative to the largest value: sums in another order."""
+
+
+@dataclass
+class Whole:
+    """A checkpoint, the library's whole model of it, and its parts, each loaded when first used."""
+
+    source: ModelSource
+    model: PreTrainedModel
+    dtype: torch.dtype
+
+    @cached_property
+    def head(self) -> HeadModel:
+        return HeadModel.load(self.source, LoadOptions(dtype=self.dtype))
+
+    @cached_property
+    def spans(self) -> dict[str, list[SpanModel]]:
+        options = LoadOptions(dtype=self.dtype)
+        return {
+            name: [SpanModel.load(self.source, a, b, options) for a, b in pairwise(cuts)]
+            for name, cuts in CUTS.items()
+        }
+
+    @cached_property
+    def run(self) -> "Run":
+        return whole_run(self.model, prompts(1))
+
+
+@dataclass
+class Run:
+    """What a greedy generation gave at every step."""
+
+    tokens: Tensor
+    hidden: list[Tensor]
+    """What left the last block."""
+    logits: list[Tensor]
+    """For the last position."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums are split over threads, so bits depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def roughen(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+
+
+def save(
+    auto: Any, config: PreTrainedConfig, folder: Path, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Saves a model of random weights in shards, and loads it again as a user would."""
+    torch.manual_seed(0)
+    model = auto.from_config(config)
+    roughen(model)
+    model.save_pretrained(folder, max_shard_size="40KB")
+    return auto.from_pretrained(folder, dtype=dtype).eval().requires_grad_(False)
+
+
+def open_whole(
+    auto: Any, config: PreTrainedConfig, folder: Path, dtype: torch.dtype = torch.float32
+) -> Whole:
+    model = save(auto, config, folder, dtype)
+    return Whole(ModelSource.open(str(folder)), model, dtype)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    case: Case = request.param
+    return open_whole(AutoModelForCausalLM, case.config(), tmp_path_factory.mktemp(str(case)))
+
+
+def prompts(batch: int) -> Tensor:
+    return torch.randint(3, 90, (batch, PROMPT), generator=torch.Generator().manual_seed(2))
+
+
+def left_padding() -> Tensor:
+    """For two sequences, the second of which is four tokens shorter."""
+    mask = torch.ones(2, PROMPT, dtype=torch.long)
+    mask[1, :4] = 0
+    return mask
+
+
+def whole_run(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) -> Run:
+    """The library's own greedy generation, with all logits computed in each step."""
+    hidden: list[Tensor] = []
+    path, name = find_decoder(model, BLOCKS)
+    last = cast(nn.ModuleList, getattr(model.get_submodule(path), name))[-1]
+    hook = last.register_forward_hook(lambda module, inputs, output: hidden.append(_tensor(output)))
+    extra = {"logits_to_keep": 0} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    try:
+        output = cast(Any, model).generate(
+            ids,
+            attention_mask=torch.ones_like(ids) if mask is None else mask,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            use_cache=True,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **extra,
+        )
+    finally:
+        hook.remove()
+    return Run(output.sequences[:, ids.shape[1] :], hidden, list(output.logits))
+
+
+def _tensor(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def chain_run(
+    head: HeadModel,
+    spans: list[SpanModel],
+    ids: Tensor,
+    mask: Tensor | None = None,
+    blocks: Sequence[tuple[int, int] | None] = (None, None, None),
+) -> Run:
+    """The same generation over spans in a chain, with the head's embedding and logits.
+
+    `blocks`: which of its blocks each span runs; None for all.
+    """
+    caches = [span.new_cache(ids.shape[0], part) for span, part in zip(spans, blocks, strict=False)]
+    run = Run(ids[:, :0], [], [])
+    for _ in range(NEW_TOKENS):
+        hidden = head.embed(ids, caches[0].position, mask)
+        for span, cache in zip(spans, caches, strict=True):
+            hidden = span.forward(hidden, cache, mask)
+        run.hidden.append(hidden)
+        run.logits.append(head.logits(hidden)[:, -1].float())
+        ids = run.logits[-1].argmax(-1, keepdim=True)
+        run.tokens = torch.cat([run.tokens, ids], dim=1)
+        mask = None if mask is None else torch.cat([mask, mask.new_ones(len(ids), 1)], dim=1)
+    return run
+
+
+def assert_same(run: Run, expected: Run) -> None:
+    assert run.tokens.tolist() == expected.tokens.tolist()
+    for step, (ours, theirs) in enumerate(zip(run.hidden, expected.hidden, strict=True)):
+        assert torch.equal(ours, theirs), f"hidden states differ at step {step}"
+    for step, (ours, theirs) in enumerate(zip(run.logits, expected.logits, strict=True)):
+        assert torch.equal(ours, theirs), f"logits differ at step {step}"
+
+
+def step(spans: list[SpanModel], caches: list[Any], hidden: Tensor) -> Tensor:
+    for span, cache in zip(spans, caches, strict=True):
+        hidden = span.forward(hidden, cache)
+    return hidden
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def test_spans_that_overlap_are_the_whole_model_when_one_is_used_in_part(whole: Whole) -> None:
+    first, (_, middle, last) = whole.spans["two spans"][0], whole.spans["three spans"]
+    run = chain_run(
+        whole.head, [first, middle, last], prompts(1), blocks=[None, (first.end, last.start), None]
+    )
+    assert_same(run, whole.run)
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+def test_a_chain_of_spans_is_the_whole_model(whole: Whole, cuts: str) -> None:
+    assert_same(chain_run(whole.head, whole.spans[cuts], prompts(1)), whole.run)
+
+
+def test_a_left_padded_batch_is_the_whole_models(whole: Whole) -> None:
+    ids, mask = prompts(2), left_padding()
+    spans = whole.spans["three spans"]
+    assert_same(chain_run(whole.head, spans, ids, mask), whole_run(whole.model, ids, mask))
+
+
+def test_a_prompt_in_chunks_is_close_or_refused(whole: Whole) -> None:
+    """Chunks of 6, 6 and 1 tokens; longer than the state-space models' own chunks of 4."""
+    spans = whole.spans["two spans"]
+    hidden = whole.head.embed(prompts(1))
+    at_once = step(spans, [span.new_cache() for span in spans], hidden)
+    caches = [span.new_cache() for span in spans]
+    first = step(spans, caches, hidden[:, :6])
+    if not whole.source.family.can_chunk_prefill:
+        with pytest.raises(ChunkRefused):
+            step(spans, caches, hidden[:, 6:12])
+        return
+    chunks = [first, step(spans, caches, hidden[:, 6:12]), step(spans, caches, hidden[:, 12:])]
+    assert relative_error(torch.cat(chunks, dim=1), at_once) < CLOSE
+
+
+def test_a_cache_rolled_back_goes_on_exactly_or_refuses(whole: Whole) -> None:
+    """Back by five tokens, past the end of every sliding window of eight."""
+    spans = whole.spans["two spans"]
+    hidden = whole.head.embed(prompts(1))
+    wrong = whole.head.embed(prompts(2)[1:])
+    straight, rolled_back = ([span.new_cache() for span in spans] for _ in range(2))
+    for caches in (straight, rolled_back):
+        step(spans, caches, hidden[:, :10])
+    for at in range(5):
+        step(spans, rolled_back, wrong[:, at : at + 1])
+    if not whole.source.family.can_roll_back:
+        with pytest.raises(RollbackRefused):
+            rolled_back[0].truncate(10)
+        return
+    for cache in rolled_back:
+        cache.truncate(10)
+    for at in range(10, PROMPT):
+        token = hidden[:, at : at + 1]
+        assert torch.equal(step(spans, rolled_back, token), step(spans, straight, token))
+
+
+def test_the_facts_are_what_is_loaded(whole: Whole) -> None:
+    facts = describe(whole.source, torch.float32)
+    spans = whole.spans["two spans"]
+    caches = [span.new_cache() for span in spans]
+    step(spans, caches, whole.head.embed(prompts(1)))
+    assert sum(facts.block_parameters) == sum(sum(span.weights.parameters.values()) for span in spans)
+    assert facts.head_parameters == sum(whole.head.weights.parameters.values())
+    assert facts.head_bytes == whole.head.weights.nbytes
+    assert sum(cache.nbytes for cache in caches) == sum(facts.kv_bytes_per_token) * PROMPT + sum(
+        facts.state_bytes
+    )
+
+
+@pytest.mark.parametrize("model_type", WRAPPERS)
+def test_the_text_model_of_a_multi_modal_one_is_exact(model_type: str, tmp_path: Path) -> None:
+    whole = open_whole(AutoModelForImageTextToText, wrapper_config(model_type), tmp_path)
+    ids, mask = prompts(2), left_padding()
+    run = chain_run(whole.head, whole.spans["two spans"], ids, mask)
+    assert_same(run, whole_run(whole.model, ids, mask))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mixtral", "gemma2", "bloom", "qwen3_next"])
+def test_a_chain_in_bfloat16_is_the_whole_model_in_bfloat16(model_type: str, tmp_path: Path) -> None:
+    whole = open_whole(AutoModelForCausalLM, config_of(model_type), tmp_path, torch.bfloat16)
+    assert_same(chain_run(whole.head, whole.spans["three spans"], prompts(1)), whole.run)
+
+
+@pytest.mark.parametrize(
+    "model_type", ["llama", "gemma3_text", "gpt_oss", "deepseek_v3", "falcon", "qwen3_next"]
+)
+def test_gradients_through_a_chain_are_the_whole_models(model_type: str, tmp_path: Path) -> None:
+    whole = open_whole(AutoModelForCausalLM, config_of(model_type), tmp_path)
+    weights = torch.randn(
+        1, PROMPT, whole.source.config.vocab_size, generator=torch.Generator().manual_seed(3)
+    )
+    embedded = cast(nn.Module, whole.model.get_input_embeddings())(prompts(1))
+    theirs = embedded.clone().requires_grad_()
+    (whole.model(inputs_embeds=theirs, use_cache=False).logits * weights).sum().backward()
+    ours = whole.head.embed(prompts(1)).clone().requires_grad_()
+    hidden = ours
+    for span in whole.spans["three spans"]:
+        hidden = span.forward(hidden)
+    (whole.head.logits(hidden) * weights).sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def config_of(model_type: str) -> PreTrainedConfig:
+    return next(case for case in CASES if case.model_type == model_type).config()
+
+
+def test_every_family_of_the_table_is_tested() -> None:
+    assert {case.model_type for case in CASES} == set(FAMILIES)
+    assert set(WRAPPERS) == WITH_TEXT_MODEL
+
+
+def saved_config(config: PreTrainedConfig, folder: Path) -> str:
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_family_that_fails_is_refused_by_name(model_type: str, tmp_path: Path) -> None:
+    name = saved_config(CONFIG_MAPPING[model_type](), tmp_path)
+    with pytest.raises(FamilyRefused, match=f"type {model_type}.* are not served: {REFUSED[model_type]}"):
+        ModelSource.open(name)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart", "whisper"])
+def test_an_encoder_decoder_is_refused(model_type: str, tmp_path: Path) -> None:
+    name = saved_config(CONFIG_MAPPING[model_type](), tmp_path)
+    with pytest.raises(FamilyRefused, match="encoder-decoder"):
+        ModelSource.open(name)
+
+
+def test_an_untested_family_is_refused_with_the_way_to_add_it(tmp_path: Path) -> None:
+    name = saved_config(CONFIG_MAPPING["biogpt"](), tmp_path)
+    with pytest.raises(FamilyRefused, match=r"biogpt.*no test.*families.py"):
+        ModelSource.open(name)
+
+
+@pytest.mark.parametrize("attribute", ["hidden_size_per_layer_input", "num_kv_shared_layers"])
+def test_gemma_4_is_refused_where_blocks_are_not_independent(attribute: str, tmp_path: Path) -> None:
+    config = config_of("gemma4_text")
+    setattr(config, attribute, 2)
+    with pytest.raises(FamilyRefused, match=attribute):
+        ModelSource.open(saved_config(config, tmp_path))

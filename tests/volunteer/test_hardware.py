@@ -1,0 +1,174 @@
+"""Devices by name, bytes by unit, and how much of a model fits in how much memory."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.errors import InvalidRequest
+from tests.volunteer.tiny import HIDDEN, tiny_source, tiny_span
+from volunteer import hardware
+from volunteer.hardware import (
+    DeviceUnavailable,
+    ModelSizes,
+    choose_device,
+    device_name,
+    fit_blocks,
+    free_memory,
+    kv_budget,
+    measure_decode,
+    parse_memory,
+    pick_device,
+    time_steps,
+)
+
+GIB = 2**30
+SIZES = ModelSizes(blocks=32, block_bytes=400, head_bytes=1000, kv_bytes_per_token_per_block=1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "has_mps", "device"),
+    [
+        ("auto", 0, False, "cpu"),
+        ("auto", 2, False, "cuda:0"),
+        ("auto", 0, True, "mps"),
+        ("auto", 1, True, "cuda:0"),
+        ("cuda", 1, False, "cuda:0"),
+        ("cuda:1", 2, False, "cuda:1"),
+        ("cpu", 4, True, "cpu"),
+        ("mps", 0, True, "mps"),
+    ],
+)
+def test_a_device_is_picked_by_name(wanted: str, gpus: int, has_mps: bool, device: str) -> None:
+    assert pick_device(wanted, gpus, has_mps) == device
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "cuda:-1", "mps", "tpu", "", "CPU"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(wanted: str) -> None:
+    gpus = 1 if wanted == "cuda:1" else 0
+    with pytest.raises(DeviceUnavailable, match=r"there are: .*cpu"):
+        pick_device(wanted, gpus, has_mps=False)
+
+
+def test_this_machine_has_a_device_with_a_name_and_free_memory() -> None:
+    device = choose_device()
+    assert device_name(device)
+    assert free_memory(device) > 0
+
+
+def test_free_memory_of_the_cpu_is_not_more_than_is_built_in() -> None:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        pytest.skip("this system does not tell its memory in /proc")
+    total = int(meminfo.read_text().split()[1]) * 1024
+    assert 0 < free_memory("cpu") <= total
+
+
+def test_a_container_s_limit_counts_and_its_page_cache_does_not(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 200\n")
+    assert hardware.free_in_cgroup(tmp_path) == 500
+
+
+def test_a_container_without_a_limit_limits_nothing(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.free_in_cgroup(tmp_path) > 2**60
+
+
+def test_no_container_limits_nothing(tmp_path: Path) -> None:
+    assert hardware.free_in_cgroup(tmp_path / "absent") > 2**60
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8GB", 8_000_000_000),
+        ("8gb", 8_000_000_000),
+        ("8 GiB", 8 * GIB),
+        ("7.5GiB", 7.5 * GIB),
+        ("500M", 500_000_000),
+        ("512MiB", 512 * 2**20),
+        ("1T", 10**12),
+        ("64kb", 64_000),
+        ("123456", 123_456),
+        ("100B", 100),
+    ],
+)
+def test_amounts_of_memory_are_understood(text: str, size: float) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "-8GB", "8XB", "8 G B", "eight", "0", "0GB", "1e9", "8GBs", "٨GB"]
+)
+def test_other_amounts_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="8GB"):
+        parse_memory(text)
+
+
+def test_a_model_that_fits_whole_is_held_whole_with_its_head() -> None:
+    fit = fit_blocks(100_000, SIZES, kv_tokens=100, reserve=1000)
+    assert (fit.max_blocks, fit.can_hold_head) == (32, True)
+    assert fit.kv_budget == 100_000 - 1000 - 32 * 400 - 1000
+
+
+def test_each_block_is_counted_with_its_kv_tokens() -> None:
+    fit = fit_blocks(5_000, SIZES, kv_tokens=100, reserve=0)
+    assert (fit.max_blocks, fit.can_hold_head) == (8, True)
+    assert fit.kv_budget == 5_000 - 1000 - 8 * 400
+
+
+def test_a_head_that_costs_most_of_the_blocks_is_not_held() -> None:
+    fit = fit_blocks(1_700, SIZES, kv_tokens=0, reserve=0)
+    assert (fit.max_blocks, fit.can_hold_head) == (4, False)
+
+
+def test_where_no_block_fits_a_head_may() -> None:
+    sizes = ModelSizes(blocks=4, block_bytes=1000, head_bytes=10, kv_bytes_per_token_per_block=1)
+    fit = fit_blocks(500, sizes, kv_tokens=0, reserve=0)
+    assert (fit.max_blocks, fit.can_hold_head) == (0, True)
+
+
+def test_the_reserve_is_never_used() -> None:
+    fit = fit_blocks(1_000, SIZES, kv_tokens=0, reserve=2_000)
+    assert (fit.max_blocks, fit.can_hold_head, fit.kv_budget) == (0, False, 0)
+
+
+@given(
+    free=st.integers(0, 2**40),
+    sizes=st.builds(
+        ModelSizes,
+        blocks=st.integers(1, 200),
+        block_bytes=st.integers(1, 2**32),
+        head_bytes=st.integers(1, 2**34),
+        kv_bytes_per_token_per_block=st.integers(0, 2**16),
+    ),
+    kv_tokens=st.integers(0, 2**17),
+    reserve=st.integers(0, 2**34),
+)
+def test_what_is_said_to_fit_does_fit(free: int, sizes: ModelSizes, kv_tokens: int, reserve: int) -> None:
+    fit = fit_blocks(free, sizes, kv_tokens, reserve)
+    assert 0 <= fit.max_blocks <= sizes.blocks
+    weights = fit.max_blocks * sizes.block_bytes + fit.can_hold_head * sizes.head_bytes
+    kv = fit.max_blocks * kv_tokens * sizes.kv_bytes_per_token_per_block
+    assert kv <= fit.kv_budget
+    if weights:
+        assert weights + fit.kv_budget + reserve <= free
+    assert fit.kv_budget == kv_budget(max(0, free - reserve), sizes, fit.max_blocks, fit.can_hold_head)
+
+
+def test_decode_is_measured_with_its_spread(tmp_path: Path) -> None:
+    speed = measure_decode(tiny_span(tiny_source(tmp_path)), HIDDEN, seconds=0.02)
+    assert 0 < speed.slow <= speed.blocks_per_second <= speed.fast
+
+
+def test_even_a_slow_step_is_timed_a_few_times() -> None:
+    ran: list[int] = []
+    times = time_steps(lambda: ran.append(1), seconds=0.0)
+    assert len(times) == len(ran) == hardware.MIN_STEPS
+
+
+def test_a_fast_step_is_not_timed_for_ever() -> None:
+    assert len(time_steps(lambda: None, seconds=60.0)) == hardware.MAX_STEPS

@@ -1,0 +1,299 @@
+"""The order in which work leaves the queue, and that none is lost: examples, and random histories."""
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from schema.errors import QueueFull, SessionUnknown
+from schema.frames import FrameType
+from schema.ids import SessionId, Span
+from volunteer.scheduler import MIN_RETRY_SECONDS, REMEMBERED_SESSIONS, Limits, Scheduler
+from volunteer.work import Work
+
+SPAN = Span(0, 2)
+
+
+def session(number: int) -> SessionId:
+    return SessionId(number.to_bytes(16, "big"))
+
+
+def work(
+    of: int, step: int = 0, kind: FrameType = FrameType.STEP, *, epoch: int = 0, payload: bytes = b"1234"
+) -> Work:
+    return Work(
+        kind=kind, session=session(of), step=step, position=step, epoch=epoch, span=SPAN, payload=payload
+    )
+
+
+def prefill(of: int, step: int = 0) -> Work:
+    return work(of, step, FrameType.PREFILL)
+
+
+def drain(scheduler: Scheduler, now: float = 0.0) -> list[Work]:
+    taken: list[Work] = []
+    while batch := scheduler.take(now):
+        taken += batch
+    return taken
+
+
+def test_an_empty_queue_gives_an_empty_batch() -> None:
+    assert Scheduler().take(0.0) == []
+
+
+def test_decode_goes_before_prefill_that_came_first() -> None:
+    scheduler = Scheduler()
+    chunk, step = prefill(1), work(2)
+    scheduler.add(chunk, 0.0)
+    scheduler.add(step, 0.0)
+    assert drain(scheduler) == [step, chunk]
+
+
+def test_a_probe_goes_with_decode() -> None:
+    scheduler = Scheduler()
+    chunk, probe = prefill(1), work(2, kind=FrameType.PROBE)
+    scheduler.add(chunk, 0.0)
+    scheduler.add(probe, 0.0)
+    assert scheduler.take(0.0) == [probe]
+
+
+def test_a_decode_step_waits_for_the_prefill_of_its_own_session() -> None:
+    scheduler = Scheduler()
+    first, second, step = prefill(1, 0), prefill(1, 1), work(1, 2)
+    for item in (first, second, step):
+        scheduler.add(item, 0.0)
+    assert drain(scheduler) == [first, second, step]
+
+
+def test_sessions_take_turns() -> None:
+    scheduler = Scheduler()
+    long = [work(1, step) for step in range(3)]
+    other = work(2)
+    for item in (*long, other):
+        scheduler.add(item, 0.0)
+    assert drain(scheduler) == [long[0], other, long[1], long[2]]
+
+
+def test_prefill_gets_its_turn_under_endless_decode() -> None:
+    scheduler = Scheduler(Limits(decode_batches_per_prefill=3))
+    chunk = prefill(1)
+    scheduler.add(chunk, 0.0)
+    order: list[Work] = []
+    for step in range(5):
+        scheduler.add(work(2, step), 0.0)
+        order += scheduler.take(0.0)
+    assert order.index(chunk) == 3
+
+
+def test_a_batch_holds_decode_steps_of_different_sessions() -> None:
+    scheduler = Scheduler(Limits(batch=4))
+    for of in (1, 1, 2, 3):
+        scheduler.add(work(of), 0.0)
+    assert [item.session for item in scheduler.take(0.0)] == [session(1), session(2), session(3)]
+
+
+def test_a_prefill_chunk_is_a_batch_of_its_own() -> None:
+    scheduler = Scheduler(Limits(batch=4))
+    scheduler.add(prefill(1), 0.0)
+    scheduler.add(prefill(2), 0.0)
+    assert len(scheduler.take(0.0)) == 1
+
+
+def test_a_cancelled_session_loses_what_waits_and_nothing_else() -> None:
+    scheduler = Scheduler()
+    mine, others = [work(1, 0), work(1, 1)], work(2)
+    for item in (*mine, others):
+        scheduler.add(item, 0.0)
+    assert scheduler.cancel(session(1)) == mine
+    assert drain(scheduler) == [others]
+    assert scheduler.dropped == {"cancelled": 2}
+
+
+def test_work_that_comes_after_the_cancellation_is_refused_by_name() -> None:
+    scheduler = Scheduler()
+    scheduler.cancel(session(1), epoch=3)
+    with pytest.raises(SessionUnknown):
+        scheduler.add(work(1, epoch=3), 0.0)
+
+
+def test_a_higher_epoch_opens_a_closed_session_again() -> None:
+    scheduler = Scheduler()
+    scheduler.cancel(session(1), epoch=3)
+    again = work(1, epoch=4)
+    assert scheduler.add(again, 0.0) == []
+    assert scheduler.take(0.0) == [again]
+
+
+def test_a_higher_epoch_drops_the_work_of_lower_ones() -> None:
+    scheduler = Scheduler()
+    old = [work(1, 0), work(1, 1)]
+    for item in old:
+        scheduler.add(item, 0.0)
+    new = work(1, 2, epoch=1)
+    assert scheduler.add(new, 0.0) == old
+    assert drain(scheduler) == [new]
+    assert scheduler.dropped == {"stale": 2}
+
+
+def test_work_of_a_lower_epoch_is_dropped_and_counted() -> None:
+    scheduler = Scheduler()
+    scheduler.add(work(1, epoch=1), 0.0)
+    scheduler.take(0.0)
+    late = work(1, epoch=0)
+    assert scheduler.add(late, 0.0) == [late]
+    assert scheduler.take(0.0) == []
+    assert scheduler.dropped == {"stale": 1}
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(items=2), Limits(bytes=10), Limits(session_items=2), Limits(session_bytes=10)],
+    ids=["items", "bytes", "session_items", "session_bytes"],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(limits: Limits) -> None:
+    scheduler = Scheduler(limits)
+    kept = [work(1, 0), work(1, 1)]
+    for item in kept:
+        scheduler.add(item, 0.0)
+    with pytest.raises(QueueFull):
+        scheduler.add(work(1, 2), 0.0)
+    assert drain(scheduler) == kept
+
+
+def test_a_session_that_fills_its_share_leaves_room_for_others() -> None:
+    scheduler = Scheduler(Limits(session_items=1))
+    scheduler.add(work(1), 0.0)
+    scheduler.add(work(2), 0.0)
+    assert scheduler.queued == 2
+
+
+def test_a_refused_new_epoch_drops_nothing() -> None:
+    scheduler = Scheduler(Limits(bytes=10))
+    old = work(1)
+    scheduler.add(old, 0.0)
+    with pytest.raises(QueueFull):
+        scheduler.add(work(1, 1, epoch=1, payload=bytes(20)), 0.0)
+    assert drain(scheduler) == [old]
+
+
+def test_a_refusal_says_how_long_work_waits_here() -> None:
+    scheduler = Scheduler(Limits(items=2))
+    scheduler.add(work(1), 0.0)
+    scheduler.take(3.0)
+    scheduler.add(work(2), 3.0)
+    scheduler.add(work(3), 3.0)
+    with pytest.raises(QueueFull) as refusal:
+        scheduler.add(work(4), 3.0)
+    assert refusal.value.retry_after == 3.0
+
+
+def test_a_refusal_never_asks_to_try_again_at_once() -> None:
+    scheduler = Scheduler(Limits(items=0))
+    with pytest.raises(QueueFull) as refusal:
+        scheduler.add(work(1), 0.0)
+    assert refusal.value.retry_after == MIN_RETRY_SECONDS
+
+
+def test_a_forgotten_session_keeps_what_waits() -> None:
+    scheduler = Scheduler(Limits(items=2 * REMEMBERED_SESSIONS))
+    first = [work(0, 0), work(0, 1)]
+    scheduler.add(first[0], 0.0)
+    for number in range(1, REMEMBERED_SESSIONS + 1):
+        scheduler.cancel(session(number))
+    scheduler.add(first[1], 0.0)
+    assert drain(scheduler) == first
+
+
+class RandomHistory(RuleBasedStateMachine):
+    """Any sequence of arrivals, cancellations and takes, against what each promises."""
+
+    limits = Limits(items=12, bytes=60, session_items=5, session_bytes=30, batch=3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(self.limits)
+        self.now = 0.0
+        self.waiting: dict[SessionId, list[Work]] = defaultdict(list)
+        self.batches_since_prefill = 0
+
+    @rule(
+        of=st.integers(0, 4),
+        kind=st.sampled_from([FrameType.STEP, FrameType.PREFILL, FrameType.PROBE]),
+        epoch=st.integers(0, 3),
+        size=st.integers(0, 20),
+    )
+    def arrive(self, of: int, kind: FrameType, epoch: int, size: int) -> None:
+        item = work(of, kind=kind, epoch=epoch, payload=bytes(size))
+        try:
+            dropped = self.scheduler.add(item, self.now)
+        except (QueueFull, SessionUnknown):
+            return
+        if dropped == [item]:
+            assert all(kept.epoch > item.epoch for kept in self.waiting[item.session])
+            return
+        assert dropped == [old for old in self.waiting[item.session] if old.epoch < epoch]
+        self.waiting[item.session] = [old for old in self.waiting[item.session] if old.epoch == epoch]
+        self.waiting[item.session].append(item)
+
+    @rule(of=st.integers(0, 4), epoch=st.integers(0, 3))
+    def cancel(self, of: int, epoch: int) -> None:
+        assert self.scheduler.cancel(session(of), epoch) == self.waiting.pop(session(of), [])
+
+    @precondition(lambda self: self.scheduler.queued)
+    @rule(wait=st.floats(0.0, 1.0))
+    def take(self, wait: float) -> None:
+        self.now += wait
+        prefill_waits = any(q and q[0].kind is FrameType.PREFILL for q in self.waiting.values())
+        batch = self.scheduler.take(self.now)
+        assert 1 <= len(batch) <= self.limits.batch
+        assert len({item.session for item in batch}) == len(batch)
+        for item in batch:
+            assert self.waiting[item.session].pop(0) is item
+        is_prefill = batch[0].kind is FrameType.PREFILL
+        assert len(batch) == 1 or not is_prefill
+        self.batches_since_prefill = 0 if is_prefill or not prefill_waits else self.batches_since_prefill + 1
+        assert self.batches_since_prefill <= self.limits.decode_batches_per_prefill
+
+    @invariant()
+    def counts_what_waits_within_the_bounds(self) -> None:
+        everything = [item for queue in self.waiting.values() for item in queue]
+        assert self.scheduler.queued == len(everything) <= self.limits.items
+        assert self.scheduler.queued_bytes == sum(len(item.payload) for item in everything)
+        assert self.scheduler.queued_bytes <= self.limits.bytes
+        for queue in self.waiting.values():
+            assert len(queue) <= self.limits.session_items
+            assert sum(len(item.payload) for item in queue) <= self.limits.session_bytes
+
+    def teardown(self) -> None:
+        left = drain(self.scheduler, self.now)
+        assert sorted(map(id, left)) == sorted(id(item) for queue in self.waiting.values() for item in queue)
+
+
+TestRandomHistory = RandomHistory.TestCase
+TestRandomHistory.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sessions=st.integers(1, 20), batch=st.integers(1, 8), prefills=st.integers(0, 5))
+def test_no_session_starves_in_a_full_house(sessions: int, batch: int, prefills: int) -> None:
+    """Every session sends its next step when the last one is done: each gets its turn, every round."""
+    scheduler = Scheduler(Limits(batch=batch))
+    for of in range(sessions):
+        scheduler.add(work(of), 0.0)
+    for of in range(sessions, sessions + prefills):
+        scheduler.add(prefill(of), 0.0)
+    served: dict[SessionId, int] = defaultdict(int)
+    takes = 4 * (sessions + 1) * (prefills + 1)
+    for _ in range(takes):
+        for item in scheduler.take(0.0):
+            served[item.session] += 1
+            scheduler.add(Work(item.kind, item.session, item.step + 1, 0, 0, SPAN, b""), 0.0)
+    decoders = [served[session(of)] for of in range(sessions)]
+    fillers = [served[session(of)] for of in range(sessions, sessions + prefills)]
+    assert min(decoders) > 0
+    assert max(decoders) - min(decoders) <= 1
+    if fillers:
+        assert sum(fillers) >= takes // (scheduler.limits.decode_batches_per_prefill + 1) - 1
+        assert max(fillers) - min(fillers) <= 1

@@ -1,0 +1,119 @@
+"""A volunteer knows the sessions that it serves: it can wait for their end, and ends them with the link."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from corolla.exchange import Exchange
+from schema.frames import Frame, FrameType
+from schema.ids import SessionId, Span
+from schema.routes import Hop
+from tests.corolla.fakes import BELLIS, ME, RecordingLink, deliver, route_of, until
+from volunteer.device import DeviceThread
+from volunteer.scheduler import Limits
+from volunteer.span_service import SpanService
+from volunteer.work import Result, Work
+
+
+class Echo:
+    """An engine that answers with the payload."""
+
+    def __init__(self) -> None:
+        self.open: set[SessionId] = set()
+
+    @property
+    def sessions(self) -> int:
+        return len(self.open)
+
+    @property
+    def kv_used(self) -> int:
+        return 0
+
+    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
+        self.open.update(work.session for work in batch)
+        return [Result(work, bytes(work.payload)) for work in batch]
+
+    def close(self, session: SessionId) -> None:
+        self.open.discard(session)
+
+    def close_all(self) -> None:
+        self.open.clear()
+
+    def expire(self, now: float) -> list[SessionId]:
+        return []
+
+
+class Served:
+    """A span service with its exchange, its link and its device."""
+
+    def __init__(self, device: DeviceThread) -> None:
+        self.device = device
+        self.link = RecordingLink()
+        self.exchange = Exchange()
+        self.spans = SpanService(self.exchange, device)
+        self.exchange.serve(self.spans)
+        self.exchange.attach(self.link)
+
+    def step(self, name: bytes, kind: FrameType = FrameType.STEP, payload: bytes = b"x") -> None:
+        """A frame of a session that another peer drives arrives."""
+        session = SessionId(name * 16)
+        route = route_of(Hop(ME, Span(0, 2)), session=session, origin=BELLIS)
+        deliver(self.exchange, Frame(kind, 0, session, 0, 0, route, payload))
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with DeviceThread(Limits(session_bytes=100)) as device:
+        await device.install(Echo)
+        yield Served(device)
+
+
+async def test_counts_a_session_from_its_first_step_to_its_close(served: Served) -> None:
+    served.step(b"a")
+    served.step(b"a")
+    served.step(b"b")
+    assert len(served.spans) == 2
+    served.step(b"a", FrameType.CLOSE)
+    assert len(served.spans) == 1
+
+
+async def test_sends_answers_to_the_driver(served: Served) -> None:
+    served.step(b"a", payload=b"in")
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert (answer.type, answer.hop, answer.payload) == (FrameType.STEP, 1, b"in")
+
+
+async def test_does_not_count_a_session_whose_step_it_refused(served: Served) -> None:
+    served.step(b"a", payload=bytes(1000))
+    (answer,) = served.link.frames
+    assert (answer.type, len(served.spans)) == (FrameType.FAILURE, 0)
+
+
+async def test_does_not_count_a_step_that_comes_after_the_close(served: Served) -> None:
+    served.step(b"a")
+    served.step(b"a", FrameType.CLOSE)
+    served.step(b"a", FrameType.PREFILL)
+    assert len(served.spans) == 0
+
+
+async def test_waits_until_no_session_is_left(served: Served) -> None:
+    await served.spans.finish()
+    served.step(b"a")
+    finishing = asyncio.create_task(served.spans.finish())
+    served.step(b"b")
+    served.step(b"a", FrameType.CLOSE)
+    await until(lambda: True)
+    assert not finishing.done()
+    served.step(b"b", FrameType.CLOSE)
+    await finishing
+
+
+async def test_closes_every_session_on_the_device(served: Served) -> None:
+    for name in (b"a", b"b", b"c"):
+        served.step(name)
+    await until(lambda: len(served.link.frames) == 3)
+    served.spans.close_all()
+    assert len(served.spans) == 0
+    await until(lambda: served.device.stats().sessions == 0)

@@ -1,0 +1,446 @@
+"""Sessions on one span: what continues, what is refused by name, and that no byte of KV is lost."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from corolla.models.cache import SpanCache
+from corolla.models.errors import RollbackRefused
+from corolla.models.facts import ModelFacts
+from corolla.models.source import ModelSource
+from corolla.models.span import SpanModel
+from corolla.tensors import from_wire, to_wire
+from schema.errors import (
+    CorollaError,
+    KVCacheFull,
+    MalformedTensor,
+    NotFinite,
+    NotServing,
+    PositionMismatch,
+    SessionUnknown,
+    ShapeMismatch,
+    StepFailed,
+)
+from schema.frames import Flags, FrameType
+from schema.ids import SessionId, Span
+from schema.tensors import Role, decode_tensors, encode_tensors
+from tests.volunteer.tiny import (
+    BLOCKS,
+    CONTEXT,
+    HIDDEN,
+    KV_BYTES_PER_TOKEN,
+    tiny_facts,
+    tiny_source,
+    tiny_span,
+)
+from volunteer.device import DeviceThread
+from volunteer.kvcache import KVAccount
+from volunteer.stage import Stage
+from volunteer.work import Result, Work
+
+START, END = 1, BLOCKS
+SPAN = Span(START, END)
+TOKEN_BYTES = (END - START) * KV_BYTES_PER_TOKEN
+A, B = SessionId(b"a" * 16), SessionId(b"b" * 16)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    return tiny_source(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def facts(source: ModelSource) -> ModelFacts:
+    return tiny_facts(source)
+
+
+@pytest.fixture(scope="module")
+def model(source: ModelSource) -> SpanModel:
+    return tiny_span(source, START, END)
+
+
+@pytest.fixture
+def stage(model: SpanModel, facts: ModelFacts) -> Stage:
+    return Stage(model, facts, KVAccount(2**20))
+
+
+def hidden(tokens: int, batch: int = 1, seed: int = 0) -> Tensor:
+    return torch.randn(batch, tokens, HIDDEN, generator=torch.Generator().manual_seed(seed))
+
+
+def payload(tensor: Tensor, mask: Tensor | None = None) -> bytes:
+    wires = [to_wire(tensor)]
+    return encode_tensors(wires if mask is None else [*wires, to_wire(mask, Role.ATTENTION_MASK)])
+
+
+def work(
+    body: Tensor | bytes,
+    position: int = 0,
+    session: SessionId = A,
+    *,
+    flags: Flags = Flags.NONE,
+    span: Span = SPAN,
+) -> Work:
+    return Work(
+        kind=FrameType.STEP,
+        session=session,
+        step=0,
+        position=position,
+        epoch=0,
+        span=span,
+        payload=body if isinstance(body, bytes) else payload(body),
+        flags=flags,
+    )
+
+
+def run(stage: Stage, *steps: Work, now: float = 0.0) -> list[Result]:
+    return stage.run(steps, now)
+
+
+def tensor_of(result: Result) -> Tensor:
+    assert result.error is None
+    (wire,) = decode_tensors(result.payload)
+    return from_wire(wire)
+
+
+def error_of(result: Result) -> CorollaError:
+    assert result.error is not None
+    return result.error
+
+
+# ---- what a step gives -----------------------------------------------------------------------
+
+
+def test_a_step_gives_what_the_span_gives(stage: Stage, model: SpanModel) -> None:
+    entering = hidden(5)
+    (result,) = run(stage, work(entering))
+    assert torch.equal(tensor_of(result), model.forward(entering, model.new_cache(1)))
+
+
+def test_prefill_in_chunks_and_steps_gives_what_one_pass_gives(stage: Stage, model: SpanModel) -> None:
+    entering = hidden(9)
+    pieces = [tensor_of(run(stage, work(entering[:, a:b], a))[0]) for a, b in ((0, 4), (4, 8), (8, 9))]
+    whole = model.forward(entering, model.new_cache(1))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
+
+
+def test_sessions_do_not_mix(stage: Stage, model: SpanModel) -> None:
+    first, second = hidden(4, seed=1), hidden(6, seed=2)
+    run(stage, work(first, session=A), work(second, session=B))
+    nexts = run(stage, work(hidden(1), 4, A), work(hidden(1), 6, B))
+    for result, before in zip(nexts, (first, second), strict=True):
+        cache = model.new_cache(1)
+        model.forward(before, cache)
+        assert torch.equal(tensor_of(result), model.forward(hidden(1), cache))
+
+
+def test_a_batch_of_padded_sequences_is_computed_with_its_mask(stage: Stage, model: SpanModel) -> None:
+    entering = hidden(4, batch=2)
+    mask = torch.ones(2, 4, dtype=torch.int8)
+    mask[0, :2] = 0
+    (result,) = run(stage, work(payload(entering, mask)))
+    expected = model.forward(entering, model.new_cache(2), mask.long())
+    assert torch.equal(tensor_of(result), expected)
+    assert not torch.equal(tensor_of(result), model.forward(entering, model.new_cache(2)))
+
+
+def test_the_answer_has_the_span_s_dtype_whatever_came(stage: Stage) -> None:
+    (result,) = run(stage, work(hidden(3).to(torch.bfloat16)))
+    assert tensor_of(result).dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("flags", "tokens"),
+    [
+        (Flags.NONE, 3),
+        (Flags.LAST_ONLY, 1),
+        (Flags.NO_OUTPUT, 0),
+        (Flags.LAST_ONLY | Flags.NO_OUTPUT, 0),
+    ],
+)
+def test_flags_choose_what_is_sent_back(stage: Stage, flags: Flags, tokens: int) -> None:
+    entering = hidden(3)
+    (all_of_it,) = run(stage, work(entering, session=B))
+    (chosen,) = run(stage, work(entering, flags=flags))
+    assert torch.equal(tensor_of(chosen), tensor_of(all_of_it)[:, 3 - tokens :])
+
+
+# ---- where a session goes on -----------------------------------------------------------------
+
+
+def test_going_back_forgets_what_came_after(stage: Stage) -> None:
+    prompt, draft, token = hidden(5, seed=1), hidden(3, seed=2), hidden(1, seed=3)
+    run(stage, work(prompt), work(draft, 5))
+    (again,) = run(stage, work(token, 6))
+    (straight,) = run(stage, work(prompt, session=B), work(draft[:, :1], 5, B), work(token, 6, B))[2:]
+    # The kept token was computed beside two others, so its sums may have run in another order.
+    torch.testing.assert_close(tensor_of(again), tensor_of(straight))
+
+
+def test_position_zero_begins_again(stage: Stage) -> None:
+    (first,) = run(stage, work(hidden(4)))
+    run(stage, work(hidden(2, seed=9), 4))
+    (second,) = run(stage, work(hidden(4)))
+    assert second.payload == first.payload
+    assert stage.kv_used == 4 * TOKEN_BYTES
+
+
+def test_position_zero_may_change_the_batch(stage: Stage) -> None:
+    run(stage, work(hidden(4)))
+    (result,) = run(stage, work(hidden(4, batch=2)))
+    assert tensor_of(result).shape[0] == 2
+
+
+def test_a_step_of_a_session_that_is_not_here_is_refused(stage: Stage) -> None:
+    (result,) = run(stage, work(hidden(1), 4))
+    assert isinstance(result.error, SessionUnknown)
+
+
+def test_a_step_beyond_the_end_of_the_cache_is_refused(stage: Stage) -> None:
+    _, result = run(stage, work(hidden(4)), work(hidden(1), 5))
+    assert isinstance(result.error, PositionMismatch)
+
+
+def test_a_step_beyond_the_model_s_positions_is_refused(stage: Stage) -> None:
+    fits, does_not = run(stage, work(hidden(CONTEXT)), work(hidden(1), CONTEXT))
+    assert fits.error is None
+    assert isinstance(does_not.error, PositionMismatch)
+
+
+def test_going_back_where_the_family_cannot_is_a_position_mismatch(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: SpanCache, position: int) -> None:
+        raise RollbackRefused("this family keeps no history")
+
+    run(stage, work(hidden(4)))
+    monkeypatch.setattr(SpanCache, "truncate", refuse)
+    (result,) = run(stage, work(hidden(1), 3))
+    assert isinstance(result.error, PositionMismatch)
+    assert "no history" in error_of(result).message
+
+
+# ---- what is refused before it runs -----------------------------------------------------------
+
+
+def nan(tokens: int) -> Tensor:
+    broken = hidden(tokens)
+    broken[0, -1, 7] = float("nan")
+    return broken
+
+
+MASK = torch.ones(1, 5, dtype=torch.int8)
+REFUSED = {
+    "other blocks": (work(hidden(1), 4, span=Span(0, 1)), NotServing),
+    "fewer blocks than its session": (work(hidden(1), 4, span=Span(START, END - 1)), NotServing),
+    "no tensor": (work(encode_tensors([]), 4), ShapeMismatch),
+    "no payload": (work(b"", 4), MalformedTensor),
+    "two hidden states": (work(encode_tensors([to_wire(hidden(1)), to_wire(hidden(1))]), 4), ShapeMismatch),
+    "another hidden size": (work(torch.zeros(1, 1, HIDDEN + 1), 4), ShapeMismatch),
+    "no token": (work(hidden(0), 4), ShapeMismatch),
+    "integers": (work(hidden(1).to(torch.int8), 4), ShapeMismatch),
+    "another batch": (work(hidden(1, batch=2), 4), ShapeMismatch),
+    "a mask of another length": (work(payload(hidden(1), MASK[:, :4]), 4), ShapeMismatch),
+    "a mask of another dtype": (work(payload(hidden(1), MASK.long()), 4), ShapeMismatch),
+    "NaN": (work(nan(1), 4), NotFinite),
+    "infinity": (work(torch.full((1, 1, HIDDEN), float("inf")), 4), NotFinite),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_a_refused_step_leaves_its_session_as_it_was(stage: Stage, refused: str) -> None:
+    bad, error = REFUSED[refused]
+    run(stage, work(hidden(4)), work(hidden(4), session=B))
+    (result,) = run(stage, bad)
+    assert type(error_of(result)) is error
+    assert stage.kv_used == 8 * TOKEN_BYTES
+    mine, other = run(stage, work(hidden(1), 4), work(hidden(1), 4, B))
+    assert mine.payload == other.payload != b""
+
+
+def test_a_step_that_the_model_refuses_by_name_leaves_its_session_as_it_was(
+    stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise StepFailed("one token a step, please")
+
+    run(stage, work(hidden(4)))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "forward", refuse)
+        (result,) = run(stage, work(hidden(2), 4))
+        (opening,) = run(stage, work(hidden(2), 0, B))
+    assert isinstance(result.error, StepFailed)
+    assert isinstance(opening.error, StepFailed)
+    assert (stage.sessions, stage.kv_used) == (1, 4 * TOKEN_BYTES)
+    assert run(stage, work(hidden(1), 4))[0].error is None
+
+
+def test_without_memory_a_step_is_refused_and_can_be_sent_again(model: SpanModel, facts: ModelFacts) -> None:
+    stage = Stage(model, facts, KVAccount(10 * TOKEN_BYTES))
+    run(stage, work(hidden(6), session=A), work(hidden(4), session=B))
+    (full,) = run(stage, work(hidden(1), 4, B))
+    assert isinstance(full.error, KVCacheFull)
+    assert error_of(full).retry_after is not None
+    stage.close(A)
+    (again,) = run(stage, work(hidden(1), 4, B))
+    assert again.error is None
+    assert stage.kv_used == 5 * TOKEN_BYTES
+
+
+def test_a_session_that_finds_no_memory_leaves_nothing(model: SpanModel, facts: ModelFacts) -> None:
+    stage = Stage(model, facts, KVAccount(10 * TOKEN_BYTES))
+    (result,) = run(stage, work(hidden(11)))
+    assert isinstance(result.error, KVCacheFull)
+    assert (stage.sessions, stage.kv_used) == (0, 0)
+
+
+# ---- what fails while it runs ------------------------------------------------------------------
+
+
+def failing_with(error: BaseException) -> Callable[..., Tensor]:
+    def forward(*_: object) -> Tensor:
+        raise error
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (RuntimeError("a kernel broke"), StepFailed),
+        (IndexError("out of range"), StepFailed),
+        (torch.OutOfMemoryError("no memory"), KVCacheFull),
+    ],
+    ids=["RuntimeError", "IndexError", "OutOfMemoryError"],
+)
+def test_a_failed_step_ends_its_session_and_no_other(
+    stage: Stage,
+    model: SpanModel,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    name: type[StepFailed],
+) -> None:
+    run(stage, work(hidden(4)), work(hidden(4), session=B))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "forward", failing_with(error))
+        (result,) = run(stage, work(hidden(1), 4))
+    assert type(error_of(result)) is name
+    assert (stage.sessions, stage.kv_used) == (1, 4 * TOKEN_BYTES)
+    after, other = run(stage, work(hidden(1), 4), work(hidden(1), 4, B))
+    assert isinstance(after.error, SessionUnknown)
+    assert other.error is None
+
+
+def test_the_cause_is_not_told_to_strangers(
+    stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "forward", failing_with(RuntimeError("/home/someone/secret")))
+    (result,) = run(stage, work(hidden(1)))
+    assert "secret" not in error_of(result).message
+
+
+def test_an_output_that_is_not_finite_ends_its_session_and_is_not_sent(
+    stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stage, work(hidden(4)))
+    monkeypatch.setattr(model, "forward", lambda entering, cache, mask: entering * float("inf"))
+    (result,) = run(stage, work(hidden(1), 4))
+    assert isinstance(result.error, NotFinite)
+    assert result.payload == b""
+    assert (stage.sessions, stage.kv_used) == (0, 0)
+
+
+# ---- the account -------------------------------------------------------------------------------
+
+
+def test_what_is_booked_is_what_the_cache_holds(stage: Stage) -> None:
+    run(stage, work(hidden(5, batch=2)), work(hidden(1, batch=2), 5))
+    assert stage.kv_used == 2 * 6 * TOKEN_BYTES
+
+
+def test_closing_frees_at_once(stage: Stage) -> None:
+    run(stage, work(hidden(5)))
+    stage.close(A)
+    assert (stage.sessions, stage.kv_used) == (0, 0)
+
+
+def test_closing_what_is_not_there_is_nothing(stage: Stage) -> None:
+    stage.close(A)
+
+
+def test_idle_sessions_expire_and_busy_ones_do_not(model: SpanModel, facts: ModelFacts) -> None:
+    stage = Stage(model, facts, KVAccount(2**20, idle_seconds=10.0))
+    run(stage, work(hidden(2), session=A), work(hidden(2), session=B), now=0.0)
+    run(stage, work(hidden(1), 2, B), now=8.0)
+    assert stage.expire(12.0) == [A]
+    assert stage.sessions == 1
+    assert isinstance(run(stage, work(hidden(1), 2, A), now=12.0)[0].error, SessionUnknown)
+
+
+def test_hundreds_of_random_steps_leave_nothing_behind(model: SpanModel, facts: ModelFacts) -> None:
+    stage = Stage(model, facts, KVAccount(40 * TOKEN_BYTES))
+    rng = random.Random(4)
+    refusals: set[str] = set()
+    for step in range(400):
+        session = SessionId(rng.randrange(6).to_bytes(16, "big"))
+        if rng.random() < 0.1:
+            stage.close(session)
+            continue
+        tensor = nan(1) if rng.random() < 0.05 else hidden(rng.randint(1, 6))
+        (result,) = run(stage, work(tensor, rng.choice([0, 0, 3, 6, 9]), session), now=float(step))
+        refusals.update([result.error.code] if result.error else [])
+        assert stage.kv_used % TOKEN_BYTES == 0
+        assert stage.kv_used <= stage.account.capacity
+        assert len(stage.account) == stage.sessions
+    assert {"kv_cache_full", "session_unknown", "position_mismatch", "not_finite"} <= refusals
+    stage.close_all()
+    assert (stage.sessions, stage.kv_used, len(stage.account)) == (0, 0, 0)
+
+
+def test_the_wire_tensor_of_no_output_has_the_hidden_size(stage: Stage) -> None:
+    (result,) = run(stage, work(hidden(3), flags=Flags.NO_OUTPUT))
+    (wire,) = decode_tensors(result.payload)
+    assert wire.shape == (1, 0, HIDDEN)
+
+
+# ---- on the device thread ----------------------------------------------------------------------
+
+
+async def test_sessions_that_come_and_go_on_the_device_thread_leave_nothing_behind(
+    model: SpanModel, facts: ModelFacts
+) -> None:
+    rng = random.Random(7)
+    sessions = [SessionId(number.to_bytes(16, "big")) for number in range(30)]
+    came: list[Result] = []
+    sent = 0
+    async with DeviceThread() as device:
+        await device.install(lambda: Stage(model, facts, KVAccount(2**20)))
+        for session in sessions:
+            for position in range(0, 6, 2):
+                device.submit(work(hidden(2), position, session), came.append)
+                sent += 1
+            if rng.random() < 0.3:
+                device.close(session)
+                await device.call(lambda: None)
+        while device.stats().queued:
+            await device.call(lambda: None)
+        await device.call(lambda: None)  # after the batch that emptied the queue
+        stats = device.stats()
+        assert len(came) + stats.failures["cancelled"] == sent
+        assert stats.kv_used == stats.sessions * 6 * TOKEN_BYTES > 0
+        for session in sessions:
+            device.close(session)
+    assert (device.stats().sessions, device.stats().kv_used) == (0, 0)
+
+
+def test_a_session_may_use_a_part_of_the_span(stage: Stage, source: ModelSource) -> None:
+    part = Span(START + 1, END)
+    alone = tiny_span(source, part.start, part.end)
+    cache = alone.new_cache()
+    for position, tokens in ((0, 4), (4, 1)):
+        (result,) = run(stage, work(hidden(tokens), position, span=part))
+        assert torch.equal(tensor_of(result), alone.forward(hidden(tokens), cache))
+    assert stage.kv_used == cache.nbytes

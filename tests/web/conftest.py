@@ -1,0 +1,84 @@
+"""Chromium for the tests of the page: one browser for all of them, a fresh page for each.
+
+Everything runs on the session's event loop, as a browser belongs to the loop that started it.
+Without Chromium these tests are skipped, but never in CI.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from benchmarks.processes import RelayProcess, relay
+from tests.conftest import DEMO_MODEL
+from tests.web.scripted import ScriptedRelay
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status of 401"
+"""What Chromium logs when a sign-in is refused, as a test wants it to be."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser: `CHROMIUM`, or the distribution's."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        reason = f"no Chromium here: none of {', '.join(NAMES)} is on PATH, and CHROMIUM is not set"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield running
+        await running.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser_page(browser: Browser) -> AsyncIterator[Page]:
+    """A page of its own profile, 1280 by 800.
+
+    At its end it must have logged no error: no exception, and nothing that its policy forbids.
+    """
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    page = await context.new_page()
+    problems: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(EXPECTED_PROBLEM):
+            problems.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    await context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def scripted(browser_page: Page, lonely_relay: RelayProcess) -> ScriptedRelay:
+    """A page whose WebSocket the test answers; its files come from a real relay."""
+    return ScriptedRelay(browser_page, lonely_relay.url)
+
+
+@pytest.fixture(scope="session")
+def closed_relay() -> Iterator[RelayProcess]:
+    """A relay that wants an access token."""
+    with relay(DEMO_MODEL, OPEN_CHAT="false") as server:
+        yield server

@@ -1,0 +1,147 @@
+/** Coming back after the connection is lost: when, how fast, and what is not believed. */
+import assert from "node:assert/strict";
+import { beforeEach, describe, mock, test } from "node:test";
+
+import { Connection, retryDelay, socketUrl } from "../../web/js/socket.js";
+
+const WELCOME = JSON.stringify({ type: "welcome", software: "x", swarm: { models: [], volunteers: [] } });
+
+/** Stands in for the browser's WebSocket; the test says what it hears. */
+class FakeWebSocket extends EventTarget {
+  static OPEN = 1;
+  static made = [];
+  readyState = FakeWebSocket.OPEN;
+  sent = [];
+
+  constructor(url) {
+    super();
+    this.url = url;
+    FakeWebSocket.made.push(this);
+  }
+
+  send(text) {
+    this.sent.push(text);
+  }
+
+  close() {
+    this.readyState = 3;
+    this.dispatchEvent(new Event("close"));
+  }
+
+  hear(data) {
+    this.dispatchEvent(Object.assign(new Event("message"), { data }));
+  }
+}
+
+globalThis.WebSocket = /** @type {any} */ (FakeWebSocket);
+
+function connection(access = async () => "open") {
+  const links = [];
+  const messages = [];
+  const made = new Connection({
+    url: "ws://relay/ws/chat",
+    checkAccess: access,
+    onLink: (link) => links.push(link.phase),
+    onMessage: (message) => messages.push(message.type),
+  });
+  return { made, links, messages };
+}
+
+const latest = () => FakeWebSocket.made.at(-1);
+
+describe("the delay before the next attempt", () => {
+  test("doubles up to a ceiling", () => {
+    assert.deepEqual(
+      [1, 2, 3, 7, 100].map((failures) => retryDelay(failures, 1)),
+      [500, 1000, 2000, 20_000, 20_000],
+    );
+  });
+  test("is spread over the upper half", () => {
+    assert.equal(retryDelay(3, 0), 1000);
+    assert.equal(retryDelay(3, 0.5), 1500);
+  });
+});
+
+test("the socket is on the page's own origin, encrypted when the page is", () => {
+  assert.equal(socketUrl({ protocol: "http:", host: "a:1" }), "ws://a:1/ws/chat");
+  assert.equal(socketUrl({ protocol: "https:", host: "a" }), "wss://a/ws/chat");
+});
+
+describe("the connection", () => {
+  beforeEach(() => {
+    FakeWebSocket.made.length = 0;
+    mock.timers.reset();
+    mock.timers.enable({ apis: ["setTimeout"] });
+  });
+
+  test("is open from the welcome on", async () => {
+    const { made, links, messages } = connection();
+    await made.connect();
+    assert.equal(made.send({ type: "stop", id: "a" }), false);
+    latest().hear(WELCOME);
+    assert.deepEqual(links, ["connecting", "open"]);
+    assert.deepEqual(messages, ["welcome"]);
+    assert.equal(made.send({ type: "stop", id: "a" }), true);
+    assert.deepEqual(latest().sent, ['{"type":"stop","id":"a"}']);
+  });
+
+  test("is tried again when it breaks", async () => {
+    const { made, links } = connection();
+    await made.connect();
+    latest().hear(WELCOME);
+    latest().close();
+    assert.equal(links.at(-1), "waiting");
+    mock.timers.tick(20_000);
+    await new Promise(setImmediate);
+    assert.equal(FakeWebSocket.made.length, 2);
+  });
+
+  test("is tried again when the relay does not answer at all", async () => {
+    const { made, links } = connection(async () => {
+      throw new TypeError("Failed to fetch");
+    });
+    await made.connect();
+    assert.deepEqual(links, ["connecting", "waiting"]);
+    assert.equal(FakeWebSocket.made.length, 0);
+  });
+
+  test("is given up when no welcome comes", async () => {
+    const { made, links } = connection();
+    await made.connect();
+    mock.timers.tick(15_000);
+    assert.equal(links.at(-1), "waiting");
+  });
+
+  test("asks for sign-in instead of trying for ever", async () => {
+    const { made, links } = connection(async () => "sign_in");
+    await made.connect();
+    assert.deepEqual(links, ["connecting", "signed_out"]);
+    assert.equal(FakeWebSocket.made.length, 0);
+  });
+
+  test("does not listen to a socket that it has left", async () => {
+    const { made, messages } = connection();
+    await made.connect();
+    const left = latest();
+    await made.connect();
+    left.hear(WELCOME);
+    assert.deepEqual(messages, []);
+  });
+
+  test("skips what it does not understand", async () => {
+    const { made, messages } = connection();
+    await made.connect();
+    for (const noise of [
+      "",
+      "{",
+      "null",
+      "[]",
+      '{"type":"later"}',
+      '{"type":"toString"}',
+      '{"type":"welcome"}',
+    ])
+      latest().hear(noise);
+    latest().hear(WELCOME);
+    assert.deepEqual(messages, ["welcome"]);
+  });
+});

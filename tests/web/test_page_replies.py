@@ -1,0 +1,123 @@
+"""How a reply can end, and what a person can do about it. The relay's end is played by the test."""
+
+import pytest
+from playwright.async_api import expect
+
+from schema.browser import PageError, ReplyDone
+from schema.messages import ErrorInfo
+from tests.web.scripted import ScriptedRelay
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def test_markdown_appears_as_what_it_means(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Show me.")
+    text = "## Title\n\n- one\n- **two**\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\nprint(1 < 2)\n```\n"
+    scripted.finish((await scripted.next_chat()).id, *text)
+    await chat.wait_for_end()
+    await expect(chat.text.get_by_role("heading", name="Title")).to_be_visible()
+    await expect(chat.text.get_by_role("listitem")).to_have_text(["one", "two"])
+    await expect(chat.text.get_by_role("cell")).to_have_text(["1", "2"])
+    await expect(chat.text.get_by_role("region", name="python code")).to_have_text("print(1 < 2)")
+
+
+async def test_figures_and_route_stand_below_it(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello.")
+    scripted.finish((await scripted.next_chat()).id, "Hi.")
+    await expect(chat.last.get_by_text("41 tokens · 20.0 tokens/s · first after 0.25 s")).to_be_visible()
+    served_by = chat.last.get_by_role("list", name="Served by").get_by_role("listitem")
+    await expect(served_by).to_have_text(
+        ["rosa 0\N{EN DASH}3", "iris 4\N{EN DASH}7", "linden 8\N{EN DASH}11"]
+    )
+
+
+async def test_stop_is_sent_and_later_text_is_not_shown(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Go on.")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "So far.")
+    await expect(chat.text).to_have_text("So far.")
+    await chat.stop.click()
+    assert (await scripted.next_stop()).id == reply
+    scripted.say(reply, " And more.")
+    scripted.send(ReplyDone(id=reply, reason=None))
+    await expect(chat.last.get_by_text("Stopped.")).to_be_visible()
+    await expect(chat.text).to_have_text("So far.")
+    await expect(chat.question).to_be_editable()
+
+
+async def test_an_error_is_shown_with_a_retry_that_works(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    reply = (await scripted.next_chat()).id
+    error = ErrorInfo(code="generation_failed", message="The volunteer iris has left. Try again.")
+    scripted.send(PageError(id=reply, error=error))
+    await expect(chat.last.get_by_text("The volunteer iris has left. Try again.")).to_be_visible()
+    await chat.retry.click()
+    again = await scripted.next_chat()
+    assert again.id != reply
+    scripted.finish(again.id, "Here I am.")
+    await expect(chat.text).to_have_text("Here I am.")
+    await expect(chat.last.get_by_text("has left")).to_have_count(0)
+
+
+async def test_a_lost_connection_interrupts_it_and_retry_works_when_it_is_back(
+    scripted: ScriptedRelay,
+) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    scripted.say((await scripted.next_chat()).id, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await scripted.drop()
+    await expect(chat.last.get_by_text("The connection was lost")).to_be_visible()
+    await expect(chat.retry).to_be_enabled(timeout=15_000)
+    await expect(scripted.page.get_by_text("cannot be reached")).to_be_hidden()
+    await chat.retry.click()
+    scripted.finish((await scripted.next_chat()).id, "A whole one.")
+    await expect(chat.text).to_have_text("A whole one.")
+
+
+async def test_one_that_was_under_way_at_a_reload_is_shown_as_interrupted(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    scripted.say((await scripted.next_chat()).id, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await scripted.page.reload()
+    await expect(chat.text).to_have_text("Half a")
+    await expect(chat.retry).to_be_enabled()
+
+
+async def test_a_conversation_that_is_too_long_is_refused_in_words(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.question.fill("x" * (1024 * 1024))
+    await chat.send.click()
+    await expect(chat.last.get_by_text("longer than the relay takes")).to_be_visible()
+
+
+async def test_copying_gives_the_text_as_it_was_written(scripted: ScriptedRelay) -> None:
+    await scripted.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    chat = await scripted.open()
+    await chat.ask("Code, please.")
+    scripted.finish((await scripted.next_chat()).id, "**So:**\n\n```\na < b\n```")
+    await chat.wait_for_end()
+    await chat.text.get_by_role("button", name="Copy").click()
+    await expect(chat.text.get_by_role("button", name="Copied")).to_be_visible()
+    assert await scripted.page.evaluate("() => navigator.clipboard.readText()") == "a < b"
+    await chat.last.locator("footer").get_by_role("button", name="Copy").click()
+    await expect(chat.last.locator("footer").get_by_role("button", name="Copied")).to_be_visible()
+    assert (
+        await scripted.page.evaluate("() => navigator.clipboard.readText()") == "**So:**\n\n```\na < b\n```"
+    )
+
+
+async def test_screen_readers_hear_sentences_not_tokens(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    heard = scripted.page.get_by_role("log").locator("p")
+    await chat.ask("Hello?")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "One **sen", "tence**. And ha")
+    await expect(heard).to_have_text(["One sentence."])
+    scripted.finish(reply, "lf of one")
+    await expect(heard).to_have_text(["One sentence.", "And half of one", "End of the reply."])

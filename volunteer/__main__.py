@@ -1,0 +1,24 @@
+"""`python -m volunteer --token T`: share this machine.
+
+Exit codes: 0 left as it was told to, 1 it could not go on (standard error says why and what to do), 2 wrong
+usage.
+"""
+
+import os
+import signal
+import sys
+
+from volunteer.config import parse_config
+
+
+def main() -> int:
+    # Until `volunteer.service` takes the signals over there is nothing to put away.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    config = parse_config(sys.argv[1:], os.environ)
+    from volunteer.service import run  # loads torch, which takes seconds
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""What a volunteer is told on its command line and by its environment: checked once, then frozen.
+
+Does not open models, devices or sockets.
+"""
+
+import argparse
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import corolla
+from corolla.address import peer_url
+from schema.credentials import parse_credential
+from schema.errors import InvalidRequest, MalformedMessage, Unauthorized
+from schema.ids import Span
+from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
+
+if TYPE_CHECKING:  # at run time it would load torch: help and mistakes are to be told at once
+    from corolla.models.loading import Quantization
+
+BUNDLED_MODELS = {"corolla-demo": "demo_model"}
+"""Models that come with the project, and their folder in the package `corolla`."""
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS: tuple["Quantization", ...] = ("none", "int8", "nf4")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model by the name that the swarm knows, and where its files are."""
+
+    name: str
+    location: str
+    """A local folder, or a Hub id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A volunteer's settings."""
+
+    token: str
+    relay_url: str
+    name: str
+    models: tuple[ModelChoice, ...] = ()
+    """Empty: whatever the swarm wants."""
+    blocks: Span | None = None
+    max_blocks: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: "Quantization" = "none"
+    memory: str | None = None
+    threads: int | None = None
+    log_level: str = "INFO"
+
+    def __repr__(self) -> str:
+        return f"Config({self.name}, {self.relay_url}, token hidden)"
+
+
+def locate(name: str) -> str:
+    """Where the files of a model are that the swarm asks for by name."""
+    bundled = BUNDLED_MODELS.get(name)
+    return name if bundled is None else str(Path(corolla.__file__).parent / bundled)
+
+
+def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """The configuration of a command line. Flags go before the environment.
+
+    Exits with status 2 and a usage line when an argument is not understood.
+    """
+    parser = command_line()
+    given = parser.parse_args(arguments)
+    token = given.token or environment.get("COROLLA_TOKEN", "")
+    if not token:
+        parser.error(
+            "give --token (or the environment variable COROLLA_TOKEN); the relay's operator makes one with\n"
+            "  python -m relay token create --kind volunteer --name NAME"
+        )
+    try:
+        credential = parse_credential(token)
+        if credential.kind != "volunteer":
+            raise Unauthorized("this is a client's token; serving blocks needs a volunteer's token")
+        relay_url = given.relay or environment.get("COROLLA_RELAY", "") or credential.relay_url
+        if not relay_url:
+            raise InvalidRequest("the token carries no relay address: give it with --relay https://…")
+        peer_url(relay_url)
+        name = given.name or environment.get("COROLLA_NAME") or platform.node() or "volunteer"
+        return Config(
+            token=token.strip(),
+            relay_url=relay_url,
+            name=_public_name(name),
+            models=_model_choices(given.model),
+            blocks=_span(given.blocks),
+            max_blocks=given.max_blocks or _from(environment, "COROLLA_MAX_BLOCKS"),
+            device=given.device,
+            dtype=given.dtype,
+            quantization=given.quantization,
+            memory=given.memory,
+            threads=given.threads or _from(environment, "COROLLA_THREADS"),
+            log_level=given.log_level,
+        )
+    except (InvalidRequest, MalformedMessage, Unauthorized) as error:
+        parser.error(error.message)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of `python -m volunteer`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m volunteer",
+        description="Share this machine: serve a span of a model's blocks. Dials out; opens no port.",
+    )
+    add = parser.add_argument
+    add("--token", help="what the relay's operator gave you (or COROLLA_TOKEN)")
+    add(
+        "--relay",
+        metavar="URL",
+        help="the relay's address, if the token's is not the right one (or COROLLA_RELAY)",
+    )
+    add("--name", help="the name that everyone sees (or COROLLA_NAME; default: this machine's)")
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME[=FOLDER]",
+        help="serve only this model; its files are in FOLDER, or found by NAME (repeatable)",
+    )
+    add("--blocks", metavar="START:END", help="insist on this span instead of the relay's choice")
+    add("--max-blocks", type=_positive, metavar="N", help="hold at most N blocks (or COROLLA_MAX_BLOCKS)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add(
+        "--dtype",
+        default="auto",
+        choices=DTYPES,
+        help="what to compute in (default: auto, by device and model)",
+    )
+    add(
+        "--quantization",
+        default="none",
+        choices=QUANTIZATIONS,
+        help="hold the weights in fewer bits (default: none)",
+    )
+    add("--memory", metavar="SIZE", help="use at most this much memory, such as 8GB")
+    add("--threads", type=_positive, metavar="N", help="CPU threads to compute with (or COROLLA_THREADS)")
+    add(
+        "--log-level",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        help="least important level to log (default: INFO)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _from(environment: Mapping[str, str], variable: str) -> int | None:
+    text = environment.get(variable, "")
+    try:
+        return _positive(text) if text else None
+    except argparse.ArgumentTypeError as error:
+        raise InvalidRequest(f"{variable}: {error}") from error
+
+
+def _public_name(text: str) -> str:
+    name = text.strip()[:MAX_NAME_CHARS]
+    if not name or not name.isprintable():
+        raise InvalidRequest(f"{text!r} is no name to show: give letters, digits or signs with --name")
+    return name
+
+
+def _model_choices(texts: Sequence[str]) -> tuple[ModelChoice, ...]:
+    choices = tuple(map(_model_choice, texts))
+    names = [choice.name for choice in choices]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f"--model names {twice!r} twice: give each model once")
+    return choices
+
+
+def _model_choice(text: str) -> ModelChoice:
+    name, given, folder = text.partition("=")
+    if not 0 < len(name) <= MAX_MODEL_NAME_CHARS or bool(given) is not bool(folder):
+        raise InvalidRequest(
+            f"--model is NAME or NAME=FOLDER, the name of {MAX_MODEL_NAME_CHARS} characters at most: {text!r}"
+        )
+    return ModelChoice(name, folder or locate(name))
+
+
+def _span(text: str | None) -> Span | None:
+    if text is None:
+        return None
+    start, colon, end = text.partition(":")
+    if not colon or not (start + end).isascii() or not start.isdigit() or not end.isdigit():
+        raise InvalidRequest(f"--blocks is START:END, such as 0:8, not {text!r}")
+    return Span(int(start), int(end))

@@ -1,0 +1,216 @@
+"""The one thread that owns the device, and the only way to it from the event loop.
+
+    event loop                         device thread
+    submit(work, on_result) ─> queue ─> engine.run(batch) ──> on_result(result), on the event loop
+    await call(function) ────> queue ─> function() ─────────> its value, or its error
+    close(session) ──────────> queue ─> engine.close(session)
+
+Between two batches the thread closes what is to be closed and runs every call that waits. It sleeps
+while there is nothing to do. Knows nothing of tensors, models or frames: the engine does.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Self, TypeVar
+
+from schema.errors import NotServing, StepFailed
+from schema.ids import SessionId
+from volunteer.device_queue import Call, DeviceQueue, DeviceStats, OnResult, Turn
+from volunteer.scheduler import Limits
+from volunteer.work import Engine, Result, Work
+
+STOP_SECONDS = 10.0
+"""How long `stop` lets queued work run, unless told otherwise."""
+GRACE_SECONDS = 2.0
+"""How long after that the step that is running may take before the thread is given up."""
+HOUSEKEEPING_SECONDS = 5.0
+"""How often idle sessions are looked for."""
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=Engine)
+
+
+class DeviceThread:
+    """Runs work and calls, one after the other, on a thread of its own.
+
+    An async context manager, for one use: the thread lives inside the block. Public methods are for
+    the event loop that entered it.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._queue = DeviceQueue(limits)
+        # The device thread's.
+        self._engine: Engine | None = None
+        self._housekeeping_at = 0.0
+        # The event loop's, set on entering.
+        self._loop: asyncio.AbstractEventLoop
+        self._finished: asyncio.Future[None]
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._finished = self._loop.create_future()
+        threading.Thread(target=self._main, name="device", daemon=True).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # ---- the event loop -----------------------------------------------------------------------
+
+    async def install(self, build: Callable[[], _E]) -> _E:
+        """Builds an engine on the device thread and serves with it from then on, in place of another."""
+
+        def replace() -> _E:
+            engine = build()
+            if self._engine is not None:
+                self._engine.close_all()
+            self._engine = engine
+            return engine
+
+        return await self.call(replace)
+
+    def submit(self, work: Work, on_result: OnResult) -> None:
+        """Queues one step. `on_result` is called once, on the event loop.
+
+        It is not called for work that is dropped because its session was closed or went on to a higher
+        epoch: nobody waits for that any more.
+
+        Raises:
+            QueueFull: too much waits.
+            SessionUnknown: the session was closed.
+            NotServing: the thread is stopping.
+        """
+        self._queue.put_work(work, on_result)
+
+    async def call(self, function: Callable[[], _T]) -> _T:
+        """Runs `function` on the device thread, before the next batch; its error is raised here.
+
+        Raises:
+            NotServing: the thread is stopping.
+        """
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._queue.put_call(Call(function, future))
+        return await future
+
+    def close(self, session: SessionId, epoch: int = 0) -> None:
+        """Frees the session's KV cache after the batch that is running, and drops what waits of it.
+
+        Later steps of it are refused, unless their epoch is above `epoch` and above all seen so far.
+        """
+        self._queue.put_close(session, epoch)
+
+    def stats(self) -> DeviceStats:
+        return self._queue.stats()
+
+    async def stop(self, seconds: float = STOP_SECONDS) -> bool:
+        """Lets queued work run for up to `seconds`, fails the rest by name, frees all, ends the thread.
+
+        Returns whether it has ended: False when a step is stuck, which only the process's end can end.
+        """
+        self._queue.drain(seconds)
+        limit = seconds + GRACE_SECONDS
+        done, _ = await asyncio.wait([self._finished], timeout=limit)
+        if not done:
+            _logger.error("The device thread did not end in %.1f s: a step is stuck.", limit)
+            self._end([])
+        return bool(done)
+
+    # ---- the device thread --------------------------------------------------------------------
+
+    def _main(self) -> None:
+        turn: Turn | None = None
+        try:
+            while (turn := self._queue.next_turn()) is not None:
+                self._do(turn)
+        except Exception:
+            _logger.exception("The device thread died. This is a bug in the volunteer.")
+        finally:
+            self._end(turn.calls if turn else [])
+            if self._engine is not None:
+                self._engine.close_all()
+                self._queue.observe(self._engine)
+            self._post(_resolve, self._finished, None)
+
+    def _do(self, turn: Turn) -> None:
+        for call in turn.calls:
+            self._run_call(call)
+        if self._engine is not None:
+            self._tidy(self._engine, turn.closing)
+        if turn.batch:
+            self._run(turn.batch)
+        elif not any(turn):
+            self._queue.sleep(HOUSEKEEPING_SECONDS)
+
+    def _tidy(self, engine: Engine, closing: list[SessionId]) -> None:
+        for session in closing:
+            engine.close(session)
+        now, expired = monotonic(), 0
+        if now >= self._housekeeping_at:
+            self._housekeeping_at = now + HOUSEKEEPING_SECONDS
+            expired = len(engine.expire(now))
+        self._queue.observe(engine, expired)
+
+    def _run_call(self, call: Call) -> None:
+        if call.future.cancelled():
+            return
+        begun = monotonic()
+        try:
+            value = call.function()
+        except Exception as error:  # noqa: BLE001 - it is raised where the call is awaited
+            self._post(_fail, call.future, error)
+        else:
+            self._post(_resolve, call.future, value)
+        self._queue.called(monotonic() - begun)
+
+    def _run(self, batch: list[Work]) -> None:
+        begun = monotonic()
+        results = self._compute(batch, begun)
+        answers = self._queue.computed(results, monotonic() - begun)
+        if self._engine is not None:
+            self._queue.observe(self._engine)
+        for on_result, result in answers:
+            self._post(on_result, result)
+
+    def _compute(self, batch: list[Work], now: float) -> list[Result]:
+        engine = self._engine
+        if engine is None:
+            missing = NotServing("no blocks are loaded here yet")
+            return [Result(work, error=missing) for work in batch]
+        try:
+            return engine.run(batch, now)
+        except Exception as error:
+            _logger.exception("A batch failed as a whole.")
+            for work in batch:
+                engine.close(work.session)
+            failed = StepFailed(f"the batch could not be computed ({type(error).__name__})")
+            return [Result(work, error=failed) for work in batch]
+
+    # ---- either side --------------------------------------------------------------------------
+
+    def _end(self, begun: list[Call]) -> None:
+        """Ends the queue: whoever still waits for a step or a call is told by name."""
+        rest = self._queue.end()
+        for on_result, result in rest.results:
+            self._post(on_result, result)
+        for call in begun + rest.calls:
+            self._post(_fail, call.future, rest.error)
+
+    def _post(self, function: Callable[..., object], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            _logger.warning("A result came after the event loop had ended.")
+
+
+def _resolve(future: "asyncio.Future[Any]", value: object) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

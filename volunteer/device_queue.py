@@ -1,0 +1,228 @@
+"""What the event loop and the device thread share: what waits, who is to be told, and the counters.
+
+Every field is touched by both sides, under one lock that is held for microseconds and never while
+anything runs. The event loop puts in; the device thread takes turns out, or sleeps while there is
+nothing. Has no thread and no event loop of its own, and runs nothing.
+"""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, NamedTuple
+
+from schema.errors import CorollaError, NotServing
+from schema.ids import SessionId
+from volunteer.scheduler import Limits, Scheduler
+from volunteer.work import Engine, Result, Work
+
+OnResult = Callable[[Result], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStats:
+    """The device's state at one moment."""
+
+    queued: int
+    """Steps that wait."""
+    queued_bytes: int
+    waited: float
+    """Seconds that the step taken last had waited."""
+    sessions: int
+    """Sessions with a KV cache."""
+    kv_used: int
+    """Bytes of KV cache."""
+    steps: int
+    """Steps computed since the start."""
+    busy_seconds: float
+    """Time spent in steps and calls since the start."""
+    failures: Mapping[str, int]
+    """Steps not computed, by error code or `stale` or `cancelled`; and sessions freed because `idle`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function to run on the device thread, and who waits for it."""
+
+    function: Callable[[], Any]
+    future: asyncio.Future[Any]
+
+
+class Turn(NamedTuple):
+    """What the thread does before it looks again: all that waits to be closed or called, and one batch."""
+
+    closing: list[SessionId]
+    calls: list[Call]
+    batch: list[Work]
+
+
+class Rest(NamedTuple):
+    """Who still waited when the queue ended."""
+
+    results: list[tuple[OnResult, Result]]
+    calls: list[Call]
+    error: NotServing
+
+
+class _State(Enum):
+    RUNNING = "running"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class _Counters:
+    sessions: int = 0
+    kv_used: int = 0
+    steps: int = 0
+    busy_seconds: float = 0.0
+    failures: Counter[str] = field(default_factory=lambda: Counter[str]())
+
+
+class DeviceQueue:
+    """Steps, calls and sessions to close, on their way to the device thread."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._lock = threading.Lock()
+        self._state = _State.RUNNING
+        self._deadline = float("inf")
+        """When what still waits is given up; on the clock of `time.monotonic`."""
+        self._scheduler = Scheduler(limits)
+        self._callers: dict[Work, OnResult] = {}
+        """Who is to be told, of work that waits or runs."""
+        self._calls: list[Call] = []
+        self._closing: list[SessionId] = []
+        self._counters = _Counters()
+        self._asleep = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
+
+    # ---- the event loop's side ----------------------------------------------------------------
+
+    def put_work(self, work: Work, on_result: OnResult) -> None:
+        """Raises QueueFull or SessionUnknown, as `Scheduler.add`, and NotServing at the end."""
+        with self._lock:
+            try:
+                self._check_running()
+                dropped = self._scheduler.add(work, monotonic())
+            except CorollaError as error:
+                self._counters.failures[error.code] += 1
+                raise
+            self._callers[work] = on_result
+            self._forget(dropped)
+            self._rouse()
+
+    def put_call(self, call: Call) -> None:
+        """Raises NotServing at the end."""
+        with self._lock:
+            self._check_running()
+            self._calls.append(call)
+            self._rouse()
+
+    def put_close(self, session: SessionId, epoch: int) -> None:
+        with self._lock:
+            self._forget(self._scheduler.cancel(session, epoch))
+            self._closing.append(session)
+            self._rouse()
+
+    def drain(self, seconds: float) -> None:
+        """Takes nothing more, and ends when nothing waits or `seconds` are over."""
+        with self._lock:
+            if self._state is _State.RUNNING:
+                self._state = _State.DRAINING
+                self._deadline = monotonic() + seconds
+            self._rouse()
+
+    def stats(self) -> DeviceStats:
+        with self._lock:
+            scheduler, counters = self._scheduler, self._counters
+            return DeviceStats(
+                queued=scheduler.queued,
+                queued_bytes=scheduler.queued_bytes,
+                waited=scheduler.waited,
+                sessions=counters.sessions,
+                kv_used=counters.kv_used,
+                steps=counters.steps,
+                busy_seconds=counters.busy_seconds,
+                failures=counters.failures + Counter(scheduler.dropped),
+            )
+
+    # ---- the device thread's side -------------------------------------------------------------
+
+    def next_turn(self) -> Turn | None:
+        """What is due now, perhaps nothing: then `sleep`. None when the thread shall end."""
+        with self._lock:
+            now = monotonic()
+            if self._state is _State.ENDED or now >= self._deadline:
+                return None
+            turn = Turn(self._closing, self._calls, self._scheduler.take(now))
+            self._closing, self._calls = [], []
+            self._asleep = not any(turn)
+            return None if self._asleep and self._state is _State.DRAINING else turn
+
+    def sleep(self, seconds: float) -> None:
+        """After an empty turn: returns when something was put in, or after `seconds`."""
+        try:
+            self._wake.get(timeout=seconds)
+        except Empty:
+            with self._lock:
+                self._asleep = False
+
+    def computed(self, results: list[Result], seconds: float) -> list[tuple[OnResult, Result]]:
+        """Counts a batch that took `seconds`; returns its results with those who wait for them."""
+        with self._lock:
+            self._counters.busy_seconds += seconds
+            for result in results:
+                if result.error is None:
+                    self._counters.steps += 1
+                else:
+                    self._counters.failures[result.error.code] += 1
+            return self._pop_callers(results)
+
+    def called(self, seconds: float) -> None:
+        """Counts a call that took `seconds`."""
+        with self._lock:
+            self._counters.busy_seconds += seconds
+
+    def observe(self, engine: Engine, expired: int = 0) -> None:
+        """Takes over the engine's counters; `expired` sessions were just freed because they were idle."""
+        with self._lock:
+            self._counters.sessions = engine.sessions
+            self._counters.kv_used = engine.kv_used
+            self._counters.failures["idle"] += expired
+
+    # ---- either side --------------------------------------------------------------------------
+
+    def end(self) -> Rest:
+        """Takes everything out, running steps included, for good; returns who is to be told that."""
+        error = NotServing("this volunteer has left before it came to this step")
+        with self._lock:
+            self._state = _State.ENDED
+            calls, self._calls = self._calls, []
+            while self._scheduler.take(monotonic()):
+                pass
+            results = self._pop_callers([Result(work, error=error) for work in self._callers])
+            self._counters.failures[error.code] += len(results)
+            return Rest(results, calls, error)
+
+    def _check_running(self) -> None:
+        if self._state is not _State.RUNNING:
+            raise NotServing("this volunteer is leaving: use another one")
+
+    def _forget(self, dropped: list[Work]) -> None:
+        for work in dropped:
+            del self._callers[work]
+
+    def _pop_callers(self, results: list[Result]) -> list[tuple[OnResult, Result]]:
+        """Without those who were told already that the queue has ended."""
+        return [
+            (self._callers.pop(result.work), result) for result in results if result.work in self._callers
+        ]
+
+    def _rouse(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._wake.put(None)

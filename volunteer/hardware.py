@@ -1,0 +1,217 @@
+"""The machine: which device to use, what it is called, its free memory, what fits there, how fast it is.
+
+What fits is decided by pure functions over byte counts. Everything else asks the machine and is thin.
+Knows nothing of the relay or of sessions, and loads no model. The dtype for a device and a checkpoint
+is `corolla.models`' to say.
+"""
+
+import os
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter
+
+import torch
+
+from corolla.models.span import SpanModel
+from schema.errors import CorollaError, InvalidRequest
+
+WARMUP_STEPS = 3
+MIN_STEPS = 4
+MAX_STEPS = 200
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?", re.IGNORECASE | re.ASCII)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class DeviceUnavailable(CorollaError):
+    """A device that this machine, or this build of torch, does not have."""
+
+    code = "device_unavailable"
+
+
+# ---- which device ---------------------------------------------------------------------------
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """The device that `--device` names, as torch writes it: `cpu`, `cuda:N` or `mps`.
+
+    `auto` takes the first GPU, then Apple's, then the CPU. Raises DeviceUnavailable.
+    """
+    return pick_device(wanted, torch.cuda.device_count(), torch.backends.mps.is_available())
+
+
+def pick_device(wanted: str, gpus: int, has_mps: bool) -> str:
+    """As `choose_device`, for a machine with `gpus` CUDA devices, with or without MPS."""
+    available = [*(f"cuda:{index}" for index in range(gpus)), *(["mps"] if has_mps else []), "cpu"]
+    if wanted == "auto":
+        return available[0]
+    device = "cuda:0" if wanted == "cuda" else wanted
+    if device not in available:
+        raise DeviceUnavailable(f"there is no device {wanted!r} here; there are: {', '.join(available)}")
+    return device
+
+
+def device_name(device: str) -> str:
+    """What people call it, for the swarm's map."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_name(device)
+    cores = f"{os.cpu_count() or 1} cores"
+    name = _cpu_name()
+    return f"{name} GPU" if kind == "mps" else f"{name}, {cores}"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
+
+
+# ---- how much memory ------------------------------------------------------------------------
+
+
+def free_memory(device: str) -> int:
+    """Bytes that can be allocated on the device now, by this process."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    if kind == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return min(_free_ram(), free_in_cgroup())
+
+
+def _free_ram() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    # Without a figure for what is available: half of what is built in.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def free_in_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container's limit leaves (cgroup v2); its page cache can be reclaimed and counts as free."""
+    try:
+        limit = int((folder / "memory.max").read_text())
+        used = int((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):  # no cgroup, another version, or "max": no limit
+        return 2**63 - 1
+
+
+def parse_memory(text: str) -> int:
+    """Bytes in `8GB`, `7.5 GiB`, `500M` or `1000000`: decimal units, binary ones with an i.
+
+    Raises InvalidRequest.
+    """
+    match = _MEMORY.fullmatch(text.strip())
+    if match is None:
+        raise InvalidRequest(f"{text!r} is not an amount of memory: write 8GB or 7.5GiB", param="memory")
+    number, unit, binary = match.groups()
+    base = 1024 if binary else 1000
+    size = int(float(number) * base ** _POWERS.get((unit or "").lower(), 0))
+    if size == 0:
+        raise InvalidRequest("an amount of memory is more than 0: write 8GB or 7.5GiB", param="memory")
+    return size
+
+
+# ---- what fits ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """Bytes of one model in the dtype and quantization in which it would be loaded."""
+
+    blocks: int
+    """How many blocks the model has."""
+    block_bytes: int
+    """The largest block's weights."""
+    head_bytes: int
+    kv_bytes_per_token_per_block: int
+    """The largest of any block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How much of a model fits."""
+
+    max_blocks: int
+    can_hold_head: bool
+    """Beside `max_blocks` blocks."""
+    kv_budget: int
+    """Bytes left for KV caches when all that is held."""
+
+
+def fit_blocks(free_bytes: int, sizes: ModelSizes, kv_tokens: int, reserve: int) -> Fit:
+    """How many blocks fit in `free_bytes` less `reserve`, each with `kv_tokens` tokens of KV cache.
+
+    The head is held where that leaves at least half of the blocks: a swarm without a head answers
+    nobody, but blocks are what it is short of.
+    """
+    room = max(0, free_bytes - reserve)
+    per_block = max(1, sizes.block_bytes + kv_tokens * sizes.kv_bytes_per_token_per_block)
+    alone = min(sizes.blocks, room // per_block)
+    beside_head = min(sizes.blocks, max(0, room - sizes.head_bytes) // per_block)
+    head = room >= sizes.head_bytes and 2 * beside_head >= alone
+    blocks = beside_head if head else alone
+    return Fit(blocks, head, kv_budget(room, sizes, blocks, head))
+
+
+def kv_budget(room: int, sizes: ModelSizes, blocks: int, head: bool) -> int:
+    """Bytes that `blocks` blocks, and the head if it is held, leave of `room` for KV caches."""
+    return max(0, room - blocks * sizes.block_bytes - (sizes.head_bytes if head else 0))
+
+
+# ---- how fast -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Decode speed: one token through one block, per second, for one session."""
+
+    blocks_per_second: float
+    """The median."""
+    slow: float
+    """The slowest tenth is below this."""
+    fast: float
+    """The fastest tenth is above this."""
+
+
+def measure_decode(span: SpanModel, hidden_size: int, seconds: float = 0.5) -> Throughput:
+    """Measures single-token steps through a loaded span, for about `seconds` after the warm-up.
+
+    Call it on the thread that owns the device. Each step ends with the copy to the host, as in service.
+    """
+    hidden = torch.randn(1, 1, hidden_size, dtype=span.options.dtype, device=span.options.device)
+    cache = span.new_cache(1)
+
+    def step() -> None:
+        span.forward(hidden, cache).cpu()
+
+    for _ in range(WARMUP_STEPS):
+        step()
+    times = time_steps(step, seconds)
+    blocks = span.end - span.start
+    deciles = quantiles(times, n=10)
+    return Throughput(blocks / median(times), slow=blocks / deciles[-1], fast=blocks / deciles[0])
+
+
+def time_steps(step: Callable[[], None], seconds: float) -> list[float]:
+    """Seconds of each of several steps: as many as take `seconds`, within a least and a largest number."""
+    times: list[float] = []
+    begun = last = perf_counter()
+    while len(times) < MAX_STEPS and (len(times) < MIN_STEPS or last - begun < seconds):
+        step()
+        now = perf_counter()
+        times.append(now - last)
+        last = now
+    return times

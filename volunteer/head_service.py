@@ -1,0 +1,86 @@
+"""Drives replies for browsers and REST on a volunteer that holds a head.
+
+One task a request; what it generates goes to the relay as deltas. Owned by the event loop's thread.
+Does not know how text is made (corolla/generation.py).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+
+from corolla.exchange import Exchange
+from corolla.generation import Head, TextDelta, generate
+from schema.errors import CorollaError, GenerationFailed, NotServing
+from schema.messages import Delta, ErrorInfo, Failed, Finished, FromPeer, Generate
+
+log = logging.getLogger(__name__)
+
+
+class HeadService:
+    """The replies that this volunteer is writing."""
+
+    def __init__(self, exchange: Exchange, tell: Callable[[FromPeer], None]) -> None:
+        self._exchange = exchange
+        self._tell = tell
+        self._head: Head | None = None
+        self._model = ""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def install(self, head: Head, model: str) -> None:
+        """Write replies of `model` from now on."""
+        self._head, self._model = head, model
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, message: Generate) -> None:
+        task = asyncio.create_task(self._reply(message))
+        self._tasks[message.request] = task
+        task.add_done_callback(lambda _: self._tasks.pop(message.request, None))
+
+    def cancel(self, request: str) -> None:
+        task = self._tasks.get(request)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Cancel everything, and wait until it is over."""
+        for task in self._tasks.values():
+            task.cancel()
+        await self.finish()
+
+    async def finish(self) -> None:
+        """Wait until no reply is in the making; also for those that come while this waits."""
+        while self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    async def _reply(self, message: Generate) -> None:
+        request = message.request
+        try:
+            await self._write(message)
+        except CorollaError as error:
+            self._fail(request, error)
+        except Exception:
+            log.exception("a reply failed", extra={"request": request})
+            self._fail(request, GenerationFailed("the head could not go on with this reply; see its log"))
+
+    async def _write(self, message: Generate) -> None:
+        head = self._head
+        if head is None or message.body.model != self._model:
+            raise NotServing(f"this volunteer has no head of {message.body.model!r}")
+        request = message.request
+        async with aclosing(generate(head, self._exchange, message.body)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    self._tell(Delta(request=request, text=event.text, tokens=event.tokens))
+                else:
+                    self._tell(
+                        Finished(request=request, reason=event.reason, usage=event.usage, timing=event.timing)
+                    )
+
+    def _fail(self, request: str, error: CorollaError) -> None:
+        try:
+            self._tell(Failed(request=request, error=ErrorInfo.of(error)))
+        except CorollaError as untold:
+            log.info("a failed reply could not be told of: %s", untold.message, extra={"request": request})

@@ -1,0 +1,274 @@
+"""What this machine can hold of a model, and putting it there.
+
+Reads configs and tensor indexes to make an offer; loads a span, and a head with its tokenizer, when
+one is assigned. Does not know the relay.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+import torch
+
+from corolla.generation import Head, Runner
+from corolla.models.facts import ModelFacts, describe
+from corolla.models.head import HeadModel
+from corolla.models.loading import LoadOptions, default_dtype
+from corolla.models.source import ModelSource
+from corolla.models.span import SpanModel
+from corolla.text import TextCodec
+from schema import messages
+from schema.errors import CorollaError, JoinRefused
+from schema.ids import Span
+from volunteer import hardware
+from volunteer.config import Config, ModelChoice, locate
+from volunteer.device import DeviceThread
+from volunteer.kvcache import KVAccount
+from volunteer.stage import Stage
+
+KV_TOKENS = 8192
+"""Tokens of KV cache that each block is given room for when deciding how many fit."""
+RESERVED_SHARE = 0.1
+"""Of the free memory, for activations and what else the machine does."""
+UNLIMITED_CONTEXT = 1 << 20
+"""Positions of a model that names no limit: longer than any prompt that a message carries."""
+BYTES_PER_QUANTIZED_PARAMETER = {"int8": 1.05, "nf4": 0.6}
+"""Estimates, scales included, for deciding what fits; what was really taken is reported after loading."""
+
+log = logging.getLogger(__name__)
+ReportProgress = Callable[[int, int], None]
+"""Called from other threads with bytes read and bytes in all. What it raises ends the loading."""
+
+
+class DeviceTooSmall(CorollaError):
+    """The device ran out of memory while it loaded its span."""
+
+    code = "device_too_small"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that this volunteer could serve, and how much of it fits."""
+
+    name: str
+    """As the swarm calls it."""
+    source: ModelSource
+    facts: ModelFacts
+    options: LoadOptions
+    fit: hardware.Fit
+
+    @property
+    def context(self) -> int:
+        return self.facts.max_position or UNLIMITED_CONTEXT
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPart:
+    """A span in memory, and the head where one was assigned."""
+
+    candidate: Candidate
+    span: Span
+    model: SpanModel
+    head: HeadModel | None
+    codec: TextCodec | None
+    kv_bytes: int
+    throughput: hardware.Throughput
+
+    def is_for(self, assigned: messages.Assignment) -> bool:
+        """Whether an assignment is what is in memory already."""
+        span = Span(assigned.start, assigned.end)
+        has_head = self.head is not None or not assigned.head
+        return self.candidate.name == assigned.model and self.span == span and has_head
+
+    def report(self, assigned: messages.Assignment) -> messages.Loaded:
+        return messages.Loaded(
+            model=assigned.model,
+            start=assigned.start,
+            end=assigned.end,
+            head=assigned.head,
+            dtype=self.candidate.facts.dtype,
+            quantization=self.candidate.options.quantization,
+            kv_bytes=self.kv_bytes,
+        )
+
+    def driver(self, run: Runner) -> Head | None:
+        """The head as the generation loop takes it, if there is one; `run`: on the device's thread."""
+        if self.head is None or self.codec is None:
+            return None
+        return Head(
+            model=self.head,
+            codec=self.codec,
+            hidden_size=self.candidate.facts.hidden_size,
+            context=self.candidate.context,
+            can_chunk_prefill=self.candidate.facts.can_chunk_prefill,
+            run=run,
+        )
+
+    def __str__(self) -> str:
+        weights = self.model.weights
+        kinds = ", ".join(f"{count:,} in {kind}" for kind, count in weights.parameters.items())
+        return (
+            f"{weights.nbytes / 1e6:.1f} MB ({kinds}), {self.kv_bytes / 1e6:.0f} MB for KV caches, "
+            f"{self.throughput.blocks_per_second:.0f} blocks/s "
+            f"({self.throughput.slow:.0f} to {self.throughput.fast:.0f})"
+        )
+
+
+class Loader:
+    """Knows this machine's device and limits. Its methods block, but for `load`."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises DeviceUnavailable or InvalidRequest for a device or an amount of memory that cannot be."""
+        self._config = config
+        self._device = hardware.choose_device(config.device)
+        self.device_name = hardware.device_name(self._device)
+        self._cap = None if config.memory is None else hardware.parse_memory(config.memory)
+
+    @property
+    def free_bytes(self) -> int:
+        """Memory that may be used, bytes."""
+        free = hardware.free_memory(self._device)
+        return free if self._cap is None else min(free, self._cap)
+
+    def _left_after(self, weights: int) -> int:
+        """Bytes that may still be used when `weights` bytes are loaded."""
+        free = hardware.free_memory(self._device)
+        return free if self._cap is None else max(0, min(free, self._cap - weights))
+
+    def consider(self, wanted: Sequence[str]) -> list[Candidate]:
+        """How much fits of the models that the swarm wants, or of those that the owner chose.
+
+        Raises:
+            CorollaError: why none of them can be served.
+        """
+        choices = self._config.models or tuple(ModelChoice(name, locate(name)) for name in wanted)
+        found: list[Candidate] = []
+        problems: list[CorollaError] = []
+        for choice in choices:
+            try:
+                found.append(self._candidate(choice))
+            except CorollaError as error:
+                log.warning("%s cannot be served here: %s", choice.name, error.message)
+                problems.append(error)
+        if not found:
+            raise problems[0] if problems else JoinRefused("the swarm serves no model; ask its operator")
+        return found
+
+    def _candidate(self, choice: ModelChoice) -> Candidate:
+        source = ModelSource.open(choice.location)
+        wanted = self._config.dtype
+        dtype = default_dtype(self._device, source.config) if wanted == "auto" else getattr(torch, wanted)
+        options = LoadOptions(self._device, dtype, self._config.quantization)
+        facts = describe(source, dtype)
+        free = self.free_bytes
+        sizes = _sizes(facts, self._config.quantization)
+        fit = hardware.fit_blocks(free, sizes, KV_TOKENS, reserve=int(free * RESERVED_SHARE))
+        return Candidate(choice.name, source, facts, options, fit)
+
+    def offer(self, candidates: Sequence[Candidate], held: LoadedPart | None) -> messages.Offer:
+        """What to tell the relay. A span that is in memory already is insisted on."""
+        models = [self._model_offer(candidate, held) for candidate in candidates]
+        if held is not None:
+            models = [offer for offer in models if offer.facts.name == held.candidate.name]
+        return messages.Offer(
+            device=self.device_name[:100],
+            memory=self.free_bytes,
+            models=models,
+            blocks_per_second=held.throughput.blocks_per_second if held else 0.0,
+        )
+
+    def _model_offer(self, candidate: Candidate, held: LoadedPart | None) -> messages.ModelOffer:
+        span = held.span if held is not None else self._config.blocks
+        most = candidate.fit.max_blocks
+        if self._config.max_blocks is not None:
+            most = min(most, self._config.max_blocks)
+        if held is not None:
+            most = len(held.span)
+        return messages.ModelOffer(
+            facts=_wire_facts(candidate),
+            max_blocks=most,
+            can_hold_head=held.head is not None if held is not None else candidate.fit.can_hold_head,
+            dtype=candidate.facts.dtype,
+            wanted_start=span.start if span else None,
+            wanted_end=span.end if span else None,
+        )
+
+    async def load(
+        self,
+        device: DeviceThread,
+        candidate: Candidate,
+        assigned: messages.Assignment,
+        progress: ReportProgress,
+    ) -> LoadedPart:
+        """Put the assigned part into memory and serve its blocks with it.
+
+        Raises:
+            DeviceTooSmall: it does not fit after all. Errors of `corolla.models`.
+        """
+        span = Span(assigned.start, assigned.end)
+        load_part = partial(self._load_part, candidate, assigned, progress)
+        try:
+            model, head, codec = await device.call(load_part)
+        except torch.OutOfMemoryError as error:
+            raise DeviceTooSmall(
+                f"{self.device_name} ran out of memory while it loaded blocks {span} of {assigned.model}: "
+                "give a smaller --max-blocks or --memory, or --quantization"
+            ) from error
+        weights = model.weights.nbytes + (head.weights.nbytes if head else 0)
+        kv_bytes = int(self._left_after(weights) * (1 - RESERVED_SHARE))
+        await device.install(lambda: Stage(model, candidate.facts, KVAccount(kv_bytes)))
+        throughput = await device.call(partial(hardware.measure_decode, model, candidate.facts.hidden_size))
+        return LoadedPart(candidate, span, model, head, codec, kv_bytes, throughput)
+
+    @staticmethod
+    def _load_part(
+        candidate: Candidate, assigned: messages.Assignment, progress: ReportProgress
+    ) -> tuple[SpanModel, HeadModel | None, TextCodec | None]:
+        source, options = candidate.source, candidate.options
+        model = SpanModel.load(source, assigned.start, assigned.end, options, progress)
+        if not assigned.head:
+            return model, None, None
+        head = HeadModel.load(source, options, progress)
+        return model, head, TextCodec.load(source.tokenizer_folder())
+
+
+def at_most_every(seconds: float, report: ReportProgress) -> ReportProgress:
+    """`report`, but not more often, since checkpoints have thousands of tensors; the end is always told."""
+    told = float("-inf")
+
+    def limited(done: int, total: int) -> None:
+        nonlocal told
+        now = monotonic()
+        if done >= total or now - told >= seconds:
+            told = now
+            report(done, total)
+
+    return limited
+
+
+def _sizes(facts: ModelFacts, quantization: str) -> hardware.ModelSizes:
+    per_parameter = BYTES_PER_QUANTIZED_PARAMETER.get(quantization)
+    largest = max(facts.block_bytes)
+    if per_parameter is not None:
+        largest = int(max(facts.block_parameters) * per_parameter)
+    return hardware.ModelSizes(
+        blocks=facts.block_count,
+        block_bytes=largest,
+        head_bytes=facts.head_bytes,
+        kv_bytes_per_token_per_block=max(facts.kv_bytes_per_token),
+    )
+
+
+def _wire_facts(candidate: Candidate) -> messages.ModelFacts:
+    facts = candidate.facts
+    return messages.ModelFacts(
+        name=candidate.name,
+        digest=facts.digest,
+        family=facts.model_type,
+        blocks=facts.block_count,
+        hidden_size=facts.hidden_size,
+        parameters=sum(facts.block_parameters) + facts.head_parameters,
+        context=candidate.context,
+    )

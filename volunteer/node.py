@@ -1,0 +1,269 @@
+"""A volunteer from its first dial to its last goodbye.
+
+    dial -> offer -> assignment -> load -> probe through the relay -> serve, until the link breaks,
+    then dial again with the same span, until it is told to stop or cannot go on
+
+Everything here belongs to the event loop's thread; the device thread owns the device. Does not know
+how blocks are computed (volunteer/stage.py) or text is made (corolla/generation.py).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from corolla.exchange import Exchange
+from corolla.link import LinkOptions, RelayLink, dial, is_final
+from corolla.models.errors import ModelError
+from schema import messages
+from schema.errors import CorollaError, JoinRefused, NotServing, Unavailable
+from schema.frames import Header
+from schema.ids import Span
+from schema.messages import ErrorInfo, FromRelay, Heartbeat
+from volunteer import probing
+from volunteer.config import Config
+from volunteer.device import DeviceThread
+from volunteer.head_service import HeadService
+from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader, ReportProgress, at_most_every
+from volunteer.span_service import SpanService
+
+FIRST_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 15.0
+DRAIN_SECONDS = 20.0
+"""How long a leaving volunteer goes on with the replies that it drives and the sessions that it serves."""
+PROGRESS_SECONDS = 0.25
+"""How often the relay is told how far the loading is."""
+CLOSE_SECONDS = 5.0
+"""How long what is queued for the relay may take to be sent when the link is closed."""
+
+log = logging.getLogger(__name__)
+_M = TypeVar("_M", bound=FromRelay)
+_T = TypeVar("_T")
+
+
+class Node:
+    """One volunteer process."""
+
+    def __init__(self, config: Config, software: str, loader: Loader, device: DeviceThread) -> None:
+        self._config = config
+        self._loader = loader
+        self._device = device
+        self._options = LinkOptions(config.relay_url, config.token, config.name, software)
+        self._exchange = Exchange()
+        self._spans = SpanService(self._exchange, device)
+        self._exchange.serve(self._spans)
+        self._heads = HeadService(self._exchange, self._tell)
+        self._loading: asyncio.Task[LoadedPart] | None = None
+        """Puts the span into memory, and holds it; outlives links."""
+        self._mail: asyncio.Queue[FromRelay] = asyncio.Queue()
+        """Control messages of the way into the swarm, in order."""
+        self._failures = 0
+        """Since it last served."""
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Leave gracefully; `run` returns when that is done."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            CorollaError: why this volunteer cannot go on; dialling again would not help.
+        """
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._serve_once()
+                except CorollaError as error:
+                    if self._stopping.is_set():
+                        log.info("left without the relay: %s", error.message)
+                        break
+                    if is_hopeless(error):
+                        raise
+                    self._failures += 1
+                    delay = backoff(self._failures, error.retry_after, random.random())
+                    log.warning("%s; trying again in %.1f s", error.message, delay)
+                    await self._unless_stopping(asyncio.sleep(delay))
+        finally:
+            if self._loading is not None:
+                self._loading.cancel()
+                await asyncio.gather(self._loading, return_exceptions=True)
+
+    # ---- one connection -----------------------------------------------------------------------
+
+    async def _serve_once(self) -> None:
+        """Dial, join, and serve until the link ends."""
+        link = await self._unless_stopping(dial(self._options))
+        if link is None:
+            return
+        log.info("relay reached: %s; token accepted", self._config.relay_url)
+        self._mail = asyncio.Queue()
+        self._exchange.attach(link)
+        running = asyncio.create_task(link.run(self, self._heartbeat))
+        living = asyncio.create_task(self._live(link))
+        try:
+            await asyncio.wait({running, living}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (running, living):  # the relay's reason goes first
+                if task.done():
+                    task.result()
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+            await self._heads.close()  # while the other hops can still be told
+            link.close()
+            with suppress(CorollaError, TimeoutError):
+                await asyncio.wait_for(running, CLOSE_SECONDS)
+            self._exchange.detach(Unavailable("the connection to the relay was lost", retry_after=1.0))
+            self._spans.close_all()
+
+    async def _live(self, link: RelayLink) -> None:
+        """Join and serve until `stop`, then drain."""
+        try:
+            await self._unless_stopping(self._join(link))
+        except CorollaError as error:
+            with suppress(CorollaError):
+                link.send_message(messages.Failed(error=ErrorInfo.of(error)))
+            raise
+        await self._stopping.wait()
+        await self._drain(link)
+
+    async def _join(self, link: RelayLink) -> None:
+        held = None if self._loading is None else await self._in_memory(self._loading)
+        candidates = (
+            await asyncio.to_thread(self._loader.consider, link.welcome.models)
+            if held is None
+            else [held.candidate]
+        )
+        link.send_message(self._loader.offer(candidates, held))
+        assigned = await self._expect(messages.Assignment)
+        span = Span(assigned.start, assigned.end)
+        log.info(
+            "span given: blocks %s of %s%s", span, assigned.model, " and the head" if assigned.head else ""
+        )
+        part = held
+        if part is None or not part.is_for(assigned):
+            part = await self._load(link, candidates, assigned)
+        link.send_message(part.report(assigned))
+        probe = await self._expect(messages.Probe)
+        await probing.pass_probe(
+            self._exchange, probe, part.candidate.facts.hidden_size, part.candidate.options.dtype
+        )
+        link.send_message(messages.Ready(session=probe.session))
+        log.info("probe passed")
+        await self._expect(messages.Serving)
+        log.info("serving blocks %s of %s", span, assigned.model)
+        self._failures = 0
+
+    async def _load(
+        self, link: RelayLink, candidates: Sequence[Candidate], assigned: messages.Assignment
+    ) -> LoadedPart:
+        candidate = next((one for one in candidates if one.name == assigned.model), None)
+        if candidate is None:
+            raise JoinRefused(f"the relay assigned {assigned.model!r}, which was not offered")
+        report = at_most_every(PROGRESS_SECONDS, self._reporter(link))
+
+        def progress(done: int, total: int) -> None:
+            if self._stopping.is_set():  # a large span takes minutes, and a thread cannot be cancelled
+                raise NotServing("this volunteer left while it was loading its span")
+            report(done, total)
+
+        self._loading = asyncio.create_task(self._fill_memory(candidate, assigned, progress))
+        return await self._in_memory(self._loading)
+
+    async def _fill_memory(
+        self, candidate: Candidate, assigned: messages.Assignment, progress: ReportProgress
+    ) -> LoadedPart:
+        part = await self._loader.load(self._device, candidate, assigned, progress)
+        log.info("weights loaded: %s", part)
+        head = part.driver(self._device.call)
+        if head is not None:
+            self._heads.install(head, candidate.name)
+        return part
+
+    async def _in_memory(self, loading: asyncio.Task[LoadedPart]) -> LoadedPart:
+        """The part when it is loaded; a broken link does not undo what was loaded so far."""
+        try:
+            return await asyncio.shield(loading)
+        except CorollaError:
+            self._loading = None
+            raise
+
+    async def _expect(self, kind: type[_M]) -> _M:
+        message = await self._mail.get()
+        if not isinstance(message, kind):
+            raise JoinRefused(f"the relay sent {type(message).__name__} where {kind.__name__} was due")
+        return message
+
+    async def _drain(self, link: RelayLink) -> None:
+        """Take nothing new; finish the replies that are driven here and the sessions that others drive."""
+        log.info("leaving: %d replies to finish, %d sessions to serve", len(self._heads), len(self._spans))
+        link.send_message(messages.Draining())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._heads.finish()
+                await self._spans.finish()
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """The result of `work`, or None when it was cut short by `stop`."""
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    def _reporter(self, link: RelayLink) -> ReportProgress:
+        """Tells the relay over `link` how far the loading is; for the threads that load."""
+        loop = asyncio.get_running_loop()
+
+        def tell(done: int, total: int) -> None:
+            with suppress(CorollaError):  # it is only shown to people
+                link.send_message(messages.Progress(phase="loading", done=done, total=total))
+
+        def report(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(tell, done, total)
+
+        return report
+
+    def _heartbeat(self) -> Heartbeat:
+        stats = self._device.stats()
+        return Heartbeat(sessions=stats.sessions, queued=stats.queued, kv_used=stats.kv_used)
+
+    def _tell(self, message: messages.FromPeer) -> None:
+        self._exchange.link.send_message(message)
+
+    # ---- what arrives over the link -----------------------------------------------------------
+
+    def on_frame(self, header: Header, message: bytes) -> None:
+        self._exchange.on_frame(header, message)
+
+    def on_message(self, message: FromRelay) -> None:
+        if self._exchange.on_message(message):
+            return
+        match message:
+            case messages.Generate():
+                self._heads.start(message)
+            case messages.Cancel():
+                self._heads.cancel(message.request)
+            case _:
+                self._mail.put_nowait(message)
+
+
+def is_hopeless(error: CorollaError) -> bool:
+    """Whether trying again with the same settings on the same machine cannot help."""
+    return is_final(error) or isinstance(error, ModelError | DeviceTooSmall)
+
+
+def backoff(failures: int, retry_after: float | None, jitter: float) -> float:
+    """Seconds to wait after the n-th failure in a row: exponential, never above the limit.
+
+    `jitter`, from 0 to 1, spreads those who were cut off together over the second half of that time.
+    """
+    wanted = max(retry_after or 0.0, FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 10))
+    return min(MAX_BACKOFF_SECONDS, wanted) * (1 + jitter) / 2

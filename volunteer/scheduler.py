@@ -1,0 +1,186 @@
+"""What the device does next: a queue of steps, pure, without threads, clock or tensors.
+
+    add ──> one queue per session ──> take: a batch of steps of different sessions
+                └── cancel, or a newer epoch: dropped, counted
+
+The rules, in order:
+1. A session's steps leave in the order in which they came, one per batch.
+2. Decode goes before prefill, so that a long prompt does not stall the replies of others.
+3. While prefill waits, it gets every `decode_batches_per_prefill + 1`-th turn, so that it does not starve.
+4. Within a kind, sessions take turns.
+5. What does not fit is refused by name when it comes, never dropped later.
+
+A session's epoch is the highest one seen of it. Older steps are dropped: their driver has abandoned
+them. Times are seconds on any one steady clock. Knows nothing of KV caches, models or callers.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from schema.errors import QueueFull, SessionUnknown
+from schema.frames import FrameType
+from schema.ids import SessionId
+from volunteer.work import Work
+
+MIN_RETRY_SECONDS = 0.1
+REMEMBERED_SESSIONS = 16_384
+"""Sessions whose epoch is remembered after their last step; about 200 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait, and how it is taken."""
+
+    items: int = 4096
+    bytes: int = 256 * 1024 * 1024
+    session_items: int = 256
+    session_bytes: int = 64 * 1024 * 1024
+    batch: int = 1
+    """Decode steps of different sessions that are taken together."""
+    decode_batches_per_prefill: int = 4
+    """Decode batches that may go before a waiting prefill chunk."""
+
+
+class _Waiting(NamedTuple):
+    since: float
+    work: Work
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The waiting steps of one session, oldest first."""
+
+    waiting: deque[_Waiting] = field(default_factory=lambda: deque[_Waiting]())
+    bytes: int = 0
+
+
+class _Epoch(NamedTuple):
+    """The highest epoch seen of a session, and whether the session was closed in it."""
+
+    number: int
+    closed: bool
+
+
+class Scheduler:
+    """The queue. Its owner makes sure that one thread at a time is in it."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.queued = 0
+        self.queued_bytes = 0
+        self.waited = 0.0
+        """Seconds that the work taken last had waited."""
+        self._lanes: dict[SessionId, _Lane] = {}
+        self._decode: OrderedDict[SessionId, None] = OrderedDict()
+        self._prefill: OrderedDict[SessionId, None] = OrderedDict()
+        """Sessions by the kind of their oldest waiting step, in the order of their turns."""
+        self._decode_streak = 0
+        """Decode batches taken since prefill began to wait."""
+        self._epochs: OrderedDict[SessionId, _Epoch] = OrderedDict()
+        self._dropped: Counter[str] = Counter()
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Work that was accepted or came too late, and was not run, by reason: `stale` or `cancelled`."""
+        return self._dropped
+
+    def add(self, work: Work, now: float) -> list[Work]:
+        """Queues `work`; returns what it makes stale, which is itself when it comes too late.
+
+        A refusal changes nothing.
+
+        Raises:
+            SessionUnknown: the session was closed in this epoch or a later one.
+            QueueFull: too much waits, of this session or of all; `retry_after` says for how long.
+        """
+        last = self._epochs.get(work.session)
+        if last is not None and last.closed and work.epoch <= last.number:
+            raise SessionUnknown("this session was closed: start a new one")
+        if last is not None and work.epoch < last.number:
+            self._dropped["stale"] += 1
+            return [work]
+        supersedes = last is not None and work.epoch > last.number
+        self._check_room(work, _Lane() if supersedes else self._lanes.get(work.session, _Lane()))
+        stale = self._drop_lane(work.session, "stale") if supersedes else []
+        self._remember(work.session, _Epoch(work.epoch, closed=False))
+        self._append(work, now)
+        return stale
+
+    def cancel(self, session: SessionId, epoch: int = 0) -> list[Work]:
+        """Closes the session in `epoch` or the highest one seen; returns its work that will not run.
+
+        From now on its steps are refused, unless a higher epoch opens it again.
+        """
+        last = self._epochs.get(session)
+        self._remember(session, _Epoch(max(epoch, last.number if last else 0), closed=True))
+        return self._drop_lane(session, "cancelled")
+
+    def take(self, now: float) -> list[Work]:
+        """The next batch: a prefill chunk, or decode steps of different sessions; empty if nothing waits."""
+        if self._prefill and (
+            not self._decode or self._decode_streak >= self.limits.decode_batches_per_prefill
+        ):
+            self._decode_streak = 0
+            return [self._pop(self._prefill, now)]
+        batch = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
+        self._decode_streak = self._decode_streak + 1 if self._prefill else 0
+        return batch
+
+    def _check_room(self, work: Work, lane: _Lane) -> None:
+        limits, size = self.limits, len(work.payload)
+        retry_after = max(MIN_RETRY_SECONDS, self.waited)
+        if len(lane.waiting) >= limits.session_items or lane.bytes + size > limits.session_bytes:
+            raise QueueFull(
+                f"{len(lane.waiting)} steps of this session wait here already: send more when one is done",
+                retry_after=retry_after,
+            )
+        if self.queued >= limits.items or self.queued_bytes + size > limits.bytes:
+            raise QueueFull(
+                f"{self.queued} steps of all sessions wait here already: try again, or use another volunteer",
+                retry_after=retry_after,
+            )
+
+    def _append(self, work: Work, now: float) -> None:
+        lane = self._lanes.setdefault(work.session, _Lane())
+        lane.waiting.append(_Waiting(now, work))
+        lane.bytes += len(work.payload)
+        self.queued += 1
+        self.queued_bytes += len(work.payload)
+        if len(lane.waiting) == 1:
+            self._turns_of(work)[work.session] = None
+
+    def _pop(self, turns: OrderedDict[SessionId, None], now: float) -> Work:
+        """The oldest step of the session whose turn it is; the session goes to the end of the turns."""
+        session, _ = turns.popitem(last=False)
+        lane = self._lanes[session]
+        since, work = lane.waiting.popleft()
+        lane.bytes -= len(work.payload)
+        self.queued -= 1
+        self.queued_bytes -= len(work.payload)
+        self.waited = now - since
+        if lane.waiting:
+            self._turns_of(lane.waiting[0].work)[session] = None
+        else:
+            del self._lanes[session]
+        return work
+
+    def _turns_of(self, work: Work) -> OrderedDict[SessionId, None]:
+        return self._prefill if work.kind is FrameType.PREFILL else self._decode
+
+    def _drop_lane(self, session: SessionId, reason: str) -> list[Work]:
+        lane = self._lanes.pop(session, None)
+        if lane is None:
+            return []
+        del self._turns_of(lane.waiting[0].work)[session]
+        self.queued -= len(lane.waiting)
+        self.queued_bytes -= lane.bytes
+        self._dropped[reason] += len(lane.waiting)
+        return [waiting.work for waiting in lane.waiting]
+
+    def _remember(self, session: SessionId, epoch: _Epoch) -> None:
+        self._epochs[session] = epoch
+        self._epochs.move_to_end(session)
+        if len(self._epochs) > REMEMBERED_SESSIONS:
+            self._epochs.popitem(last=False)

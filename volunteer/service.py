@@ -1,0 +1,68 @@
+"""One volunteer as a process: logging, signals, the device thread, and the exit code.
+
+Does not know the command line (volunteer/config.py) nor what a volunteer does (volunteer/node.py).
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+import uvloop
+
+from schema.errors import CorollaError
+from volunteer.config import Config
+from volunteer.device import DeviceThread
+from volunteer.loading import Loader
+from volunteer.node import Node
+
+LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> int:
+    """Serve until a signal, or until it cannot go on; the process's exit code."""
+    # Libraries are hundreds of thousands of objects that live for ever: searching them for garbage again and
+    # again would stall tokens, and leaving took a second of it.
+    gc.freeze()
+    logging.basicConfig(
+        level=config.log_level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        uvloop.run(_serve(config))
+    except CorollaError as error:
+        print(f"volunteer: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    """Run a volunteer until SIGINT or SIGTERM. Raises CorollaError when it cannot go on."""
+    loader = Loader(config)
+    async with DeviceThread() as device:
+        node = Node(config, f"corolla {_version()}", loader, device)
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            for number in LEAVE_SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+            log.info("asked to leave; asked again it goes at once")
+            node.stop()
+
+        for number in LEAVE_SIGNALS:
+            loop.add_signal_handler(number, leave)
+        await node.run()
+
+
+def _version() -> str:
+    try:
+        return version("corolla")
+    except PackageNotFoundError:
+        return "unreleased"

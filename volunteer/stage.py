@@ -1,0 +1,240 @@
+"""One loaded span and the sessions that use it: turns steps that arrive into the steps that go on.
+
+A session begins with a step at position 0, goes on where its KV cache ends, and may go back to an earlier
+position where the model's family can. A step that is refused before it runs leaves its session as it
+was; one that fails while it runs ends its session. Neither touches another session.
+
+Owner: the device thread. Does not know routes, queues or the network.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from corolla.models.cache import SpanCache
+from corolla.models.errors import RollbackRefused
+from corolla.models.facts import ModelFacts
+from corolla.models.span import SpanModel
+from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
+from schema.errors import (
+    CorollaError,
+    KVCacheFull,
+    NotFinite,
+    NotServing,
+    PositionMismatch,
+    SessionUnknown,
+    ShapeMismatch,
+    StepFailed,
+)
+from schema.frames import Flags
+from schema.ids import SessionId, Span
+from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
+from volunteer.kvcache import RETRY_SECONDS, KVAccount
+from volunteer.work import Result, Work
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KVCost:
+    """Bytes of a span's KV cache for one sequence."""
+
+    state: int
+    """Recurrent and convolutional states, whatever the length."""
+    per_token: int
+    """Keys and values. Sliding windows need less once they are full."""
+
+    @classmethod
+    def of_span(cls, facts: ModelFacts, span: Span) -> Self:
+        blocks = slice(span.start, span.end)
+        return cls(sum(facts.state_bytes[blocks]), sum(facts.kv_bytes_per_token[blocks]))
+
+    def for_tokens(self, batch: int, tokens: int, new: bool) -> int:
+        """Bytes that `tokens` more tokens of `batch` sequences take at most; `new`: they are the first."""
+        return batch * (tokens * self.per_token + (self.state if new else 0))
+
+
+class _Input(NamedTuple):
+    """A step's tensors, checked: all of its own shapes agree, and it is finite."""
+
+    hidden: Tensor
+    mask: Tensor | None
+
+
+class Stage:
+    """Runs steps through a span, each session with a KV cache of its own."""
+
+    def __init__(self, model: SpanModel, facts: ModelFacts, account: KVAccount) -> None:
+        """`facts`: in the dtype that is loaded. `account`: empty, and from now on this stage's."""
+        self.span = Span(model.start, model.end)
+        self.account = account
+        self._model = model
+        self._facts = facts
+        self._caches: dict[SessionId, SpanCache] = {}
+
+    @property
+    def sessions(self) -> int:
+        """Sessions with a KV cache."""
+        return len(self._caches)
+
+    @property
+    def kv_used(self) -> int:
+        """Bytes of KV cache."""
+        return self.account.used
+
+    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
+        """One result for each step, in order; `now` is of the account's clock."""
+        return [self._run_one(work, now) for work in batch]
+
+    def close(self, session: SessionId) -> None:
+        """Frees the session's KV cache, if it has one."""
+        self._caches.pop(session, None)
+        self.account.release(session)
+
+    def close_all(self) -> None:
+        for session in list(self._caches):
+            self.close(session)
+
+    def expire(self, now: float) -> list[SessionId]:
+        """Closes and names the sessions that have been idle for too long."""
+        expired = self.account.expire(now)
+        for session in expired:
+            self.close(session)
+        return expired
+
+    def _run_one(self, work: Work, now: float) -> Result:
+        try:
+            self._check_blocks(work)
+            entering = self._read(work)
+            cache = self._cache_for(work, entering.hidden, now)
+            output = self._forward(work.session, entering, cache, now)
+            return Result(work, encode_tensors([to_wire(_wanted(output, work.flags))]))
+        except CorollaError as error:
+            return Result(work, error=error)
+        except Exception as error:
+            _logger.exception("A step failed.", extra={"session": work.session.hex(), "step": work.step})
+            self.close(work.session)
+            return Result(work, error=self._named(error))
+
+    def _check_blocks(self, work: Work) -> None:
+        if not self.span.start <= work.span.start < work.span.end <= self.span.end:
+            raise NotServing(f"blocks {work.span} are wanted, but this volunteer serves {self.span}")
+
+    def _read(self, work: Work) -> _Input:
+        """The step's tensors on the device, after every check that does not need the KV cache."""
+        hidden_wire, mask_wire = _split(decode_tensors(work.payload))
+        require_hidden(hidden_wire, self._facts.hidden_size)
+        batch, tokens, _ = hidden_wire.shape
+        end, limit = work.position + tokens, self._facts.max_position
+        if limit is not None and end > limit:
+            raise PositionMismatch(f"the step ends at position {end}, but the model has {limit} positions")
+        if mask_wire is not None:
+            _require_mask(mask_wire, (batch, end))
+        hidden = from_wire(hidden_wire)
+        require_finite(hidden)
+        options = self._model.options
+        return _Input(
+            hidden.to(device=options.device, dtype=options.dtype),
+            None if mask_wire is None else from_wire(mask_wire, options.device, torch.int64),
+        )
+
+    def _cache_for(self, work: Work, hidden: Tensor, now: float) -> SpanCache:
+        """The session's cache, at the step's position, its memory for the step booked."""
+        batch, tokens, _ = hidden.shape
+        cost = KVCost.of_span(self._facts, work.span)
+        if work.position == 0:
+            self.close(work.session)
+            self.account.grow(work.session, cost.for_tokens(batch, tokens, new=True), now)
+            cache = self._model.new_cache(batch, (work.span.start, work.span.end))
+            self._caches[work.session] = cache
+            return cache
+        cache = self._caches.get(work.session)
+        if cache is None:
+            raise SessionUnknown(
+                f"a step at position {work.position}, but this volunteer holds nothing of its session: "
+                "send it again from position 0"
+            )
+        if (cache.start, cache.end) != (work.span.start, work.span.end):
+            raise NotServing(f"this session runs blocks {cache.start}:{cache.end} here, not {work.span}")
+        if cache.batch != batch:
+            raise ShapeMismatch(f"this session has {cache.batch} sequences, the step {batch}")
+        _go_to(cache, work.position)
+        self.account.grow(work.session, cost.for_tokens(batch, tokens, new=False), now)
+        return cache
+
+    def _forward(self, session: SessionId, entering: _Input, cache: SpanCache, now: float) -> Tensor:
+        """Hidden states [batch, tokens, hidden_size] that leave the span."""
+        try:
+            output = self._model.forward(entering.hidden, cache, entering.mask)
+        except CorollaError:  # refused before anything was computed
+            self._settle(session, cache, now)
+            raise
+        try:
+            require_finite(output)
+        except NotFinite:
+            self.close(session)
+            raise
+        self._settle(session, cache, now)
+        return output
+
+    def _settle(self, session: SessionId, cache: SpanCache, now: float) -> None:
+        """Books what the session really holds; one that holds no token is no session."""
+        if cache.position == 0:
+            self.close(session)
+        else:
+            self.account.settle(session, cache.nbytes, now)
+
+    def _named(self, error: Exception) -> StepFailed:
+        if not isinstance(error, torch.OutOfMemoryError):
+            return StepFailed(
+                f"the span could not compute this step ({type(error).__name__}): "
+                "start the session again, or use another volunteer"
+            )
+        if torch.device(self._model.options.device).type == "cuda":
+            torch.cuda.empty_cache()
+        return KVCacheFull(
+            "the device ran out of memory in this step: start the session again with fewer tokens a step, "
+            "or use another volunteer",
+            retry_after=RETRY_SECONDS,
+        )
+
+
+def _split(tensors: list[WireTensor]) -> tuple[WireTensor, WireTensor | None]:
+    """Hidden states, and the attention mask if there is one."""
+    by_role = {tensor.role: tensor for tensor in tensors}
+    hidden = by_role.get(Role.HIDDEN)
+    if hidden is None or len(by_role) != len(tensors):
+        raise ShapeMismatch("a step has one tensor of hidden states, and at most one attention mask")
+    return hidden, by_role.get(Role.ATTENTION_MASK)
+
+
+def _require_mask(wire: WireTensor, shape: tuple[int, int]) -> None:
+    """Raises ShapeMismatch for what is not an attention mask of `shape`, [batch, position + tokens]."""
+    if wire.dtype is not DType.INT8 or wire.shape != shape:
+        raise ShapeMismatch(
+            f"the attention mask is {wire.dtype.name} {list(wire.shape)}; INT8 {list(shape)} is due"
+        )
+
+
+def _go_to(cache: SpanCache, position: int) -> None:
+    """Rolls the cache back to `position` if it is longer."""
+    if position > cache.position:
+        raise PositionMismatch(
+            f"a step at position {position}, but the KV cache ends at {cache.position}: "
+            "send what lies between first"
+        )
+    try:
+        cache.truncate(position)
+    except RollbackRefused as refusal:
+        raise PositionMismatch(refusal.message) from refusal
+
+
+def _wanted(output: Tensor, flags: Flags) -> Tensor:
+    """The part of the output that the flags ask for, [batch, 0, 1 or all tokens, hidden_size]."""
+    if Flags.NO_OUTPUT in flags:
+        return output[:, :0]
+    return output[:, -1:] if Flags.LAST_ONLY in flags else output

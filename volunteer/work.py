@@ -1,0 +1,66 @@
+"""What enters and leaves the device thread: one step of one session, what became of it, and what runs it.
+
+Plain values: no tensors, no threads. The payloads are those of frames, see `schema.tensors`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from schema.errors import CorollaError
+from schema.frames import Flags, FrameType
+from schema.ids import SessionId, Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """One step of one session, as it came in a frame. Two of them are equal only if they are the same one."""
+
+    kind: FrameType
+    """STEP, PREFILL or PROBE; only PREFILL yields to the others."""
+    session: SessionId
+    step: int
+    position: int
+    epoch: int
+    span: Span
+    """The blocks that the route wants from this volunteer."""
+    payload: bytes | memoryview
+    flags: Flags = Flags.NONE
+    """What to send back. NONE on every hop but the route's last: the next hop needs all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one piece of work: an answer's payload, or the error by name."""
+
+    work: Work
+    payload: bytes = b""
+    error: CorollaError | None = None
+
+
+class Engine(Protocol):
+    """What runs the work. Every method is called on the device thread; `now` is `time.monotonic()`."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions with a KV cache."""
+        ...
+
+    @property
+    def kv_used(self) -> int:
+        """Bytes of KV cache."""
+        ...
+
+    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
+        """One result for each piece of work, in order. A step that fails is a result, not an exception."""
+        ...
+
+    def close(self, session: SessionId) -> None:
+        """Frees the session's KV cache, if it has one."""
+        ...
+
+    def close_all(self) -> None: ...
+
+    def expire(self, now: float) -> list[SessionId]:
+        """Closes and names the sessions that have been idle for too long."""
+        ...

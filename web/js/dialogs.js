@@ -1,0 +1,35 @@
+/**
+ * Opening and closing the page's dialogs. The browser keeps the focus inside, closes them with Escape and
+ * gives the focus back; a click beside a dialog closes it too. Knows elements.
+ */
+import { copyFrom } from "./clipboard.js";
+import { byId } from "./dom.js";
+
+/**
+ * Makes a dialog closable by its close buttons and by a click beside it.
+ * @param {HTMLDialogElement} dialog
+ */
+export function connectDialog(dialog) {
+  dialog.addEventListener("click", ({ target }) => {
+    const closes = target instanceof Element && target.closest("[data-close]");
+    if (closes || target === dialog) dialog.close();
+  });
+}
+
+/** The panel that tells how to join. */
+export function connectJoin() {
+  const dialog = byId("join", HTMLDialogElement);
+  connectDialog(dialog);
+  byId("join-relay", HTMLElement).textContent = location.host;
+  byId("open-join", HTMLButtonElement).addEventListener("click", () => dialog.showModal());
+}
+
+/** Copy buttons of code blocks, wherever they are or will be. */
+export function connectCodeCopying() {
+  document.addEventListener("click", ({ target }) => {
+    const button = target instanceof Element ? target.closest("button") : null;
+    if (button?.dataset.copy !== "code") return;
+    const code = button.closest(".code")?.querySelector("code");
+    void copyFrom(button, code?.textContent ?? "");
+  });
+}

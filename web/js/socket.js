@@ -1,0 +1,128 @@
+/**
+ * The page's one connection to the relay: kept open, opened again with jittered backoff when it breaks.
+ * Knows WebSocket and time. Does not know what the messages mean, beyond that `welcome` opens the
+ * conversation.
+ *
+ * @import { Access, Link } from "./store.js"
+ * @import { FromPage, ToPage } from "./protocol.js"
+ * @typedef {{ url: string, checkAccess: () => Promise<Access>, onMessage: (message: ToPage) => void,
+ *   onLink: (link: Link) => void }} ConnectionOptions
+ */
+import { readMessage } from "./protocol.js";
+
+const FIRST_DELAY_MS = 500;
+const LONGEST_DELAY_MS = 20_000;
+const WELCOME_TIMEOUT_MS = 15_000;
+
+/**
+ * How long to wait before the next attempt: doubling, capped, and spread over the upper half of that, so
+ * that many
+ * pages do not come back to a restarted relay at the same moment.
+ * @param {number} failures attempts that failed in a row, from 1
+ * @param {number} random in [0, 1)
+ * @returns {number} milliseconds
+ */
+export function retryDelay(failures, random) {
+  const ceiling = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 16));
+  return Math.round(ceiling * (0.5 + random / 2));
+}
+
+/**
+ * The address of the page's WebSocket on the relay that served the page.
+ * @param {Pick<Location, "protocol" | "host">} location
+ */
+export function socketUrl({ protocol, host }) {
+  return `${protocol === "https:" ? "wss" : "ws"}://${host}/ws/chat`;
+}
+
+export class Connection {
+  /** @type {WebSocket | null} */
+  #socket = null;
+  /** Grows with each attempt, so that what an earlier one still reports is not taken for news. */
+  #attempt = 0;
+  #failures = 0;
+  #open = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer = undefined;
+
+  /** @param {ConnectionOptions} options */
+  constructor(options) {
+    this.options = options;
+  }
+
+  /** Connects now, whatever was planned. */
+  async connect() {
+    const attempt = this.#abandon();
+    this.options.onLink({ phase: "connecting" });
+    try {
+      const access = await this.options.checkAccess();
+      if (attempt !== this.#attempt) return;
+      if (access === "sign_in") this.options.onLink({ phase: "signed_out" });
+      else this.#dial(attempt);
+    } catch {
+      // The relay cannot be reached; any other trouble with it shows again at the next attempt.
+      if (attempt === this.#attempt) this.#retryLater();
+    }
+  }
+
+  /** Closes and stays closed. */
+  close() {
+    this.#abandon();
+    this.options.onLink({ phase: "signed_out" });
+  }
+
+  /**
+   * Sends a message; false when there is no open connection to send it on.
+   * @param {FromPage} message
+   */
+  send(message) {
+    if (!this.#open || this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  /** Ends what runs and returns the number of the attempt that comes next. */
+  #abandon() {
+    clearTimeout(this.#timer);
+    this.#open = false;
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#attempt += 1;
+    socket?.close();
+    return this.#attempt;
+  }
+
+  /** @param {number} attempt */
+  #dial(attempt) {
+    const socket = new WebSocket(this.options.url);
+    this.#socket = socket;
+    this.#timer = setTimeout(() => socket.close(), WELCOME_TIMEOUT_MS);
+    socket.addEventListener("message", ({ data }) => {
+      if (attempt === this.#attempt && typeof data === "string") this.#receive(data);
+    });
+    socket.addEventListener("close", () => {
+      if (attempt === this.#attempt) this.#retryLater();
+    });
+  }
+
+  /** @param {string} text */
+  #receive(text) {
+    const message = readMessage(text);
+    if (!message) return;
+    if (message.type === "welcome") {
+      clearTimeout(this.#timer);
+      this.#failures = 0;
+      this.#open = true;
+      this.options.onLink({ phase: "open" });
+    }
+    this.options.onMessage(message);
+  }
+
+  #retryLater() {
+    this.#abandon();
+    this.#failures += 1;
+    const delay = retryDelay(this.#failures, Math.random());
+    this.options.onLink({ phase: "waiting", until: Date.now() + delay });
+    this.#timer = setTimeout(() => this.connect(), delay);
+  }
+}
