@@ -7,6 +7,7 @@ blocks on the same volunteer. Owned by the event loop's thread. Does not know te
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -51,11 +52,19 @@ class Link(Protocol):
     def send_message(self, message: FromPeer) -> None: ...
 
 
+Launch = Callable[[bytes], None]
+"""Computes a prepared step with this payload. Once, on any thread; raises why the step is refused."""
+
+
 class SpanServer(Protocol):
     """What serves blocks in this process; a plain client has none."""
 
     def on_work(self, frame: Frame, order: "WorkOrder") -> None:
         """A step to compute; its answer goes to `Exchange.answer` or `Exchange.fail`."""
+        ...
+
+    def prepare(self, frame: Frame, order: "WorkOrder") -> Launch:
+        """As `on_work`, for a frame whose payload comes later, if at all."""
         ...
 
     def on_close(self, session: SessionId) -> None:
@@ -208,6 +217,16 @@ class Exchange:
         else:
             self._send(frame)
 
+    def prepare(self, frame: Frame) -> Launch | None:
+        """A way to send a STEP frame, its payload still to come, to blocks that are served in this process.
+
+        None when the frame's stop is elsewhere: then it goes by `post`. Raises Unavailable.
+        """
+        route = self._read_route(frame.route)
+        if self._span_server is None or route.stop(frame.hop) != self.link.peer_id:
+            return None
+        return self._span_server.prepare(frame, _order(frame, route))
+
     def answer(self, work: Frame, payload: bytes) -> None:
         """Send the output of a step on to the next stop of its route. Errors as `post`."""
         self.post(work._replace(hop=work.hop + 1, payload=payload))
@@ -245,12 +264,15 @@ class Exchange:
             if inbox is not None:
                 inbox.on_output(frame)
         elif self._span_server is not None:
-            order = WorkOrder(
-                session=session_at_hop(route.origin, frame.session),
-                span=route.hops[frame.hop].span,
-                is_last=frame.hop + 1 == len(route.hops),
-            )
-            self._span_server.on_work(frame, order)
+            self._span_server.on_work(frame, _order(frame, route))
+
+
+def _order(frame: Frame, route: Route) -> WorkOrder:
+    return WorkOrder(
+        session=session_at_hop(route.origin, frame.session),
+        span=route.hops[frame.hop].span,
+        is_last=frame.hop + 1 == len(route.hops),
+    )
 
 
 def step_error(failure: Failure) -> CorollaError:

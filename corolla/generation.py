@@ -17,14 +17,14 @@ import torch
 from corolla.exchange import Exchange
 from corolla.models.head import HeadModel
 from corolla.sampling import Sampler, resolved_seed
-from corolla.session import RemoteSession, open_session, slice_lengths
+from corolla.session import PreparedStep, RemoteSession, Step, open_session, slice_lengths
 from corolla.stopping import StopStrings
 from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
 from corolla.text import TextCodec
 from schema.errors import ContextTooLong, InvalidRequest, ShapeMismatch
 from schema.frames import Flags, FrameType
 from schema.generation import FinishReason, GenerationRequest, HopTiming, Timing, Usage
-from schema.tensors import WireTensor
+from schema.tensors import WireTensor, encode_tensors
 
 PREFILL_TOKENS = 512
 """Tokens of one prefill slice at most, however narrow the model."""
@@ -89,7 +89,9 @@ async def generate(
         first_token = 0.0
         reason: FinishReason | None = None
         while reason is None:
-            token, next_hidden = await head.run(partial(reply.advance, hidden, session.position))
+            position = session.position
+            prepared = None if reply.tokens + 1 == limit else session.prepare()
+            token, next_hidden = await head.run(partial(reply.advance, hidden, position, prepared))
             first_token = first_token or time.monotonic() - started
             in_flight = None
             if next_hidden is None:
@@ -97,7 +99,7 @@ async def generate(
             elif reply.tokens == limit:
                 reason = "length"
             else:
-                in_flight = session.send([next_hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY)
+                in_flight = _in_flight(session, prepared, next_hidden)
             text, stopped = reply.read(token, is_end=next_hidden is None)
             reason = "stop" if stopped else reason
             if text:
@@ -136,15 +138,24 @@ class _Reply:
         lengths = slice_lengths(len(prompt), bytes_per_token, PREFILL_TOKENS)
         return [to_wire(piece) for piece in hidden.split(lengths, dim=1)]
 
-    def advance(self, hidden: WireTensor, position: int) -> tuple[int, WireTensor | None]:
-        """The token after `hidden`, and its embedding; None for an end token."""
+    def advance(
+        self, hidden: WireTensor, position: int, prepared: PreparedStep | None
+    ) -> tuple[int, WireTensor | None]:
+        """The token after `hidden`, and its embedding; None for an end token.
+
+        A prepared step is launched from here: blocks on the head's own device then need not wait until
+        another thread has looked at the token.
+        """
         model = self._head.model
         logits = model.logits(self._checked(hidden).to(model.options.device, model.options.dtype))
         token = self._sampler.next_token(logits[0, -1])
         self.tokens += 1
         if token in self._head.codec.eos_token_ids:
             return token, None
-        return token, to_wire(model.embed(torch.tensor([[token]]), position=position))
+        embedded = to_wire(model.embed(torch.tensor([[token]]), position=position))
+        if prepared is not None:
+            prepared.launch(encode_tensors([embedded]))
+        return token, embedded
 
     def _checked(self, hidden: WireTensor) -> torch.Tensor:
         """What came back, [1, 1, hidden]: one position was asked for, and logits of more may not fit."""
@@ -198,6 +209,13 @@ def token_limit(prompt_tokens: int, context: int, max_tokens: int | None) -> int
             "shorten the conversation"
         )
     return room if max_tokens is None else min(room, max_tokens)
+
+
+def _in_flight(session: RemoteSession, prepared: PreparedStep | None, hidden: WireTensor) -> Step:
+    """The decode step that `hidden` enters, sent unless it was launched already."""
+    if prepared is not None:
+        return prepared.step
+    return session.send([hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY)
 
 
 def _route_of(session: RemoteSession) -> list[HopTiming]:

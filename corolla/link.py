@@ -8,13 +8,15 @@ Does not know spans, sessions or generation.
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
 from corolla.address import peer_url, proxy_for
+from corolla.websocket import MessageConnection
 from schema import messages
 from schema.api import ErrorBody
 from schema.errors import (
@@ -78,7 +80,7 @@ class Receiver(Protocol):
 class RelayLink:
     """An open connection to the relay. Made by `dial`, used until `run` returns or raises."""
 
-    def __init__(self, socket: ClientConnection, connection: PeerConnection, welcome: Welcome) -> None:
+    def __init__(self, socket: MessageConnection, connection: PeerConnection, welcome: Welcome) -> None:
         self.welcome = welcome
         self.peer_id = PeerId(welcome.peer)
         self.skipped_frames = 0
@@ -87,8 +89,13 @@ class RelayLink:
         self._connection = connection
         self._outbox = Outbox(OUTBOX_BYTES)
         self._wake = asyncio.Event()
+        self._is_idle = False
+        """Whether the send loop waits for something to do; written by the send loop."""
         self._closing = False
-        self._heard = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._refused: asyncio.Future[None] = self._loop.create_future()
+        """Fails with what is wrong with a message that arrived, or with the relay's goodbye."""
 
     def send_frame(self, frame: bytes, urgency: Urgency) -> None:
         """Queue a frame.
@@ -113,7 +120,9 @@ class RelayLink:
         Raises:
             CorollaError: why the relay ended it, or Unavailable when the network did.
         """
+        self._socket.deliver_to(partial(self._on_message, receiver))
         tasks = [
+            self._refused,
             asyncio.create_task(self._read_loop(receiver)),
             asyncio.create_task(self._send_loop()),
             asyncio.create_task(self._heartbeat_loop(status)),
@@ -121,6 +130,7 @@ class RelayLink:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._socket.deliver_to(None)
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,6 +140,8 @@ class RelayLink:
                 raise error
 
     def _put(self, message: str | bytes, urgency: Urgency) -> None:
+        if self._is_idle and not self._outbox.waiting_bytes and self._socket.send_now(message):
+            return
         if not self._outbox.put(message, urgency):
             raise QueueFull(
                 "the connection to the relay is slower than what is sent over it", retry_after=5.0
@@ -137,6 +149,7 @@ class RelayLink:
         self._wake.set()
 
     async def _send_loop(self) -> None:
+        """Sends what cannot be sent at once."""
         try:
             while True:
                 message = self._outbox.take()
@@ -146,22 +159,31 @@ class RelayLink:
                     return
                 else:
                     self._wake.clear()
+                    self._is_idle = True
                     await self._wake.wait()
+                    self._is_idle = False
         except ConnectionClosed as error:
             raise _lost(error) from error
 
     async def _read_loop(self, receiver: Receiver) -> None:
-        now = asyncio.get_running_loop().time
+        """Handles what is not delivered as it arrives, and notices the connection's end."""
         try:
             while True:
-                message = await self._socket.recv()
-                self._heard = now()
-                if isinstance(message, bytes):
-                    self._on_frame(receiver, message)
-                else:
-                    self._on_text(receiver, message)
+                self._on_message(receiver, await self._socket.recv())
         except ConnectionClosed as error:
             raise _lost(error) from error
+
+    def _on_message(self, receiver: Receiver, message: str | bytes) -> None:
+        self._heard = self._loop.time()
+        try:
+            if isinstance(message, bytes):
+                self._on_frame(receiver, message)
+            else:
+                self._on_text(receiver, message)
+        except Exception as error:  # noqa: BLE001 - `run` raises it
+            if not self._refused.done():
+                self._refused.set_exception(error)
+            self._socket.deliver_to(None)
 
     def _on_frame(self, receiver: Receiver, message: bytes) -> None:
         header = self._connection.receive_frame(message)
@@ -179,10 +201,9 @@ class RelayLink:
 
     async def _heartbeat_loop(self, status: "StatusSource | None") -> None:
         interval = self.welcome.heartbeat_seconds
-        now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(interval)
-            if now() - self._heard > MISSED_HEARTBEATS * interval:
+            if self._loop.time() - self._heard > MISSED_HEARTBEATS * interval:
                 raise Unresponsive(f"the relay was silent for {MISSED_HEARTBEATS * interval:g} s")
             self.send_message(status() if status else Heartbeat())
 
@@ -212,6 +233,7 @@ async def dial(options: LinkOptions) -> RelayLink:
             max_size=MAX_FRAME_BYTES,
             max_queue=64,
             ping_interval=None,
+            create_connection=MessageConnection,
             open_timeout=HANDSHAKE_SECONDS,
             close_timeout=CLOSE_SECONDS,
             proxy=proxy_for(url),
@@ -232,13 +254,13 @@ async def dial(options: LinkOptions) -> RelayLink:
             retry_after=2.0,
         ) from error
     try:
-        return await _shake_hands(socket, options)
+        return await _shake_hands(cast(MessageConnection, socket), options)
     except BaseException:
         await socket.close()
         raise
 
 
-async def _shake_hands(socket: ClientConnection, options: LinkOptions) -> RelayLink:
+async def _shake_hands(socket: MessageConnection, options: LinkOptions) -> RelayLink:
     hello = Hello(
         protocol=PROTOCOL_VERSION, software=options.software, instance=options.instance, name=options.name
     )

@@ -8,9 +8,10 @@ or text.
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
-from corolla.exchange import Exchange
+from corolla.exchange import Exchange, Launch
 from schema.errors import CorollaError, GenerationFailed, InvalidRequest
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import PeerId, SessionId, new_session_id
@@ -25,6 +26,15 @@ PREFILL_WINDOW = 8
 
 Step = asyncio.Future[list[WireTensor]]
 """A step in flight: what it will come back with."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStep:
+    """A step whose hidden states are still to come, for blocks in this process."""
+
+    step: Step
+    launch: Launch
+    """See `corolla.exchange.Launch`; takes the encoded tensors."""
 
 
 class RemoteSession:
@@ -86,29 +96,51 @@ class RemoteSession:
         Raises:
             CorollaError: the session has failed, or it cannot be sent; then nothing has changed.
         """
-        if self._failed is not None:
-            raise self._failed
-        step = self._next_step
-        frame = Frame(
-            type=kind,
-            hop=0,
-            session=self.id,
-            step=step,
-            position=self.position,
-            route=self.grant.route,
-            payload=encode_tensors(tensors),
-            flags=want,
-        )
-        future: Step = asyncio.get_running_loop().create_future()
-        self._waiting[step] = future
+        frame = self._next_frame(kind, want, encode_tensors(tensors))
+        future = self._expect(frame, tensors[0].shape[1])
         try:
             self._exchange.post(frame)
         except CorollaError:
-            self._waiting.pop(step, None)
+            self._withdraw(frame)
             raise
-        self._next_step += 1
-        self.position += tensors[0].shape[1]
         return future
+
+    def prepare(self) -> PreparedStep | None:
+        """A decode step of one token that whoever makes its hidden states sends, on whatever thread.
+
+        None when its first blocks are not in this process: then `send` sends it. One that is not launched
+        is never answered. Errors as `send`.
+        """
+        frame = self._next_frame(FrameType.STEP, Flags.LAST_ONLY, b"")
+        launch = self._exchange.prepare(frame)
+        return None if launch is None else PreparedStep(self._expect(frame, tokens=1), launch)
+
+    def _next_frame(self, kind: FrameType, want: Flags, payload: bytes) -> Frame:
+        if self._failed is not None:
+            raise self._failed
+        return Frame(
+            type=kind,
+            hop=0,
+            session=self.id,
+            step=self._next_step,
+            position=self.position,
+            route=self.grant.route,
+            payload=payload,
+            flags=want,
+        )
+
+    def _expect(self, frame: Frame, tokens: int) -> Step:
+        """Count a step as sent."""
+        future: Step = asyncio.get_running_loop().create_future()
+        self._waiting[frame.step] = future
+        self._next_step += 1
+        self.position += tokens
+        return future
+
+    def _withdraw(self, frame: Frame) -> None:
+        """Undo `_expect` for a step that could not be sent."""
+        self._waiting.pop(frame.step, None)
+        self._next_step, self.position = frame.step, frame.position
 
     async def receive(self, step: Step) -> WireTensor:
         """The hidden states that a step came back with.

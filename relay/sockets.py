@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Scope
@@ -18,6 +19,7 @@ from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
 from relay.services import Services, services_of
 from relay.store import TokenRecord
+from relay.websocket import FRAME_SOCKET, FrameSocket
 from schema import messages
 from schema.errors import (
     CorollaError,
@@ -51,7 +53,7 @@ async def peer_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         return
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
-    session = _PeerSession(services, token, receive, send)
+    session = _PeerSession(services, token, receive, send, scope.get("extensions", {}).get(FRAME_SOCKET))
     try:
         peer = await session.handshake()
     except Disconnected:
@@ -67,11 +69,19 @@ async def peer_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
 class _PeerSession:
     """One connection. Belongs to the connection's task; reading and sending are tasks of their own."""
 
-    def __init__(self, services: Services, token: TokenRecord, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        services: Services,
+        token: TokenRecord,
+        receive: Receive,
+        send: Send,
+        frame_socket: FrameSocket | None,
+    ) -> None:
         self._services = services
         self._token = token
         self._receive = receive
         self._send = send
+        self._frame_socket = frame_socket
         self._connection = RelayConnection()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,16 +114,21 @@ class _PeerSession:
     async def run(self, peer: Peer) -> None:
         """Serve a peer until either side is done."""
         self._enter(peer)
+        if self._frame_socket is not None:
+            peer.use(self._frame_socket)
+            self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
         reading = self._start(self._read_loop(peer))
         sending = self._start(peer.send_loop(self._send))
         ending = self._start(_wait(peer.ended))
         try:
             await asyncio.wait({reading, sending, ending}, return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
+            self._stop_frames()
             self._leave(peer)  # before the goodbye, which a stuck peer may not take
             if peer.ending is not None:
                 await asyncio.wait({sending}, timeout=GOODBYE_SECONDS)
         finally:
+            self._stop_frames()
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -176,27 +191,45 @@ class _PeerSession:
             log.error("a connection's task failed", exc_info=error)
 
     async def _read_loop(self, peer: Peer) -> None:
-        now = asyncio.get_running_loop().time
-        forward = self._services.forwarder.forward
+        """Everything that comes through ASGI: texts, and frames that are not delivered the short way."""
         receive = self._receive
         try:
             while True:
                 event = await receive()
-                peer.heard = now()
+                if peer.ending is not None:
+                    return
                 frame = event.get("bytes")
                 if frame is not None:
-                    forward(peer, frame)
+                    self._on_frame(peer, frame)
                 elif event["type"] == "websocket.disconnect":
                     count_server_refusal(event, self._services.metrics)
                     return
                 else:
+                    peer.heard = asyncio.get_running_loop().time()
                     await self._control(peer, _text_of(event))
-        except CorollaError as error:
+        except Exception as error:  # noqa: BLE001 - the peer's connection ends with it, and it is logged
+            self._give_up(peer, error)
+
+    def _on_frame(self, peer: Peer, frame: bytes) -> None:
+        peer.heard = max(peer.heard, asyncio.get_running_loop().time())
+        try:
+            self._services.forwarder.forward(peer, frame)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._give_up(peer, error)
+
+    def _give_up(self, peer: Peer, error: Exception) -> None:
+        """End the connection of a peer whose message was refused, or could not be handled."""
+        self._stop_frames()
+        if isinstance(error, CorollaError):
             log.warning("%s: %s", error.code, error.message[:MAX_REASON_CHARS], extra={"peer": peer.id})
             peer.end(error)
-        except Exception:
-            log.exception("a message could not be handled", extra={"peer": peer.id})
+        else:
+            log.error("a message could not be handled", exc_info=error, extra={"peer": peer.id})
             peer.end(CorollaError("the relay made a mistake here: its log says more"))
+
+    def _stop_frames(self) -> None:
+        if self._frame_socket is not None:
+            self._frame_socket.deliver_frames_to(None)
 
     async def _control(self, peer: Peer, text: str) -> None:
         message = self._connection.receive_text(text)

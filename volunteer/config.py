@@ -18,11 +18,12 @@ from schema.ids import Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 
 if TYPE_CHECKING:  # at run time it would load torch: help and mistakes are to be told at once
-    from corolla.models.loading import Quantization
+    from corolla.models.loading import Kernels, Quantization
 
 BUNDLED_MODELS = {"corolla-demo": "demo_model"}
 """Models that come with the project, and their folder in the package `corolla`."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KERNELS: tuple["Kernels", ...] = ("fastest", "library")
 QUANTIZATIONS: tuple["Quantization", ...] = ("none", "int8", "nf4")
 
 
@@ -49,6 +50,7 @@ class Config:
     device: str = "auto"
     dtype: str = "auto"
     quantization: "Quantization" = "none"
+    kernels: "Kernels" = "fastest"
     memory: str | None = None
     threads: int | None = None
     log_level: str = "INFO"
@@ -95,6 +97,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
             device=given.device,
             dtype=given.dtype,
             quantization=given.quantization,
+            kernels=given.kernels,
             memory=given.memory,
             threads=given.threads or _from(environment, "COROLLA_THREADS"),
             log_level=given.log_level,
@@ -138,6 +141,12 @@ def command_line() -> argparse.ArgumentParser:
         default="none",
         choices=QUANTIZATIONS,
         help="hold the weights in fewer bits (default: none)",
+    )
+    add(
+        "--kernels",
+        default="fastest",
+        choices=KERNELS,
+        help="on a CPU: fastest, as measured here, or library, whose bits are those of the whole model",
     )
     add("--memory", metavar="SIZE", help="use at most this much memory, such as 8GB")
     add("--threads", type=_positive, metavar="N", help="CPU threads to compute with (or COROLLA_THREADS)")

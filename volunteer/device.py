@@ -38,7 +38,7 @@ class DeviceThread:
     """Runs work and calls, one after the other, on a thread of its own.
 
     An async context manager, for one use: the thread lives inside the block. Public methods are for
-    the event loop that entered it.
+    the event loop that entered it, but for `submit`, which is for any thread.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -74,7 +74,7 @@ class DeviceThread:
         return await self.call(replace)
 
     def submit(self, work: Work, on_result: OnResult) -> None:
-        """Queues one step. `on_result` is called once, on the event loop.
+        """Queues one step, from any thread. `on_result` is called once, on the event loop.
 
         It is not called for work that is dropped because its session was closed or went on to a higher
         epoch: nobody waits for that any more.

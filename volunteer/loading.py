@@ -160,7 +160,7 @@ class Loader:
         source = ModelSource.open(choice.location)
         wanted = self._config.dtype
         dtype = default_dtype(self._device, source.config) if wanted == "auto" else getattr(torch, wanted)
-        options = LoadOptions(self._device, dtype, self._config.quantization)
+        options = LoadOptions(self._device, dtype, self._config.quantization, self._config.kernels)
         facts = describe(source, dtype)
         free = self.free_bytes
         sizes = _sizes(facts, self._config.quantization)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from functools import partial
 
-from corolla.exchange import Exchange, WorkOrder
+from corolla.exchange import Exchange, Launch, WorkOrder
 from schema.errors import CorollaError
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import SessionId
@@ -45,6 +45,19 @@ class SpanService:
             self.on_close(session)
 
     def on_work(self, frame: Frame, order: WorkOrder) -> None:
+        try:
+            self._submit(frame, order, frame.payload)
+        except CorollaError as error:
+            self._fail(frame, error)
+        else:
+            self._count(order.session)
+
+    def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
+        self._count(order.session)
+        return partial(self._submit, frame, order)
+
+    def _submit(self, frame: Frame, order: WorkOrder, payload: bytes | memoryview) -> None:
+        """Any thread. Raises what `DeviceThread.submit` raises."""
         work = Work(
             kind=FrameType(frame.type),
             session=order.session,
@@ -52,16 +65,14 @@ class SpanService:
             position=frame.position,
             epoch=frame.epoch,
             span=order.span,
-            payload=frame.payload,
+            payload=payload,
             flags=Flags(frame.flags) if order.is_last else Flags.NONE,
         )
-        try:
-            self._device.submit(work, partial(self._on_result, frame))
-        except CorollaError as error:
-            self._fail(frame, error)
-        else:
-            self._sessions.add(order.session)
-            self._idle.clear()
+        self._device.submit(work, partial(self._on_result, frame))
+
+    def _count(self, session: SessionId) -> None:
+        self._sessions.add(session)
+        self._idle.clear()
 
     def on_close(self, session: SessionId) -> None:
         self._device.close(session)

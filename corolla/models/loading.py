@@ -25,11 +25,16 @@ from transformers.utils.import_utils import is_accelerate_available, is_bitsandb
 
 from corolla.models.errors import CheckpointBroken, QuantizationUnavailable
 from corolla.models.families import TEXT_MODEL_PREFIXES
+from corolla.models.linear import choose_kernels
 from corolla.models.partial import Part, partial_class
 from corolla.models.shards import Progress
 from corolla.models.source import ModelSource
 
 Quantization = Literal["none", "int8", "nf4"]
+Kernels = Literal["library", "fastest"]
+
+NF4_IN_FEATURES, NF4_OUT_FEATURES = 64, 32
+"""What the sides of a 4-bit weight must be multiples of: bitsandbytes 0.50 packs it so on AVX-512 CPUs."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class LoadOptions:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     quantization: Quantization = "none"
+    kernels: Kernels = "library"
+    """`library`: the bits of the whole model. `fastest`: see `corolla/models/linear.py`."""
 
 
 def default_dtype(device: str, config: PreTrainedConfig) -> torch.dtype:
@@ -64,9 +71,9 @@ def load_part(
     Raises `CheckpointBroken` when the checkpoint lacks a tensor or has one of the wrong shape, and
     `QuantizationUnavailable` when a library for it is not there.
     """
-    arguments = _quantization_arguments(options)
     model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
     skeleton = build_on_meta(model_class, source, options.dtype)
+    arguments = _quantization_arguments(options, skeleton)
     names = wanted_tensors(skeleton, source)
     with ExitStack() as stack, _quiet_loader():
         tensors = source.lazy(names.values(), stack, progress)
@@ -89,6 +96,8 @@ def load_part(
     model.requires_grad_(False)
     if not arguments:  # a quantized one is already there, and cannot be moved
         cast(nn.Module, model).to(options.device)
+    if options.kernels == "fastest":
+        choose_kernels(model)
     return model
 
 
@@ -157,7 +166,7 @@ def _check_complete(source: ModelSource, report: Mapping[str, Any]) -> None:
             )
 
 
-def _quantization_arguments(options: LoadOptions) -> dict[str, Any]:
+def _quantization_arguments(options: LoadOptions, skeleton: nn.Module) -> dict[str, Any]:
     if options.quantization == "none":
         return {}
     installed = {"bitsandbytes": is_bitsandbytes_available(), "accelerate": is_accelerate_available()}
@@ -170,9 +179,22 @@ def _quantization_arguments(options: LoadOptions) -> dict[str, Any]:
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
         config = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options.dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=options.dtype,
+            llm_int8_skip_modules=_no_nf4(skeleton) or None,
         )
     return {"quantization_config": config, "device_map": {"": options.device}}
+
+
+def _no_nf4(skeleton: nn.Module) -> list[str]:
+    """Linear layers whose shape bitsandbytes cannot compute in 4 bits on every processor."""
+    linears = [(name, layer) for name, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)]
+    return [
+        name
+        for name, layer in linears
+        if layer.in_features % NF4_IN_FEATURES or layer.out_features % NF4_OUT_FEATURES
+    ]
 
 
 @contextmanager

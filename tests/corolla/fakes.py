@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from corolla.exchange import Exchange, WorkOrder
+from corolla.exchange import Exchange, Launch, WorkOrder
 from corolla.tensors import from_wire, to_wire
 from schema.errors import CorollaError
 from schema.frames import Flags, Frame, FrameType, decode_frame, encode_frame, parse_header
@@ -106,6 +106,9 @@ class RecordingServer:
 
     def on_work(self, frame: Frame, order: WorkOrder) -> None:
         self.work.append((frame, order))
+
+    def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
+        return lambda payload: self.on_work(frame._replace(payload=payload), order)
 
     def on_close(self, session: SessionId) -> None:
         self.closed.append(session)

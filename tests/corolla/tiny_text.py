@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.models import Shape, make_llama
-from corolla.exchange import Exchange, WorkOrder
+from corolla.exchange import Exchange, Launch, WorkOrder
 from corolla.generation import Head
 from corolla.models.facts import describe
 from corolla.models.head import HeadModel
@@ -72,6 +72,9 @@ class LocalStage:
         self._exchange = exchange
         self._stage = stage
         exchange.serve(self)
+
+    def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
+        return lambda payload: self.on_work(frame._replace(payload=payload), order)
 
     def on_work(self, frame: Frame, order: WorkOrder) -> None:
         flags = Flags(frame.flags) if order.is_last else Flags.NONE

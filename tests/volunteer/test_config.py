@@ -9,11 +9,20 @@ from typing import get_args
 import pytest
 
 import corolla
-from corolla.models.loading import Quantization
+from corolla.models.loading import Kernels, Quantization
 from schema.credentials import Credential, new_credential
 from schema.ids import Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
-from volunteer.config import DTYPES, QUANTIZATIONS, Config, ModelChoice, command_line, locate, parse_config
+from volunteer.config import (
+    DTYPES,
+    KERNELS,
+    QUANTIZATIONS,
+    Config,
+    ModelChoice,
+    command_line,
+    locate,
+    parse_config,
+)
 
 RELAY = "https://relay.example"
 TOKEN = Credential("volunteer", "abc", "very-secret", RELAY)
@@ -41,7 +50,18 @@ class TestFlags:
         config = parse(
             *("--relay", "http://127.0.0.1:8000", "--name", "Anemone", "--model", "tiny=/models/tiny"),
             *("--blocks", "4:8", "--max-blocks", "6", "--device", "cuda:1", "--dtype", "bfloat16"),
-            *("--quantization", "nf4", "--memory", "8GB", "--threads", "3", "--log-level", "DEBUG"),
+            *(
+                "--quantization",
+                "nf4",
+                "--kernels",
+                "library",
+                "--memory",
+                "8GB",
+                "--threads",
+                "3",
+                "--log-level",
+                "DEBUG",
+            ),
         )
         assert config == Config(
             token=str(TOKEN),
@@ -53,6 +73,7 @@ class TestFlags:
             device="cuda:1",
             dtype="bfloat16",
             quantization="nf4",
+            kernels="library",
             memory="8GB",
             threads=3,
             log_level="DEBUG",
@@ -86,6 +107,7 @@ class TestFlags:
 
     def test_offer_what_the_loader_can_do(self) -> None:
         assert get_args(Quantization) == QUANTIZATIONS
+        assert set(get_args(Kernels)) == set(KERNELS)
         assert DTYPES[0] == "auto"
 
 

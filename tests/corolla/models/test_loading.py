@@ -150,6 +150,14 @@ def test_quantization_without_its_libraries_is_refused(folder: Path) -> None:
         SpanModel.load(ModelSource.open(str(folder)), 0, 2, LoadOptions(quantization="nf4"))
 
 
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose weights have sides that can be held in 4 bits on every processor."""
+    config = llama(hidden_size=WIDTH, intermediate_size=2 * WIDTH)
+    return Path(save(config, tmp_path_factory.mktemp("wide")))
+
+
+WIDTH = 64
 needs_accelerate = pytest.mark.skipif(not HAS_ACCELERATE, reason="accelerate is not installed")
 ERROR: dict[Quantization, float] = {"int8": 0.05, "nf4": 0.5}
 """How far a quantized span of random weights may be from the same in fp32, relative to the largest value."""
@@ -157,24 +165,34 @@ ERROR: dict[Quantization, float] = {"int8": 0.05, "nf4": 0.5}
 
 @needs_accelerate
 @pytest.mark.parametrize("quantization", ERROR)
-def test_a_quantized_span_says_what_is_quantized(folder: Path, quantization: Quantization) -> None:
+def test_a_quantized_span_says_what_is_quantized(wide_folder: Path, quantization: Quantization) -> None:
     """Every linear layer is, and the norms are not."""
-    source = ModelSource.open(str(folder))
+    source = ModelSource.open(str(wide_folder))
     plain = SpanModel.load(source, 0, 3)
     span = SpanModel.load(source, 0, 3, LoadOptions(quantization=quantization))
-    norms = 3 * 2 * 32
+    norms = 3 * 2 * WIDTH
     total = plain.weights.parameters["float32"]
     assert span.weights.parameters == {"float32": norms, quantization: total - norms}
     assert span.weights.quantized_share == pytest.approx(1 - norms / total)
     assert span.weights.nbytes < plain.weights.nbytes / 2
-    hidden = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(1, 5, WIDTH, generator=torch.Generator().manual_seed(0))
     theirs, ours = plain.forward(hidden, plain.new_cache()), span.forward(hidden, span.new_cache())
     assert 0 < ((ours - theirs).abs().max() / theirs.abs().max()).item() < ERROR[quantization]
 
 
 @needs_accelerate
+def test_a_shape_that_cannot_be_held_in_4_bits_stays_as_it_is(tmp_path: Path) -> None:
+    """And computes: on a processor with AVX-512 the library fails in the first step otherwise."""
+    source = ModelSource.open(save(llama(hidden_size=WIDTH, intermediate_size=48), tmp_path))
+    span = SpanModel.load(source, 0, 1, LoadOptions(quantization="nf4"))
+    unfit = 3 * 48 * WIDTH
+    assert span.weights.parameters["float32"] == 2 * WIDTH + unfit
+    assert span.forward(torch.ones(1, 1, WIDTH)).isfinite().all()
+
+
+@needs_accelerate
 def test_fused_experts_are_reported_as_not_quantized(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    options: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, "hidden_size": WIDTH}
     source = ModelSource.open(save(MixtralConfig(**{**llama().to_diff_dict(), **options}), tmp_path))
     span = SpanModel.load(source, 0, 2, LoadOptions(quantization="nf4"))
     assert 0 < span.weights.quantized_share < 0.5
@@ -194,10 +212,12 @@ def test_fused_experts_are_reported_as_not_quantized(tmp_path: Path) -> None:
     ],
 )
 def test_quantized_spans_in_a_chain_are_the_quantized_whole_model(
-    folder: Path, quantization: Quantization, config: BitsAndBytesConfig
+    wide_folder: Path, quantization: Quantization, config: BitsAndBytesConfig
 ) -> None:
-    whole = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, device_map="cpu").eval()
-    source = ModelSource.open(str(folder))
+    whole = AutoModelForCausalLM.from_pretrained(
+        wide_folder, quantization_config=config, device_map="cpu"
+    ).eval()
+    source = ModelSource.open(str(wide_folder))
     options = LoadOptions(quantization=quantization)
     head = HeadModel.load(source)
     ids = torch.tensor([[5, 6, 7, 8]])
