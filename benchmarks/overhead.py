@@ -22,6 +22,7 @@ from benchmarks.processes import RelayProcess, relay, volunteers
 from benchmarks.report import Bar, Report, Spread
 from benchmarks.swarm import even_spans
 from corolla.models.head import HeadModel
+from corolla.models.loading import LoadOptions
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 
@@ -35,9 +36,10 @@ class LocalChain:
 
     def __init__(self, folder: Path, spans: dict[str, str]) -> None:
         source = ModelSource.open(str(folder))
-        self._head = HeadModel.load(source)
+        options = LoadOptions(kernels="fastest")  # as volunteers do
+        self._head = HeadModel.load(source, options)
         borders = [tuple(map(int, span.split(":"))) for span in spans.values()]
-        self._spans = [SpanModel.load(source, start, end) for start, end in borders]
+        self._spans = [SpanModel.load(source, start, end, options) for start, end in borders]
 
     def step_seconds(self, prompt: list[int], tokens: int) -> float:
         """Mean seconds of a decode step of a greedy reply."""

@@ -57,9 +57,12 @@ class RawWebSocket:
             self._protocol.receive_data(self.socket.recv(65536))
 
     def receive_bytes(self, count: int, buffer: memoryview) -> None:
-        """Read exactly `count` bytes off TCP and throw them away."""
+        """Read exactly `count` bytes off TCP and throw them away. Raises ConnectionError."""
         while count:
-            count -= self.socket.recv_into(buffer[: min(count, len(buffer))])
+            received = self.socket.recv_into(buffer[: min(count, len(buffer))])
+            if not received:
+                raise ConnectionError("the server has closed the connection")
+            count -= received
 
     def close(self) -> None:
         self.socket.close()

@@ -96,6 +96,8 @@ async def generate(
             in_flight = None
             if next_hidden is None:
                 reason = "stop"
+                if prepared is not None:
+                    session.withdraw(prepared)
             elif reply.tokens == limit:
                 reason = "length"
             else:
@@ -115,7 +117,7 @@ async def generate(
 
 
 class _Reply:
-    """One sequence at its head: sampler, detokenizer and stop strings.
+    """One sequence at its head: sampler, detokenizer, end tokens and stop strings.
 
     `embed_prompt` and `advance` run on the head's thread, the rest on the driver's; never at once.
     """
@@ -127,6 +129,7 @@ class _Reply:
         self._sampler = Sampler(request.sampling, prompt, resolved_seed(request.sampling))
         # A chat's reply stands alone; a completion continues its prompt, spaces included.
         self._detokenizer = head.codec.detokenizer(prompt if request.messages is None else ())
+        self._end_tokens = head.codec.end_tokens(request.stopping.stop_token_ids)
         self._stops = StopStrings(request.stopping.stop)
 
     def embed_prompt(self, prompt: list[int]) -> list[WireTensor]:
@@ -150,7 +153,7 @@ class _Reply:
         logits = model.logits(self._checked(hidden).to(model.options.device, model.options.dtype))
         token = self._sampler.next_token(logits[0, -1])
         self.tokens += 1
-        if token in self._head.codec.eos_token_ids:
+        if token in self._end_tokens:
             return token, None
         embedded = to_wire(model.embed(torch.tensor([[token]]), position=position))
         if prepared is not None:

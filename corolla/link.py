@@ -168,12 +168,14 @@ class RelayLink:
     async def _read_loop(self, receiver: Receiver) -> None:
         """Handles what is not delivered as it arrives, and notices the connection's end."""
         try:
-            while True:
-                self._on_message(receiver, await self._socket.recv())
+            while not self._refused.done():
+                self._on_message(receiver, await self._socket.next_message())
         except ConnectionClosed as error:
             raise _lost(error) from error
 
     def _on_message(self, receiver: Receiver, message: str | bytes) -> None:
+        if self._refused.done():
+            return
         self._heard = self._loop.time()
         try:
             if isinstance(message, bytes):
@@ -181,9 +183,7 @@ class RelayLink:
             else:
                 self._on_text(receiver, message)
         except Exception as error:  # noqa: BLE001 - `run` raises it
-            if not self._refused.done():
-                self._refused.set_exception(error)
-            self._socket.deliver_to(None)
+            self._refused.set_exception(error)
 
     def _on_frame(self, receiver: Receiver, message: bytes) -> None:
         header = self._connection.receive_frame(message)
@@ -268,7 +268,7 @@ async def _shake_hands(socket: MessageConnection, options: LinkOptions) -> Relay
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             await socket.send(encode_message(hello))
-            answer = connection.receive_text(await socket.recv())
+            answer = connection.receive_text(await socket.next_message())
     except TimeoutError as error:
         raise Unresponsive("the relay did not answer the hello") from error
     except ConnectionClosed as error:

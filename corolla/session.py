@@ -32,6 +32,8 @@ Step = asyncio.Future[list[WireTensor]]
 class PreparedStep:
     """A step whose hidden states are still to come, for blocks in this process."""
 
+    frame: Frame
+    """As it will be, without its payload."""
     step: Step
     launch: Launch
     """See `corolla.exchange.Launch`; takes the encoded tensors."""
@@ -109,11 +111,15 @@ class RemoteSession:
         """A decode step of one token that whoever makes its hidden states sends, on whatever thread.
 
         None when its first blocks are not in this process: then `send` sends it. One that is not launched
-        is never answered. Errors as `send`.
+        has to be withdrawn before anything else is sent. Errors as `send`.
         """
         frame = self._next_frame(FrameType.STEP, Flags.LAST_ONLY, b"")
         launch = self._exchange.prepare(frame)
-        return None if launch is None else PreparedStep(self._expect(frame, tokens=1), launch)
+        return None if launch is None else PreparedStep(frame, self._expect(frame, tokens=1), launch)
+
+    def withdraw(self, prepared: PreparedStep) -> None:
+        """Take a prepared step back, as if it had never been."""
+        self._withdraw(prepared.frame)
 
     def _next_frame(self, kind: FrameType, want: Flags, payload: bytes) -> Frame:
         if self._failed is not None:

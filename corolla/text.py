@@ -97,6 +97,14 @@ class TextCodec:
             ) from error
         return self._known(cast(list[int], ids), "messages")
 
+    def end_tokens(self, asked: Sequence[int]) -> frozenset[int]:
+        """Ids that end a reply: the model's own end tokens and those that its request asks for.
+
+        Raises:
+            InvalidRequest: an id that the model does not have. It could never come, and is a mistake.
+        """
+        return self.eos_token_ids.union(self._known(list(asked), "stop_token_ids"))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones left out. Ids without a token say nothing."""
         return cast(str, self._tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -110,7 +118,8 @@ class TextCodec:
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             wrong = next(token for token in ids if not 0 <= token < self.vocab_size)
             raise InvalidRequest(
-                f"Token id {wrong} is not one of this model's: they go from 0 to {self.vocab_size - 1}.",
+                f"Token id {wrong} of {param!r} is not one of this model's: "
+                f"they go from 0 to {self.vocab_size - 1}.",
                 param=param,
             )
         return ids

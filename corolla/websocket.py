@@ -1,8 +1,10 @@
 """`websockets`' client connection with a short way for whole messages, in both directions.
 
-The library hands messages over through a queue and a task, and takes them under a lock in a coroutine. Where
-nobody has to wait, that is most of a message's cost on the way of a token. Handshake, masking, limits, flow
-control and closing stay the library's. Does not know what messages say.
+The library hands messages over through a queue and a task, and takes them under a lock in a coroutine.
+Where nobody has to wait, that is most of a message's cost on the way of a token. Handshake, masking, size
+limits and closing stay the library's; how much may wait is for those who are called to say.
+
+Does not know what messages say.
 """
 
 from collections.abc import Callable
@@ -12,19 +14,29 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
 OnMessage = Callable[[str | bytes], None]
+_DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
 class MessageConnection(ClientConnection):
     """Belongs to the event loop's thread. For `websockets.connect(create_connection=MessageConnection)`."""
 
     _on_message: OnMessage | None = None
+    _for_recv = 0
+    """Messages that `next_message` has still to give, or that have begun to arrive for it."""
 
     def deliver_to(self, on_message: OnMessage | None) -> None:
-        """Call `on_message`, which may not raise, for each message as it arrives; None: `recv` again.
+        """Call `on_message`, which may not raise, for each message as it arrives; None: nobody.
 
-        A message that comes in fragments goes to `recv`, and all after it, so that none overtakes.
+        What comes while others wait for `next_message` goes there too, so that none overtakes: what came
+        earlier, or comes in fragments. So somebody has to wait for the next message all the same.
         """
         self._on_message = on_message
+
+    async def next_message(self) -> str | bytes:
+        """The next message that was not delivered. Raises ConnectionClosed."""
+        message = await self.recv()
+        self._for_recv -= 1
+        return message
 
     def send_now(self, message: str | bytes) -> bool:
         """Send a message; False, and nothing sent, while the socket takes no more or is closing."""
@@ -38,14 +50,25 @@ class MessageConnection(ClientConnection):
         return True
 
     def process_event(self, event: Event) -> None:
-        on_message = self._on_message
-        if on_message is None or not isinstance(event, Frame):
+        if not isinstance(event, Frame) or event.opcode not in _DATA:
             super().process_event(event)
-        elif event.fin and event.opcode is Opcode.BINARY:
-            on_message(bytes(event.data))
-        elif event.fin and event.opcode is Opcode.TEXT:
-            on_message(bytes(event.data).decode(errors="replace"))
-        else:
-            if not event.fin:
-                self._on_message = None
-            super().process_event(event)
+            return
+        message = _whole(event)
+        if message is not None and self._on_message is not None and not self._for_recv:
+            self._on_message(message)
+            return
+        if event.opcode is not Opcode.CONT:
+            self._for_recv += 1
+        super().process_event(event)
+
+
+def _whole(frame: Frame) -> str | bytes | None:
+    """The message that a frame is; None for a fragment, and for what the library has to refuse."""
+    if not frame.fin or frame.opcode is Opcode.CONT:
+        return None
+    if frame.opcode is Opcode.BINARY:
+        return bytes(frame.data)
+    try:
+        return bytes(frame.data).decode()
+    except UnicodeDecodeError:
+        return None

@@ -22,6 +22,8 @@ from schema.protocol import SkippedFrame
 from schema.routes import Route, verify_route
 
 MAX_CACHED_ROUTES = 65_536
+MAX_WARNED_SESSIONS = 1024
+"""Sessions that are remembered because the log has told of a stopped step of theirs."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Forwarder:
         self._routes: dict[bytes, VerifiedRoute] = {}
         self._probes: dict[SessionId, bool] = {}
         """The probes that are waited for, and whether their answer has passed."""
+        self._warned: dict[SessionId, None] = {}
+        """The sessions of which the log has told, the oldest first."""
 
     def forward(self, sender: Peer, message: bytes) -> None:
         """Pass one received binary message on.
@@ -87,9 +91,7 @@ class Forwarder:
             else:
                 self._forward_step(sender, route, header, message)
         except FrameRefused as refusal:
-            self._metrics.refuse(refusal.code)
-            where = {"peer": sender.id, "session": header.session, "step": header.step}
-            log.debug("%s", refusal.message, extra=where | {"reason": refusal.code})
+            self._refuse(logging.DEBUG, sender, header, refusal)
 
     def expect_probe(self, session: SessionId) -> None:
         """Watch for the answer to a probe, until `forget_probe`."""
@@ -135,15 +137,16 @@ class Forwarder:
         stops = route.stops
         if stops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not the stop before {header.hop}")
-        if route.expires <= time.time():
-            self._fail(route, header, message, RouteExpired("the route has expired: ask for a new one"))
         receiver = self._hub.get(stops[header.hop + 1])
-        if receiver is None:
-            self._fail(route, header, message, PeerGone("the next volunteer on the route is not connected"))
+        if route.expires <= time.time():
+            expired = RouteExpired("the route has expired: ask for a new one")
+            self._fail(sender, route, header, message, expired)
+        elif receiver is None:
+            gone = PeerGone("the next stop on the route is not connected")
+            self._fail(sender, route, header, message, gone)
         elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
-            self._fail(
-                route, header, message, QueueFull("the next volunteer on the route does not read fast enough")
-            )
+            full = QueueFull("the next volunteer on the route does not read fast enough")
+            self._fail(sender, route, header, message, full)
         else:
             if header.type == _PROBE and header.hop == len(stops) - 2 and route.session in self._probes:
                 self._probes[route.session] = True
@@ -164,8 +167,10 @@ class Forwarder:
             raise PeerGone("the driver is not connected")
         self._put_control(driver, _FAILURE, message)
 
-    def _fail(self, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused) -> None:
-        """Tell the driver that a step goes no further, and refuse the frame."""
+    def _fail(
+        self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused
+    ) -> None:
+        """Refuse a step that goes no further: its driver is told, and the log."""
         hop = min(header.hop, len(route.hops) - 1)
         failure = Failure(code=error.code, message=error.message, retry_after=error.retry_after, hop=hop)
         frame = Frame(
@@ -179,7 +184,22 @@ class Forwarder:
             epoch=header.epoch,
         )
         self._put_control(self._hub.get(route.origin), _FAILURE, encode_frame(frame))
-        raise error
+        self._refuse(self._level_for(header.session), sender, header, error)
+
+    def _refuse(self, level: int, sender: Peer, header: Header, refusal: FrameRefused) -> None:
+        """Count a refused frame, and log whose it was."""
+        self._metrics.refuse(refusal.code)
+        where = {"peer": sender.id, "session": header.session, "step": header.step}
+        log.log(level, "%s", refusal.message, extra=where | {"reason": refusal.code})
+
+    def _level_for(self, session: SessionId) -> int:
+        """How loud a stopped step is: a session is told of once, as many of its steps may be under way."""
+        if session in self._warned:
+            return logging.DEBUG
+        if len(self._warned) >= MAX_WARNED_SESSIONS:
+            del self._warned[next(iter(self._warned))]
+        self._warned[session] = None
+        return logging.WARNING
 
     def _put_control(self, receiver: Peer | None, kind: int, message: bytes) -> None:
         """Queue a CLOSE or FAILURE frame; who is not connected any more needs none."""

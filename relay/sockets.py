@@ -211,6 +211,8 @@ class _PeerSession:
             self._give_up(peer, error)
 
     def _on_frame(self, peer: Peer, frame: bytes) -> None:
+        if peer.ending is not None:
+            return
         peer.heard = max(peer.heard, asyncio.get_running_loop().time())
         try:
             self._services.forwarder.forward(peer, frame)

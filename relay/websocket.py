@@ -20,6 +20,10 @@ from typing import Protocol, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
+FULL_READ_BYTES = 128 << 10
+"""A read of this many bytes is all of one peer that is handled before others have their turn."""
+WAITING_TEXTS = 16
+"""Texts that may wait for a handler before the socket is paused, and frames with it."""
 LINGER_SECONDS = 5.0
 """How long what was written may take to be read after a connection has ended."""
 FRAME_SOCKET = "corolla.frames"
@@ -40,7 +44,7 @@ class FrameSocket(Protocol):
     def deliver_frames_to(self, on_frame: OnFrame | None) -> None:
         """Call `on_frame`, which may not raise, for each message as it arrives. None: the queue again.
 
-        A message that comes while others wait in the queue follows them there, so that none overtakes.
+        A frame may overtake texts that wait in the queue: no frame depends on a text that nobody answered.
         """
         ...
 
@@ -72,10 +76,27 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             extensions = cast(dict[str, object], self.scope.setdefault("extensions", {}))
             extensions[FRAME_SOCKET] = self
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # libuv would go on reading as long as more is there, however much, and nobody else would be heard.
+        if self._on_frame is not None and len(data) >= FULL_READ_BYTES and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def send_receive_event_to_app(self) -> None:
         on_frame = self._on_frame
-        if on_frame is None or self.curr_msg_data_type == "text" or self.close_sent or not self.queue.empty():
+        if on_frame is None or self.close_sent:
             super().send_receive_event_to_app()
+            return
+        if self.curr_msg_data_type == "text":
+            super().send_receive_event_to_app()
+            if self.read_paused and self.queue.qsize() <= WAITING_TEXTS and not self.transport.is_closing():
+                self.read_paused = False
+                self.transport.resume_reading()
             return
         frame = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []

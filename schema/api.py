@@ -20,6 +20,7 @@ from schema.generation import (
     Probability,
     Sampling,
     Stopping,
+    StopTokenIds,
     TokenId,
     Usage,
 )
@@ -66,6 +67,8 @@ class _CommonRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_INT32)] | None = None
     stop: str | list[str] | None = None
+    stop_token_ids: StopTokenIds | None = None
+    """Not OpenAI's: under this name vLLM's clients send it."""
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     top_p: Probability | None = None
     top_k: Annotated[int, Meta(ge=0, le=MAX_INT32)] | None = None
@@ -95,7 +98,8 @@ class _CommonRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def _stopping(self, max_tokens: int | None) -> Stopping:
         stops = [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
-        return _convert(Stopping, {"max_tokens": max_tokens, "stop": stops}, "stop")
+        fields = {"max_tokens": max_tokens, "stop": stops, "stop_token_ids": self.stop_token_ids or []}
+        return _convert(Stopping, fields, "stop")
 
 
 class ChatCompletionRequest(_CommonRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):

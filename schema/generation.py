@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from schema.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS
+from schema.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 MAX_INT32 = 2**31 - 1
 """What tensor libraries and databases hold in every integer: no count from outside may exceed it."""
 TokenId = Annotated[int, Meta(ge=0, le=MAX_INT32)]
+StopTokenIds = Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKEN_IDS)]
 FinishReason = Literal["stop", "length"]
 """A reply that could not be finished has none of these: it ends with an error."""
 
@@ -54,6 +55,8 @@ class Stopping(Struct, frozen=True, kw_only=True):
         list[Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]], Meta(max_length=MAX_STOP_STRINGS)
     ] = field(default_factory=lambda: list[str]())
     """Strings at which the reply ends; they are not part of it."""
+    stop_token_ids: StopTokenIds = field(default_factory=lambda: list[int]())
+    """Tokens that end the reply just as the model's own end token does: they are counted and are no text."""
 
 
 class GenerationRequest(Struct, frozen=True, kw_only=True):

@@ -34,5 +34,8 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 256
 """Stop strings of one request, and the length of each."""
 
+MAX_STOP_TOKEN_IDS = 64
+"""Token ids at which one request's reply ends. Models have a handful of end tokens of their own."""
+
 TARGET_SLICE_BYTES = 256 * 1024
 """What a driver aims for in one prefill frame, so that nothing small waits long behind it."""

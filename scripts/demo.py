@@ -1,7 +1,8 @@
 """`make demo`: a relay and three volunteers on this machine, from the Procfile, until Ctrl-C.
 
 Migrates, makes tokens, starts everything, shows how the swarm comes together, and says how to use
-it. Its database and logs are in `.demo/`; nothing else on the machine is touched.
+it. Its database and logs are in `.demo/`, or in the folder that DEMO_FOLDER names; nothing else on
+the machine is touched.
 """
 
 import contextlib
@@ -14,19 +15,26 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from schema.swarm import SwarmStatus, VolunteerStatus
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / ".demo"
+FOLDER = ROOT / (os.environ.get("DEMO_FOLDER") or ".demo")
 LOG = FOLDER / "demo.log"
 MODEL = "corolla-demo"
 VOLUNTEERS = 3
 BLOCKS_EACH = 4
 START_SECONDS = 300.0
 POLL_SECONDS = 0.2
+STOP_SECONDS = 40.0
+EVERY_ADDRESS = ("0.0.0.0", "::")
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""The relay is on this machine: a proxy that the environment names would not find it."""
 
 
 class DemoFailed(Exception):
@@ -34,7 +42,7 @@ class DemoFailed(Exception):
 
 
 def main() -> int:
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     LOG.unlink(missing_ok=True)
     try:
         run()
@@ -56,19 +64,19 @@ def run() -> None:
     )
     client_token = operator(environment, "token", "create", "--kind", "client", "--name", "demo")
     url = environment["COROLLA_RELAY"]
-    print(f"Starting a relay and {VOLUNTEERS} volunteers (log: {LOG.relative_to(ROOT)})", flush=True)
+    print(f"Starting a relay and {VOLUNTEERS} volunteers (log: {log_name()})", flush=True)
     with procfile(environment, port) as processes:
         wait_until_complete(url, processes)
         explain(environment, client_token)
         processes.wait()
-        raise DemoFailed(f"A process has ended, and the others with it. The log ends:\n{log_tail()}")
+        raise DemoFailed(f"A process has ended, and the others with it. {log_tail()}")
 
 
 def choose_port(wanted: str | None) -> int:
     """PORT, or 8000, or any free port when 8000 is taken."""
     if wanted is None:
         return 8000 if is_free(8000) else free_port()
-    if not wanted.isdigit() or not is_free(int(wanted)):
+    if not wanted.isdecimal() or not 0 < int(wanted) < 2**16 or not is_free(int(wanted)):
         raise DemoFailed(f"Port {wanted} is taken or not a port. Choose another: make demo PORT=8123")
     return int(wanted)
 
@@ -90,13 +98,15 @@ def free_port() -> int:
 
 
 def demo_environment(port: int) -> dict[str, str]:
+    host = os.environ.get("HOST", "127.0.0.1")
+    url = f"http://{'127.0.0.1' if host in EVERY_ADDRESS else host}:{port}"
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "HOST": os.environ.get("HOST", "127.0.0.1"),
+        "HOST": host,
         "PORT": str(port),
-        "PUBLIC_URL": os.environ.get("PUBLIC_URL", f"http://127.0.0.1:{port}"),
-        "COROLLA_RELAY": f"http://127.0.0.1:{port}",
+        "PUBLIC_URL": os.environ.get("PUBLIC_URL", url),
+        "COROLLA_RELAY": url,
         "DATABASE_URL": f"sqlite:///{FOLDER / 'relay.sqlite3'}",
         "OPEN_CHAT": "true",
         "MODELS": MODEL,
@@ -114,10 +124,6 @@ def operator(environment: dict[str, str], *arguments: str) -> str:
     if done.returncode:
         raise DemoFailed(f"`python -m relay {' '.join(arguments)}` failed: {done.stderr.strip()}")
     return done.stdout.strip()
-
-
-def new_token(environment: dict[str, str], kind: str) -> str:
-    return operator(environment, "token", "create", "--kind", kind, "--name", "demo")
 
 
 @contextlib.contextmanager
@@ -138,12 +144,18 @@ def procfile(environment: dict[str, str], port: int) -> Iterator[subprocess.Pope
     try:
         yield child
     finally:
-        print("\nStopping", flush=True)
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(40)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        if child.poll() is None:
+            stop(child)
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """End the Procfile's processes: they finish what they do, and honcho kills those that take too long."""
+    print("\nStopping", flush=True)
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def wait_until_complete(url: str, processes: subprocess.Popen[bytes]) -> None:
@@ -161,24 +173,23 @@ def wait_until_complete(url: str, processes: subprocess.Popen[bytes]) -> None:
             if any(model.id == MODEL and model.complete for model in status.models):
                 return
         if processes.poll() is not None or time.monotonic() > deadline:
-            raise DemoFailed(f"The swarm did not come together. The log ends:\n{log_tail()}")
+            raise DemoFailed(f"The swarm did not come together. {log_tail()}")
         time.sleep(POLL_SECONDS)
 
 
 def swarm(url: str) -> SwarmStatus | None:
     try:
-        with urllib.request.urlopen(f"{url}/api/swarm", timeout=5) as answer:
+        with _direct.open(f"{url}/api/swarm", timeout=5) as answer:
             return msgspec.json.decode(answer.read(), type=SwarmStatus)
     except OSError:
         return None
 
 
 def describe(one: VolunteerStatus) -> str:
-    blocks = (
-        "" if one.start is None or one.end is None else f"blocks {one.start:>2}\N{EN DASH}{one.end - 1:<2}"
-    )
-    head = " and head" if one.head else ""
-    return f"{one.name:<14} {one.state:<10} {blocks}{head}"
+    line = f"{one.name:<14} {one.state:<10}"
+    if one.start is not None and one.end is not None:
+        line += f" blocks {one.start}\N{EN DASH}{one.end - 1}"
+    return f"{line} and head" if one.head else line.rstrip()
 
 
 def explain(environment: dict[str, str], client_token: str) -> None:
@@ -208,7 +219,7 @@ Ctrl-C stops everything.""",
 
 def how_to_join(environment: dict[str, str]) -> str:
     """How another machine becomes a volunteer of this demo."""
-    if environment["HOST"] in ("127.0.0.1", "localhost"):
+    if environment["HOST"] in THIS_MACHINE or urlsplit(environment["PUBLIC_URL"]).hostname in THIS_MACHINE:
         return f"""To let other machines join, start it again where they can reach it:
 
   HOST=0.0.0.0 PUBLIC_URL=http://ADDRESS-OF-THIS-MACHINE:{environment["PORT"]} make demo"""
@@ -217,8 +228,15 @@ def how_to_join(environment: dict[str, str]) -> str:
   python -m volunteer --token {environment["COROLLA_TOKEN"]}"""
 
 
-def log_tail(lines: int = 20) -> str:
-    return "\n".join(LOG.read_text(errors="replace").splitlines()[-lines:])
+def log_name() -> Path:
+    """The log as somebody in the project's folder would open it."""
+    return LOG.relative_to(ROOT) if LOG.is_relative_to(ROOT) else LOG
+
+
+def log_tail(lines: int = 40) -> str:
+    """The log's end: the processes that stop after the first one write some twenty lines themselves."""
+    end = "\n".join(LOG.read_text(errors="replace").splitlines()[-lines:])
+    return f"The log ({log_name()}) ends:\n{end}"
 
 
 if __name__ == "__main__":

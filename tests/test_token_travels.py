@@ -21,7 +21,7 @@ from corolla.session import open_session
 from corolla.tensors import from_wire, to_wire
 from schema.frames import Header
 from schema.messages import FromRelay
-from tests.conftest import DEMO_MODEL, Swarm
+from tests.conftest import DEMO_MODEL, EXACT, Swarm
 
 DEMO_FOLDER = Path(corolla.__file__).parent / "demo_model"
 QUESTION: list[ChatCompletionMessageParam] = [
@@ -33,7 +33,7 @@ TOKENS = 64
 @pytest.fixture(scope="module")
 def one_volunteer() -> Iterator[Swarm]:
     """The whole demo model on a single volunteer."""
-    with relay(DEMO_MODEL) as server, volunteers(server, {"alone": "0:12"}) as running:
+    with relay(DEMO_MODEL) as server, volunteers(server, {"alone": "0:12"}, *EXACT) as running:
         yield Swarm(server, running, server.token("client", "tests"))
 
 

@@ -23,10 +23,15 @@ FEW_ROWS = 16
 """Below this many rows it is decoding, from there on prefill: they are measured apart."""
 PREFILL_ROWS = 128
 MEASURED_LAYERS = 3
-"""Layers of one shape that are measured."""
+MEASURED_BYTES = 128 << 20
+"""Layers of one shape that are measured, one at least; copies of them exist meanwhile."""
+MAX_TURNED_BYTES = 256 << 20
+"""Larger weights stay as they are stored: turning needs a copy of one."""
 ROUNDS = 4
 WORTH_IT = 0.95
 """Another way is taken when it needs less than this share of the time of torch's own."""
+MAX_PREFILL_LOSS = 1.1
+"""How much longer prefill may take for decoding's sake."""
 FLUSH_BYTES = 64 << 20
 """Read before each measurement, so that weights come from memory, as they do between two tokens."""
 
@@ -80,9 +85,8 @@ def choose_kernels(model: nn.Module) -> dict[tuple[int, int], Choice]:
     looked_up = _embedded(model)
     choices: dict[tuple[int, int], Choice] = {}
     for shape, names in layers.items():
-        weights = [_linear(model, name).weight.data for name in names[:MEASURED_LAYERS]]
         may_turn = not any(id(_linear(model, name).weight) in looked_up for name in names)
-        choices[shape] = measured_choice(weights, may_turn)
+        choices[shape] = measured_choice(_some_weights(model, names), may_turn)
         if choices[shape] != Choice():
             for name in names:
                 model.set_submodule(name, ChosenLinear.sharing(_linear(model, name), choices[shape]))
@@ -94,35 +98,66 @@ def is_available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Weights of one shape as they would be stored, and who multiplies them."""
+
+    by_columns: bool
+    by_onednn: bool
+    weights: Sequence[Tensor]
+
+    def seconds(self, hidden: Tensor, junk: Tensor) -> float:
+        """Through all weights, each read from memory."""
+        total = 0.0
+        for weight in self.weights:
+            junk.sum()
+            begun = time.perf_counter()
+            _onednn(hidden, weight, None) if self.by_onednn else nn.functional.linear(hidden, weight)
+            total += time.perf_counter() - begun
+        return total
+
+
 @torch.inference_mode()
 def measured_choice(weights: Sequence[Tensor], may_turn: bool = True) -> Choice:
     """What is fastest for weights of one shape. `may_turn`: whether they may be stored by columns."""
-    layouts = [(False, weights)]
-    if may_turn:
-        layouts.append((True, [_by_columns(weight) for weight in weights]))
-    ways = [(turned, by_onednn, stored) for turned, stored in layouts for by_onednn in (False, True)]
-    fastest = _fastest(1, [(by_onednn, stored) for _, by_onednn, stored in ways])
-    turned, decode, stored = ways[fastest]
-    prefill = _fastest(PREFILL_ROWS, [(False, stored), (True, stored)]) == 1
-    return Choice(turned, decode, prefill)
+    ways = [_Way(False, by_onednn, weights) for by_onednn in (False, True)]
+    if may_turn and weights[0].nbytes <= MAX_TURNED_BYTES:
+        turned = [_by_columns(weight) for weight in weights]
+        ways += [_Way(True, by_onednn, turned) for by_onednn in (False, True)]
+    return _decide(ways, _best_seconds(1, ways), _best_seconds(PREFILL_ROWS, ways))
 
 
-def _fastest(rows: int, ways: Sequence[tuple[bool, Sequence[Tensor]]]) -> int:
-    """The index of the way, (by oneDNN, weights), in which `rows` rows take the least time."""
-    hidden = torch.ones(1, rows, ways[0][1][0].shape[1])
+def _decide(ways: Sequence[_Way], decode: Sequence[float], prefill: Sequence[float]) -> Choice:
+    """The best of `ways`, the first of which is torch's own, by the seconds that each took."""
+
+    def fastest(seconds: Sequence[float], among: Sequence[int]) -> int:
+        best = min(among, key=seconds.__getitem__)
+        return best if seconds[best] < WORTH_IT * seconds[among[0]] else among[0]
+
+    as_stored = [index for index, way in enumerate(ways) if not way.by_columns]
+    turned = [index for index, way in enumerate(ways) if way.by_columns]
+    best_decode = fastest(decode, range(len(ways)))
+    layout = turned if best_decode in turned else as_stored
+    if layout is turned:
+        loss = min(prefill[index] for index in turned) / min(prefill[index] for index in as_stored)
+        if loss > MAX_PREFILL_LOSS:
+            layout, best_decode = as_stored, fastest(decode, as_stored)
+    best_prefill = fastest(prefill, layout)
+    return Choice(layout is turned, ways[best_decode].by_onednn, ways[best_prefill].by_onednn)
+
+
+def _best_seconds(rows: int, ways: Sequence[_Way]) -> list[float]:
+    """The shortest time of each way for hidden states of `rows` rows; the ways take turns."""
+    hidden = torch.ones(1, rows, ways[0].weights[0].shape[1])
     junk = torch.ones(FLUSH_BYTES // 4)
-    best = [float("inf")] * len(ways)
-    for _ in range(ROUNDS):
-        for index, (by_onednn, weights) in enumerate(ways):
-            seconds = 0.0
-            for weight in weights:
-                junk.sum()
-                begun = time.perf_counter()
-                _onednn(hidden, weight, None) if by_onednn else nn.functional.linear(hidden, weight)
-                seconds += time.perf_counter() - begun
-            best[index] = min(best[index], seconds)
-    index = min(range(len(ways)), key=best.__getitem__)
-    return index if best[index] < WORTH_IT * best[0] else 0
+    rounds = [[way.seconds(hidden, junk) for way in ways] for _ in range(ROUNDS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _some_weights(model: nn.Module, names: Sequence[str]) -> list[Tensor]:
+    first = _linear(model, names[0]).weight.data
+    count = max(1, min(MEASURED_LAYERS, MEASURED_BYTES // first.nbytes))
+    return [_linear(model, name).weight.data for name in names[:count]]
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

@@ -20,6 +20,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import local_torch_dtype
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_accelerate_available, is_bitsandbytes_available
 
@@ -189,12 +190,13 @@ def _quantization_arguments(options: LoadOptions, skeleton: nn.Module) -> dict[s
 
 def _no_nf4(skeleton: nn.Module) -> list[str]:
     """Linear layers whose shape bitsandbytes cannot compute in 4 bits on every processor."""
-    linears = [(name, layer) for name, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)]
-    return [
-        name
-        for name, layer in linears
-        if layer.in_features % NF4_IN_FEATURES or layer.out_features % NF4_OUT_FEATURES
-    ]
+    names: list[str] = []
+    for name, layer in skeleton.named_modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            sides = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
+            if sides[0] % NF4_OUT_FEATURES or sides[1] % NF4_IN_FEATURES:
+                names.append(name)
+    return names
 
 
 @contextmanager

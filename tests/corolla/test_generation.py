@@ -30,7 +30,7 @@ from schema.generation import GenerationRequest, Message, Sampling, Stopping, Us
 from schema.messages import HopLost
 from schema.tensors import DType, WireTensor, encode_tensors
 from tests.corolla.fakes import ANEMONE, BELLIS, HIDDEN, ME, Hops, failure, returned, until
-from tests.corolla.tiny_text import SHAPE, StageHops, TinyLlama, scripted_head
+from tests.corolla.tiny_text import SHAPE, StageHops, TinyLlama, byte_codec, scripted_head
 from volunteer.stage import Stage
 
 GREEDY = Sampling(temperature=0)
@@ -77,13 +77,19 @@ def completion(
     sampling: Sampling = GREEDY,
     max_tokens: int | None = 16,
     stop: list[str] | None = None,
+    stop_token_ids: list[int] | None = None,
 ) -> GenerationRequest:
     return GenerationRequest(
         model="tiny",
         prompt=prompt,
         sampling=sampling,
-        stopping=Stopping(max_tokens=max_tokens, stop=stop or []),
+        stopping=Stopping(max_tokens=max_tokens, stop=stop or [], stop_token_ids=stop_token_ids or []),
     )
+
+
+def ids(letters: str) -> list[int]:
+    """What a scripted head says for these."""
+    return byte_codec().encode_prompt(letters)
 
 
 async def answer(head: Head, exchange: Exchange, request: GenerationRequest) -> tuple[list[str], Completed]:
@@ -226,6 +232,39 @@ class TestEnd:
         gc.collect()
         assert (end.reason, hops.closed, heard) == ("stop", True, [])
 
+    async def test_with_a_stop_token_which_is_counted_and_is_no_text(
+        self, exchange: Exchange, hops: Hops
+    ) -> None:
+        pieces, end = await answer(scripted_head("abcdef"), exchange, completion(stop_token_ids=ids("xd")))
+        assert ("".join(pieces), end.reason, end.usage.completion_tokens) == ("abc", "stop", 4)
+
+    async def test_with_a_stop_token_at_the_limit_is_a_stop(self, exchange: Exchange, hops: Hops) -> None:
+        request = completion(max_tokens=4, stop_token_ids=ids("d"))
+        pieces, end = await answer(scripted_head("abcdef"), exchange, request)
+        assert ("".join(pieces), end.reason) == ("abc", "stop")
+
+    async def test_with_the_models_own_end_token_where_there_are_others(
+        self, exchange: Exchange, hops: Hops
+    ) -> None:
+        pieces, end = await answer(scripted_head("abc"), exchange, completion(stop_token_ids=ids("x")))
+        assert ("".join(pieces), end.reason) == ("abc", "stop")
+
+    async def test_with_a_stop_token_gives_out_what_only_looked_like_a_stop_string(
+        self, exchange: Exchange, hops: Hops
+    ) -> None:
+        request = completion(stop=["bcde"], stop_token_ids=ids("d"))
+        assert await said(scripted_head("abcdef"), exchange, request) == "abc"
+
+    async def test_with_a_stop_token_frees_the_session_on_every_hop(
+        self, llama: TinyLlama, llama_head: Head, exchange: Exchange, stages: list[Stage]
+    ) -> None:
+        swarm = StageHops(exchange, {ME: stages[0], BELLIS: stages[1]})
+        words = whole_model(llama, PROMPT, 16).split()
+        before = words[: words.index(words[9])]
+        request = completion(stop_token_ids=[int(words[9])])
+        assert (await said(llama_head, exchange, request)).split() == before
+        assert (swarm.closed, swarm.sessions) == (True, 0)
+
     async def test_counts_every_token(self, exchange: Exchange, hops: Hops) -> None:
         _, end = await answer(scripted_head("äöü"), exchange, completion("seven b"))
         assert end.usage == Usage(prompt_tokens=7, completion_tokens=7, total_tokens=14)
@@ -286,6 +325,14 @@ class TestRequests:
         error = await broken(scripted_head("a"), exchange, completion([5, 9999]))
         assert isinstance(error, InvalidRequest)
         assert "9999" in error.message
+
+    async def test_with_a_stop_token_that_the_model_does_not_have_are_refused_by_name(
+        self, exchange: Exchange, hops: Hops
+    ) -> None:
+        error = await broken(scripted_head("a"), exchange, completion(stop_token_ids=[5, 9999]))
+        assert isinstance(error, InvalidRequest)
+        assert "9999 of 'stop_token_ids'" in error.message
+        assert hops.messages == []
 
     @pytest.mark.parametrize(
         ("messages", "prompt"), [(None, None), ([Message("user", "Hi")], "Hi")], ids=["neither", "both"]

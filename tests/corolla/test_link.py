@@ -30,7 +30,7 @@ from schema.errors import (
     Unresponsive,
     UnsupportedVersion,
 )
-from schema.frames import FrameType
+from schema.frames import FrameType, parse_header
 from schema.ids import new_session_id
 from schema.messages import (
     ErrorInfo,
@@ -316,3 +316,40 @@ def test_what_dialling_again_cannot_help_is_final(kind: type[CorollaError]) -> N
 )
 def test_what_may_pass_is_not_final(kind: type[CorollaError]) -> None:
     assert not is_final(kind("why"))
+
+
+class TestMessagesInFragments:
+    async def test_arrive_whole_and_in_order(self) -> None:
+        whole = [frame(payload=bytes([number]) * 10) for number in range(6)]
+
+        async def behave(connection: ServerConnection) -> None:
+            await connection.recv()  # the link runs
+            for number, message in enumerate(whole):
+                await connection.send([message[:9], message[9:]] if number % 2 else message)
+            await listen(connection)
+
+        arrivals = Arrivals()
+        async with scripted(behave) as options:
+            link = await dial(options)
+            async with running(link, arrivals):
+                link.send_message(Heartbeat())
+                await arrivals.wait_for(lambda: len(arrivals.frames) == len(whole))
+        assert [header.session for header in arrivals.frames] == [parse_header(one).session for one in whole]
+
+
+class TestMessagesBehindTheEnd:
+    async def test_of_a_link_are_not_handled(self) -> None:
+        goodbye = encode_message(Goodbye(error=ErrorInfo(code="replaced", message="another one")))
+
+        async def behave(connection: ServerConnection) -> None:
+            await connection.recv()  # the link runs
+            for message in (goodbye, frame(), encode_message(Serving())):
+                await connection.send(message)
+            await listen(connection)
+
+        arrivals = Arrivals()
+        async with scripted(behave) as options:
+            link = await dial(options)
+            link.send_message(Heartbeat())
+            assert isinstance(await ending(link, arrivals), Replaced)
+        assert (arrivals.frames, arrivals.messages) == ([], [])

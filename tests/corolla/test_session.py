@@ -23,10 +23,12 @@ from schema.errors import (
     Unavailable,
 )
 from schema.frames import Flags, FrameType
+from schema.ids import Span
 from schema.limits import TARGET_SLICE_BYTES
 from schema.messages import HopLost
+from schema.routes import Hop
 from schema.tensors import WireTensor, encode_tensors
-from tests.corolla.fakes import BELLIS, Hops, failure, hidden, returned, until
+from tests.corolla.fakes import BELLIS, HIDDEN, ME, Hops, RecordingServer, failure, hidden, returned, until
 
 
 @pytest.fixture
@@ -280,3 +282,61 @@ class TestSlices:
     def test_are_as_few_as_can_be(self) -> None:
         assert slice_lengths(1000, 4, 512) == [500, 500]
         assert slice_lengths(512, 4, 512) == [512]
+
+
+class TestAStepForBlocksInThisProcess:
+    @pytest.fixture
+    async def local(self, exchange: Exchange) -> AsyncIterator[tuple[RemoteSession, RecordingServer]]:
+        """A session whose first blocks are served here."""
+        server = RecordingServer()
+        exchange.serve(server)
+        Hops(exchange, (Hop(ME, Span(0, 2)), Hop(BELLIS, Span(2, 4))))
+        async with await open_session(exchange, "tiny") as opened:
+            yield opened, server
+
+    async def test_is_launched_by_who_makes_its_hidden_states(
+        self, local: tuple[RemoteSession, RecordingServer]
+    ) -> None:
+        session, server = local
+        payload = encode_tensors([hidden()])
+        for position in range(2):
+            prepared = session.prepare()
+            assert prepared is not None
+            assert len(server.work) == position
+            await asyncio.to_thread(prepared.launch, payload)
+            frame, order = server.work[-1]
+            assert (frame.type, frame.step, frame.position, frame.payload) == (
+                FrameType.STEP,
+                position,
+                position,
+                payload,
+            )
+            assert (order.span, order.is_last) == (Span(0, 2), False)
+            session.on_output(returned(frame, payload))
+            assert (await session.receive(prepared.step)).shape == (1, 1, HIDDEN)
+
+    async def test_cannot_be_prepared_where_they_are_elsewhere(
+        self, session: RemoteSession, hops: Hops
+    ) -> None:
+        assert session.prepare() is None
+        await session.decode(hidden())
+        assert [(frame.step, frame.position) for frame in hops.frames] == [(0, 0)]
+
+    async def test_that_is_not_launched_is_no_failure(
+        self, local: tuple[RemoteSession, RecordingServer], unheard: list[str]
+    ) -> None:
+        """And once withdrawn it has never been."""
+        session, server = local
+        prepared = session.prepare()
+        assert prepared is not None
+        assert (session.position, server.work) == (1, [])
+        session.withdraw(prepared)
+        assert session.position == 0
+        session.send([hidden()], kind=FrameType.STEP, want=Flags.LAST_ONLY)
+        assert [(frame.step, frame.position) for frame, _ in server.work] == [(0, 0)]
+
+    async def test_of_a_failed_session_is_refused(self, local: tuple[RemoteSession, RecordingServer]) -> None:
+        session, _ = local
+        session.on_failure(KVCacheFull("full"))
+        with pytest.raises(KVCacheFull):
+            session.prepare()

@@ -87,7 +87,7 @@ def test_an_id_outside_the_vocabulary_is_refused_by_name(codec: TextCodec, wrong
 
 
 def test_text_cannot_name_a_token_that_the_model_has_no_embedding_for(codec: TextCodec):
-    with pytest.raises(InvalidRequest, match=f"Token id {codec.vocab_size} is not one of this model's"):
+    with pytest.raises(InvalidRequest, match=f"Token id {codec.vocab_size} of 'prompt' is not one"):
         codec.encode_prompt("hello <pad>")
 
 
@@ -138,6 +138,23 @@ def test_a_model_may_have_no_end_token(folder: Path):
     change(folder / "config.json", eos_token_id=None)
     change(folder / "tokenizer_config.json", eos_token=None)
     assert TextCodec.load(folder).eos_token_ids == frozenset()
+
+
+def test_a_requests_stop_tokens_end_replies_beside_the_models_own(codec: TextCodec):
+    assert codec.end_tokens([7, 2]) == {1, 2, 3, 7}
+
+
+def test_one_requests_stop_tokens_are_not_the_next_ones(codec: TextCodec):
+    codec.end_tokens([7])
+    assert codec.end_tokens([]) == codec.eos_token_ids
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**6, 2**63])
+def test_a_stop_token_outside_the_vocabulary_is_refused_by_name(codec: TextCodec, wrong: int):
+    said = f"Token id {wrong} of 'stop_token_ids' .* from 0 to {codec.vocab_size - 1}"
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        codec.end_tokens([1, wrong])
+    assert caught.value.param == "stop_token_ids"
 
 
 def test_the_vocabulary_is_the_models_not_the_tokenizers(folder: Path):

@@ -31,7 +31,7 @@ from schema.errors import (
     all_errors,
 )
 from schema.generation import GenerationRequest, Message, Sampling, Stopping, Usage
-from schema.limits import MAX_MODEL_NAME_CHARS, MAX_STOP_CHARS, MAX_STOP_STRINGS
+from schema.limits import MAX_MODEL_NAME_CHARS, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 
 
 def decode_chat(**fields: Any) -> ChatCompletionRequest:
@@ -178,6 +178,27 @@ def test_other_stop_strings_are_refused_by_name(stop: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(stop=stop)
     assert caught.value.param == "stop"
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, []), ([], []), ([0, 7], [0, 7])])
+def test_forms_of_stop_token_ids(asked: Any, given: list[int]) -> None:
+    assert chat(stop_token_ids=asked).stopping.stop_token_ids == given
+    assert text(stop_token_ids=asked).stopping.stop_token_ids == given
+
+
+def test_stop_token_ids_at_the_limit_are_taken() -> None:
+    ids = [2**31 - 1] * MAX_STOP_TOKEN_IDS
+    assert chat(stop_token_ids=ids).stopping.stop_token_ids == ids
+
+
+@pytest.mark.parametrize(
+    "ids", [[-1], [2**31], ["2"], [1.5], 2, [0] * (MAX_STOP_TOKEN_IDS + 1)], ids=lambda ids: str(ids)[:8]
+)
+def test_other_stop_token_ids_are_refused_by_name(ids: Any) -> None:
+    with pytest.raises(msgspec.ValidationError, match="stop_token_ids"):
+        decode_chat(stop_token_ids=ids)
+    with pytest.raises(msgspec.ValidationError, match="stop_token_ids"):
+        decode_text(stop_token_ids=ids)
 
 
 @pytest.mark.parametrize(

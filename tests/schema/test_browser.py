@@ -7,7 +7,7 @@ import pytest
 
 from schema.browser import Chat, Stop, decode_from_page
 from schema.errors import MalformedMessage, TooLarge
-from schema.limits import MAX_CONTROL_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS
+from schema.limits import MAX_CONTROL_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 
 
 def chat(**changed: Any) -> str:
@@ -50,6 +50,9 @@ def test_id_at_the_limit_is_taken() -> None:
         {"stopping": {"stop": [""]}},
         {"stopping": {"stop": ["s" * (MAX_STOP_CHARS + 1)]}},
         {"stopping": {"stop": ["s"] * (MAX_STOP_STRINGS + 1)}},
+        {"stopping": {"stop_token_ids": [-1]}},
+        {"stopping": {"stop_token_ids": [2**31]}},
+        {"stopping": {"stop_token_ids": [0] * (MAX_STOP_TOKEN_IDS + 1)}},
     ],
     ids=lambda changed: next(iter(changed)),
 )

@@ -30,7 +30,7 @@ FACTS = messages.ModelFacts(
 USAGE = Usage(5, 2, 7)
 TIMING = Timing(first_token=0.25, total=1.5, route=[HopTiming("Ada's desk", 0, 16)])
 SAMPLING = Sampling(temperature=0.0, top_k=40, seed=-(2**63))
-STOPPING = Stopping(max_tokens=64, stop=["\n\n", "\N{WAVING HAND SIGN}"])
+STOPPING = Stopping(max_tokens=64, stop=["\n\n", "\N{WAVING HAND SIGN}"], stop_token_ids=[0, 2**31 - 1])
 SWARM = SwarmStatus(
     models=[
         ModelStatus(

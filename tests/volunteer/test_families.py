@@ -281,9 +281,12 @@ def test_the_text_model_of_a_multi_modal_one_is_exact(model_type: str, tmp_path:
     assert_same(run, whole_run(whole.model, ids, mask))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("model_type", ["llama", "mixtral", "gemma2", "bloom", "qwen3_next"])
-def test_a_chain_in_bfloat16_is_the_whole_model_in_bfloat16(model_type: str, tmp_path: Path) -> None:
-    whole = open_whole(AutoModelForCausalLM, config_of(model_type), tmp_path, torch.bfloat16)
+def test_a_chain_in_half_precision_is_the_whole_model_in_it(
+    model_type: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    whole = open_whole(AutoModelForCausalLM, config_of(model_type), tmp_path, dtype)
     assert_same(chain_run(whole.head, whole.spans["three spans"], prompts(1)), whole.run)
 
 

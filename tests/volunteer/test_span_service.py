@@ -1,15 +1,19 @@
-"""A volunteer knows the sessions that it serves: it can wait for their end, and ends them with the link."""
+"""A volunteer knows the sessions that it serves: it can wait for their end, and ends them with the link.
+
+A step that this process drives itself is prepared before it has a payload, and launched by whoever makes one.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from corolla.exchange import Exchange
+from corolla.exchange import Exchange, Launch
+from schema.errors import SessionUnknown
 from schema.frames import Frame, FrameType
-from schema.ids import SessionId, Span
+from schema.ids import SessionId, Span, session_at_hop
 from schema.routes import Hop
-from tests.corolla.fakes import BELLIS, ME, RecordingLink, deliver, route_of, until
+from tests.corolla.fakes import ANEMONE, BELLIS, ME, RecordingLink, deliver, route_of, until
 from volunteer.device import DeviceThread
 from volunteer.scheduler import Limits
 from volunteer.span_service import SpanService
@@ -60,6 +64,18 @@ class Served:
         session = SessionId(name * 16)
         route = route_of(Hop(ME, Span(0, 2)), session=session, origin=BELLIS)
         deliver(self.exchange, Frame(kind, 0, session, 0, 0, route, payload))
+
+    def prepare(self, name: bytes) -> Launch:
+        """A step of a session that this peer drives, through its own blocks to another's."""
+        session = SessionId(name * 16)
+        route = route_of(Hop(ME, Span(0, 2)), Hop(ANEMONE, Span(2, 4)), session=session)
+        launch = self.exchange.prepare(Frame(FrameType.STEP, 0, session, 0, 0, route, b""))
+        assert launch is not None
+        return launch
+
+    def close(self, name: bytes) -> None:
+        """This peer ends a session that it drives."""
+        self.spans.on_close(session_at_hop(ME, SessionId(name * 16)))
 
 
 @pytest.fixture
@@ -117,3 +133,35 @@ async def test_closes_every_session_on_the_device(served: Served) -> None:
     served.spans.close_all()
     assert len(served.spans) == 0
     await until(lambda: served.device.stats().sessions == 0)
+
+
+async def test_counts_a_session_from_its_first_prepared_step(served: Served) -> None:
+    served.prepare(b"a")
+    served.prepare(b"a")
+    served.prepare(b"b")
+    assert len(served.spans) == 2
+
+
+async def test_does_not_wait_for_a_prepared_step_that_is_never_launched(served: Served) -> None:
+    served.prepare(b"a")
+    finishing = asyncio.create_task(served.spans.finish())
+    await until(lambda: True)
+    assert not finishing.done()
+    served.close(b"a")
+    await finishing
+    assert len(served.spans) == 0
+
+
+async def test_refuses_a_launch_after_the_close(served: Served) -> None:
+    launch = served.prepare(b"a")
+    served.close(b"a")
+    with pytest.raises(SessionUnknown):
+        launch(b"x")
+    assert len(served.spans) == 0
+
+
+async def test_computes_and_answers_what_another_thread_launches(served: Served) -> None:
+    await asyncio.to_thread(served.prepare(b"a"), b"in")
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert (answer.type, answer.hop, answer.payload) == (FrameType.STEP, 1, b"in")

@@ -7,10 +7,11 @@ Without Chromium these tests are skipped, but never in CI.
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserType, ConsoleMessage, Page, async_playwright
 
 from benchmarks.processes import RelayProcess, relay
 from tests.conftest import DEMO_MODEL
@@ -30,22 +31,27 @@ EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status 
 """What Chromium logs when a sign-in is refused, as a test wants it to be."""
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of the browser: `CHROMIUM`, or the distribution's."""
+def find_chromium(kind: BrowserType) -> str:
+    """The path of the browser: `CHROMIUM`, or the distribution's, or what `playwright install` fetched."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        reason = f"no Chromium here: none of {', '.join(NAMES)} is on PATH, and CHROMIUM is not set"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    if found is not None:
+        return found
+    if Path(kind.executable_path).exists():
+        return kind.executable_path
+    reason = (
+        f"no Chromium here: CHROMIUM is not set, none of {', '.join(NAMES)} is on PATH, "
+        "and Playwright has none of its own"
+    )
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(chromium: str) -> AsyncIterator[Browser]:
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        kind = playwright.chromium
+        running = await kind.launch(executable_path=find_chromium(kind), args=ARGUMENTS)
         yield running
         await running.close()
 

@@ -60,7 +60,7 @@ describe("kept settings", () => {
   }
 });
 
-test("a request carries every sampling and stopping field of the contract", () => {
+test("a request carries every sampling field of the contract, and the stopping that the page offers", () => {
   const settings = { ...DEFAULTS, max_tokens: 9, seed: 7, stop: "END" };
   assert.deepEqual(Object.keys(samplingOf(settings)).sort(), [
     "frequency_penalty",

@@ -1,13 +1,15 @@
 """relay/forwarding.py: a frame that may not pass is refused by name, and harms nobody."""
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from relay import forwarding
 from schema.frames import FrameType, decode_frame
-from schema.ids import new_session_id
+from schema.ids import SessionId, new_session_id
 from schema.messages import decode_failure
 from tests.relay.core.peers import ScriptedPeer
 from tests.relay.core.support import RunningRelay
@@ -180,3 +182,67 @@ async def test_an_answer_whose_driver_has_left_is_counted(
     await driver.close()
     await eventually(lambda: relay.services.hub.get(driver.id) is None)
     await assert_refused(relay, first, journey.frame(1), "peer_gone")
+
+
+# ---- what the log says ----
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[SessionId, int]]]:
+    """Sessions and steps of the forwarder's warnings so far."""
+    caplog.set_level(logging.DEBUG, forwarding.__name__)
+
+    def read() -> list[tuple[SessionId, int]]:
+        lines = [line.__dict__ for line in caplog.records if line.name == forwarding.__name__]
+        return [(line["session"], line["step"]) for line in lines if line["levelname"] == "WARNING"]
+
+    return read
+
+
+async def test_a_session_whose_steps_are_stopped_is_warned_of_once_by_session_and_step(
+    relay: RunningRelay,
+    driver: ScriptedPeer,
+    first: ScriptedPeer,
+    warned: Callable[[], list[tuple[SessionId, int]]],
+) -> None:
+    journey, other = (relay.journey(driver, first, lives=-1) for _ in range(2))
+    await driver.send(journey.frame(0, step=3), journey.frame(0, step=4), other.frame(0, step=7))
+    await driver.is_served()
+    assert relay.refusals("route_expired") == 3
+    assert warned() == [(journey.session, 3), (other.session, 7)]
+
+
+async def test_a_warning_says_who_sent_the_step_and_why_it_was_stopped(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await driver.send(relay.journey(driver, first, lives=-1).frame(0))
+    await driver.is_served()
+    (line,) = [line.__dict__ for line in caplog.records if line.name == forwarding.__name__]
+    assert (line["levelname"], line["peer"], line["reason"]) == ("WARNING", driver.id, "route_expired")
+
+
+async def test_only_the_last_sessions_that_were_warned_of_are_remembered(
+    relay: RunningRelay,
+    driver: ScriptedPeer,
+    first: ScriptedPeer,
+    warned: Callable[[], list[tuple[SessionId, int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forwarding, "MAX_WARNED_SESSIONS", 2)
+    journeys = [relay.journey(driver, first, lives=-1) for _ in range(3)]
+    for journey in (*journeys, journeys[2], journeys[0]):
+        await driver.send(journey.frame(0))
+    await driver.is_served()
+    assert [session for session, _ in warned()] == [journeys[i].session for i in (0, 1, 2, 0)]
+
+
+async def test_a_frame_that_nobody_is_told_of_is_not_warned_of(
+    relay: RunningRelay,
+    driver: ScriptedPeer,
+    first: ScriptedPeer,
+    warned: Callable[[], list[tuple[SessionId, int]]],
+) -> None:
+    await driver.send(relay.journey(driver, first, secret=b"x" * 32).frame(0))
+    await driver.is_served()
+    assert relay.refusals("route_forged") == 1
+    assert warned() == []

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from schema.errors import KVCacheFull
+from schema.generation import Stopping
 from schema.messages import Cancel, Generate
 from tests.relay.core.peers import MODEL, PROMPT_TOKENS, ScriptedPeer, fail, finish, say_texts
 from tests.relay.core.rest_client import (
@@ -94,13 +95,14 @@ async def test_an_empty_reply_is_a_reply(head: ScriptedPeer, http: httpx.AsyncCl
 
 async def test_what_the_client_asks_for_reaches_the_head(head: ScriptedPeer, http: httpx.AsyncClient) -> None:
     body = QUESTION | {"temperature": 0.5, "seed": 7, "max_tokens": 9, "stop": "END", "top_k": 3}
+    body |= {"stop_token_ids": [0, 7]}
     asked, _ = await answered(head, http.post(CHAT, json=body), "x")
     assert (asked.body.sampling.temperature, asked.body.sampling.seed, asked.body.sampling.top_k) == (
         0.5,
         7,
         3,
     )
-    assert (asked.body.stopping.max_tokens, asked.body.stopping.stop) == (9, ["END"])
+    assert asked.body.stopping == Stopping(max_tokens=9, stop=["END"], stop_token_ids=[0, 7])
     assert asked.body.messages is not None
     assert [(message.role, message.content) for message in asked.body.messages] == [("user", "hello")]
 
@@ -161,6 +163,12 @@ async def test_a_streamed_text_reply_has_openais_shape(head: ScriptedPeer, http:
 async def test_a_prompt_may_be_token_ids(head: ScriptedPeer, http: httpx.AsyncClient) -> None:
     asked, _ = await answered(head, http.post(TEXT, json=PROMPT | {"prompt": [1, 2, 3]}), "x")
     assert asked.body.prompt == [1, 2, 3]
+
+
+async def test_what_ends_a_text_reply_reaches_the_head(head: ScriptedPeer, http: httpx.AsyncClient) -> None:
+    ends = {"max_tokens": 9, "stop": ["END"], "stop_token_ids": [0, 7]}
+    asked, _ = await answered(head, http.post(TEXT, json=PROMPT | ends), "x")
+    assert asked.body.stopping == Stopping(max_tokens=9, stop=["END"], stop_token_ids=[0, 7])
 
 
 # ---- errors after the first token, and departures ----

@@ -121,6 +121,7 @@ async def test_what_is_no_json_object_is_refused(
     [
         ({"temperature": 3}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
         ({"made_up": 1}, "made_up"),

@@ -68,6 +68,14 @@ async def test_openais_blocking_client_does_the_same(
     assert await talking == ("Hello", "Hello", [MODEL])
 
 
+async def test_openais_client_gives_stop_token_ids_as_it_gives_them_to_vllm(
+    head: ScriptedPeer, assistant: openai.AsyncOpenAI
+) -> None:
+    request = assistant.chat.completions.create(**QUESTION, extra_body={"stop_token_ids": [7]})
+    asked, _ = await answered(head, request, "x")
+    assert asked.body.stopping.stop_token_ids == [7]
+
+
 @pytest.mark.parametrize(
     ("error", "raised"),
     [

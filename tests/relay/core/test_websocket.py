@@ -5,11 +5,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from websockets.frames import Frame, Opcode
 
+from benchmarks.raw_websocket import masked
 from relay import sockets, websocket
+from relay.peer import Peer
 from relay.websocket import WebSocketProtocol
+from schema import messages
 from schema.errors import Unresponsive
-from tests.relay.core.peers import ScriptedPeer
+from schema.frames import FrameType, decode_frame
+from tests.relay.core.peers import ScriptedPeer, offer
 from tests.relay.core.support import RunningRelay, running_relay
 from tests.relay.core.waiting import eventually
 
@@ -64,6 +69,137 @@ async def test_who_reads_gets_all_of_it_and_the_goodbye(relay: RunningRelay) -> 
     end(relay, peer)
     assert await peer.goodbye() == ("unresponsive", 4408)
     await eventually(lambda: not connections(relay))
+
+
+SIZES = [
+    pytest.param(0, id="a frame's header alone"),
+    pytest.param(126, id="a length of 16 bits"),
+    pytest.param(1 << 16, id="a length of 64 bits"),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_frame_of_any_length_arrives_as_it_was_sent(relay: RunningRelay, size: int) -> None:
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    frame = relay.journey(driver, hop).frame(0, bytes(range(256)) * (size // 256 + 1))
+    await driver.send(frame)
+    assert await hop.frame() == frame
+
+
+@pytest.mark.parametrize("size", [0, 124, 125, 126, 127, 65_535, 65_536])
+def test_a_length_is_written_as_the_library_writes_it(size: int) -> None:
+    assert websocket._header(size) + bytes(size) == Frame(Opcode.BINARY, bytes(size)).serialize(mask=False)
+
+
+async def test_a_message_in_fragments_is_one_frame(relay: RunningRelay) -> None:
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    frame = relay.journey(driver, hop).frame(0, b"activations")
+    await driver.socket.send([frame[:7], frame[7:20], frame[20:]])
+    assert await hop.frame() == frame
+
+
+async def test_frames_arrive_in_order_though_some_had_to_wait(relay: RunningRelay) -> None:
+    """The socket of who does not read is full at some point; what waits goes before what comes later."""
+    driver, hop = await relay.dial(kind="client"), await relay.dial(max_queue=1)
+    journey = relay.journey(driver, hop)
+    count = 0
+    while not relay.services.hub.get(hop.id).queued_bytes:  # pyright: ignore[reportOptionalMemberAccess]
+        await driver.send(journey.frame(0, bytes(50_000), step=count))
+        await driver.is_served()
+        count += 1
+    for step in range(count, count + 5):
+        await driver.send(journey.frame(0, bytes(10), step=step))
+    steps = [decode_frame(await hop.frame()).step for _ in range(count + 5)]
+    assert steps == list(range(count + 5))
+    assert relay.refusals("queue_full") == 0
+
+
+async def test_frames_go_on_while_the_relay_works_on_a_text(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that does not answer holds up who joins, and no token."""
+    answered = asyncio.Event()
+
+    async def never_mind(*_: object) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(relay.services.joining, "offer", never_mind)
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    await hop.say(offer())
+    await hop.say(messages.Heartbeat())  # waits for the offer's answer
+    journey = relay.journey(driver, hop)
+    await driver.send(journey.frame(0))
+    await hop.send(journey.frame(1))
+    assert decode_frame(await driver.frame()).hop == 1
+    answered.set()
+
+
+async def test_who_says_too_much_while_the_relay_works_on_a_text_is_not_read(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = asyncio.Event()
+
+    async def never_mind(*_: object) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(relay.services.joining, "offer", never_mind)
+    hop = await relay.dial()
+    await hop.say(offer())
+    (server_side,) = connections(relay)
+    assert isinstance(server_side, WebSocketProtocol)
+    for _ in range(3 * websocket.WAITING_TEXTS):
+        await hop.say(messages.Heartbeat())
+    await eventually(lambda: server_side.read_paused)
+    answered.set()
+    await hop.is_served()
+
+
+async def test_after_a_full_read_others_have_their_turn_and_nothing_is_lost(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "FULL_READ_BYTES", 1)
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    journey = relay.journey(driver, hop)
+    was_reading: list[bool] = []
+    read_on = WebSocketProtocol._read_on
+
+    def note(server_side: WebSocketProtocol) -> None:
+        was_reading.append(server_side.transport.is_reading())
+        read_on(server_side)
+
+    monkeypatch.setattr(WebSocketProtocol, "_read_on", note)
+    for step in range(20):
+        await driver.send(journey.frame(0, bytes(30_000), step=step))
+    assert [decode_frame(await hop.frame()).step for _ in range(20)] == list(range(20))
+    assert was_reading
+    assert not any(was_reading)
+
+
+async def test_a_peer_that_broke_the_protocol_sends_no_more_frames(relay: RunningRelay) -> None:
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    good = relay.journey(driver, hop).frame(0)
+    await driver.send(b"garbage", good)
+    assert (await driver.goodbye())[0] == "malformed_frame"
+    await hop.is_served()
+    assert relay.services.metrics.frames_forwarded[FrameType.STEP] == 0
+
+
+async def test_frames_of_an_ended_peer_go_nowhere(relay: RunningRelay) -> None:
+    """Not even those that were read together with its last one."""
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    forward = relay.services.forwarder.forward
+    forwarded: list[bytes] = []
+
+    def revoke_after(sender: Peer, message: bytes) -> None:
+        forward(sender, message)
+        forwarded.append(message)
+        sender.end(Unresponsive("for the test"))
+
+    relay.services.forwarder.forward = revoke_after
+    frame = relay.journey(driver, hop).frame(0)
+    driver.socket.transport.write(masked(frame) * 3)
+    assert (await driver.goodbye())[0] == "unresponsive"
+    assert forwarded == [frame]
 
 
 async def test_a_peer_that_leaves_by_itself_is_gone(relay: RunningRelay) -> None:

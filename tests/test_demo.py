@@ -1,0 +1,165 @@
+"""`make demo` keeps what its lines on the terminal promise, and leaves nothing running."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from benchmarks.processes import free_port
+from scripts.demo import ROOT, DemoFailed, choose_port, demo_environment, how_to_join
+from tests.garden import PATIENCE_SECONDS, wait_until
+
+ELSEWHERE = ("HOST", "PUBLIC_URL")
+"""What would make a demo listen, or say that it does, anywhere else than on this machine."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demo, as the person at its terminal knows it."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    screen: Path
+    started: set[int] = field(default_factory=lambda: set[int]())
+    """Its processes, once it has explained itself."""
+
+    @property
+    def said(self) -> str:
+        return self.screen.read_text(encoding="utf-8")
+
+    def wait_until_explained(self) -> None:
+        wait_until(
+            lambda: "Ctrl-C stops everything." in self.said or self.process.poll() is not None,
+            "the demo says how to use it",
+        )
+        assert self.process.poll() is None, self.said
+        self.started.update(descendants(self.process.pid))
+
+    def curl_line(self) -> str:
+        """The command to copy: from `curl` to the next empty line."""
+        return self.said[self.said.index("curl ") :].partition("\n\n")[0]
+
+    def interrupt(self) -> int:
+        """What Ctrl-C does: a signal for everything in the terminal's foreground. The exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    """A demo with a folder and a port of its own, in a terminal of its own."""
+    port, screen = free_port(), tmp_path / "screen"
+    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    environment |= {"DEMO_FOLDER": str(tmp_path / "demo"), "PORT": str(port), "NO_PROXY": "127.0.0.1"}
+    with screen.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.demo"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    running = Demo(f"http://127.0.0.1:{port}", process, screen)
+    try:
+        yield running
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+        for pid in running.started & living().keys():
+            os.kill(pid, signal.SIGKILL)
+
+
+def living() -> dict[int, int]:
+    """Every process of this machine that has not ended, with its parent."""
+    lines = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    return {int(pid): int(parent) for pid, parent, state in map(str.split, lines) if state[0] != "Z"}
+
+
+def descendants(ancestor: int) -> set[int]:
+    """The processes that one has started, and those that they have: each of a demo's has its own group."""
+    parents, found = living(), {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}
+
+
+def events_of(answer: str) -> list[str]:
+    """The data of a stream that has nothing else in it."""
+    lines = [line for line in answer.splitlines() if line]
+    assert all(line.startswith("data: ") for line in lines), answer
+    return [line.removeprefix("data: ") for line in lines]
+
+
+def text_of(events: list[str]) -> str:
+    choices = [choice for event in events for choice in msgspec.json.decode(event)["choices"]]
+    return "".join(choice["delta"].get("content", "") for choice in choices)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_what_the_demo_prints_works_and_ctrl_c_ends_all_of_it(demo: Demo) -> None:
+    demo.wait_until_explained()
+    assert f"\n  {demo.url}\n" in demo.said
+    page = httpx.get(demo.url, timeout=PATIENCE_SECONDS, trust_env=False)
+    assert (page.status_code, page.headers["Content-Type"].split(";")[0]) == (200, "text/html")
+
+    done = subprocess.run(
+        ["sh", "-c", demo.curl_line()], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    *events, end = events_of(done.stdout)
+    assert end == "[DONE]"
+    assert text_of(events)
+
+    assert len(demo.started) > 4  # a relay and three volunteers, at least
+    assert demo.interrupt() == 0
+    wait_until(lambda: not demo.started & living().keys(), "nothing of the demo is left")
+    assert demo.said.endswith("Ctrl-C stops everything.\n\nStopping\n")
+
+
+@pytest.mark.parametrize("wanted", ["", "http", "-1", "0", "65536", "99999", "8000.0", "²"])
+def test_what_is_no_port_is_refused_with_the_remedy(wanted: str) -> None:
+    with pytest.raises(DemoFailed, match="make demo PORT="):
+        choose_port(wanted)
+
+
+def test_a_port_that_is_taken_is_refused_with_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(DemoFailed, match=f"Port {port} is taken.*make demo PORT="):
+            choose_port(port)
+
+
+@pytest.mark.parametrize(
+    ("host", "public_url", "joins"),
+    [
+        (None, None, False),
+        ("0.0.0.0", None, False),
+        (None, "http://192.0.2.7:8000", False),
+        ("0.0.0.0", "http://192.0.2.7:8000", True),
+        ("192.0.2.7", None, True),
+    ],
+)
+def test_others_are_told_to_join_only_where_they_can(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, public_url: str | None, joins: bool
+) -> None:
+    for name, value in zip(ELSEWHERE, (host, public_url), strict=True):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    told = how_to_join(demo_environment(8000) | {"COROLLA_TOKEN": "corolla-volunteer.x"})
+    assert ("python -m volunteer --token corolla-volunteer.x" in told) is joins
+    assert ("start it again" in told) is not joins
