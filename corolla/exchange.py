@@ -21,7 +21,7 @@ from schema.errors import (
     StepFailed,
     Unavailable,
 )
-from schema.frames import TRAVELLING_TYPES, Flags, Frame, FrameType, Header, decode_frame, encode_frame
+from schema.frames import TRAVELLING_TYPES, Flags, Frame, FrameType, Header, encode_frame, frame_of
 from schema.ids import PeerId, SessionId, Span, session_at_hop
 from schema.messages import (
     Failure,
@@ -139,7 +139,7 @@ class Exchange:
         if self._link is None:
             return
         try:
-            self._deliver(decode_frame(message))
+            self._deliver(frame_of(header, message))
         except ProtocolViolation as error:
             log.warning(
                 "a frame could not be used: %s", error.message, extra={"session": header.session.hex()}

@@ -124,7 +124,11 @@ def parse_header(message: bytes) -> Header:
 
 def decode_frame(message: bytes) -> Frame:
     """All parts of a received frame; the payload is a view, not a copy. Errors as `parse_header`."""
-    header = parse_header(message)
+    return frame_of(parse_header(message), message)
+
+
+def frame_of(header: Header, message: bytes) -> Frame:
+    """All parts of a received frame whose header was parsed already."""
     return Frame(
         type=header.type,
         hop=header.hop,
