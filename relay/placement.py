@@ -48,10 +48,16 @@ def place(
     that the newcomer can help is chosen, else the one whose weakest block is weakest.
 
     Raises:
-        JoinRefused: it can hold no block of any model of this swarm.
+        JoinRefused: it offers no model of this swarm, or can hold no block of any.
     """
     everyone = list(held)
     useful = [offer for offer in offers if offer.facts.name in priority and offer.max_blocks > 0]
+    if offers and not any(offer.facts.name in priority for offer in offers):
+        offered = ", ".join(offer.facts.name for offer in offers)
+        raise JoinRefused(
+            f"the relay serves {', '.join(priority) or 'no model'}, not {offered}: leave --model out, "
+            "or ask its operator to add the model to MODELS"
+        )
     if not useful:
         raise JoinRefused(
             "this volunteer can hold no block of any model that the swarm serves "

@@ -58,6 +58,8 @@ def parse_credential(text: str) -> Credential:
     parts = text.strip().split(".") if len(text) <= MAX_TOKEN_CHARS else [""]
     kind = parts[0].removeprefix(_PREFIX)
     well_formed = len(parts) == 4 and parts[0].startswith(_PREFIX) and all(parts[1:3])
+    if kind in get_args(TokenKind) and not well_formed:
+        raise Unauthorized("this token is cut short or damaged: paste it whole")
     if not well_formed or kind not in get_args(TokenKind):
         raise Unauthorized(
             "this is not a Corolla token: it should begin with 'corolla-volunteer.' or 'corolla-client.'; "

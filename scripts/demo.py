@@ -7,6 +7,7 @@ the machine is touched.
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -69,13 +70,16 @@ def run() -> None:
         wait_until_complete(url, processes)
         explain(environment, client_token)
         processes.wait()
-        raise DemoFailed(f"A process has ended, and the others with it. {log_tail()}")
+        raise DemoFailed(f"{who_ended()}, and the others with it. {log_tail()}")
 
 
 def choose_port(wanted: str | None) -> int:
     """PORT, or 8000, or any free port when 8000 is taken."""
     if wanted is None:
-        return 8000 if is_free(8000) else free_port()
+        port = 8000 if is_free(8000) else free_port()
+        if port != 8000:
+            print(f"Port 8000 is taken; using {port}")
+        return port
     if not wanted.isdecimal() or not 0 < int(wanted) < 2**16 or not is_free(int(wanted)):
         raise DemoFailed(f"Port {wanted} is taken or not a port. Choose another: make demo PORT=8123")
     return int(wanted)
@@ -231,6 +235,12 @@ def how_to_join(environment: dict[str, str]) -> str:
 def log_name() -> Path:
     """The log as somebody in the project's folder would open it."""
     return LOG.relative_to(ROOT) if LOG.is_relative_to(ROOT) else LOG
+
+
+def who_ended() -> str:
+    """The first process that ended, as honcho says it; the others' ends follow it in the log."""
+    found = re.search(r"system +\| (\S+) stopped \(rc=(-?\d+)\)", LOG.read_text(errors="replace"))
+    return f"{found[1]} has ended (exit code {found[2]})" if found else "A process has ended"
 
 
 def log_tail(lines: int = 40) -> str:

@@ -163,3 +163,17 @@ def test_others_are_told_to_join_only_where_they_can(
     told = how_to_join(demo_environment(8000) | {"COROLLA_TOKEN": "corolla-volunteer.x"})
     assert ("python -m volunteer --token corolla-volunteer.x" in told) is joins
     assert ("start it again" in told) is not joins
+
+
+def test_the_first_process_that_ended_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "demo.log"
+    monkeypatch.setattr(demo, "LOG", log)
+    log.write_text(
+        "12:00:01 web.1       | serving\n"
+        "12:00:02 system      | volunteer.2 stopped (rc=137)\n"
+        "12:00:02 system      | sending SIGTERM to web.1 (pid 7)\n"
+        "12:00:03 system      | web.1 stopped (rc=-15)\n"
+    )
+    assert demo.who_ended() == "volunteer.2 has ended (exit code 137)"
+    log.write_text("nothing of the kind\n")
+    assert demo.who_ended() == "A process has ended"

@@ -15,8 +15,15 @@ def main() -> int:
     # Until `volunteer.service` takes the signals over there is nothing to put away.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     config = parse_config(sys.argv[1:], os.environ)
-    from volunteer.service import run  # loads torch, which takes seconds
-
+    try:
+        from volunteer.service import run  # loads torch, which takes seconds
+    except ModuleNotFoundError as error:
+        print(
+            f"volunteer: {error.name} is not installed: only the relay is. Install Corolla with its "
+            "'volunteer' extra, as the README says under 'Share a machine'.",
+            file=sys.stderr,
+        )
+        return 1
     return run(config)
 
 

@@ -1,12 +1,18 @@
 """`python -m relay token create|list|revoke`: who may join and who may chat."""
 
 import argparse
+from pathlib import Path
 from typing import get_args
+from urllib.parse import urlsplit
+
+from sqlalchemy import make_url
 
 from relay.commands.base import columns, explain, run_with_store, when
 from relay.settings import Settings, read_public_url
 from schema.credentials import TokenKind
 from schema.errors import InvalidRequest
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +40,24 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
             raise InvalidRequest(f"--relay-url is {arguments.relay_url!r}: {error}") from error
     kind: TokenKind = arguments.kind
     token = run_with_store(settings, lambda store: store.create_token(kind, arguments.name, relay_url))
-    explain(f"Token {token.id} for {relay_url}. It is shown only now: keep it.")
+    explain(f"Token {token.id} for {relay_url}, in {database_name(settings)}. It is shown only now: keep it.")
     if kind == "volunteer":
         explain("To join: python -m volunteer --token …")
+        if urlsplit(relay_url).hostname in LOOPBACK:
+            explain(
+                "That address works on this machine alone. For others set PUBLIC_URL, as for the relay, "
+                "or give --relay-url."
+            )
     print(token)
     return 0
+
+
+def database_name(settings: Settings) -> str:
+    """Which database was used, so that a token made for another one is noticed. Without its password."""
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        return str(Path(url.database).resolve())
+    return url.render_as_string(hide_password=True)
 
 
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -62,7 +62,10 @@ class TokenQueries(Queries):
         matches = hmac.compare_digest(expected, shown.secret_hash)
         token = None if row is None else TokenRecord(*row[1:])
         if token is None or not matches or token.kind != shown.kind:
-            raise Unauthorized("this relay does not know this token: ask the relay's operator for a new one")
+            raise Unauthorized(
+                "this relay does not know this token: ask the relay's operator for a new one, "
+                "made with this relay's database"
+            )
         if token.revoked_at is not None:
             raise Unauthorized("this token was revoked: ask the relay's operator for a new one")
         await self._note_use(token)

@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from relay.__main__ import main
 from relay.commands.serve import server_config
+from relay.commands.tokens import database_name
 from relay.migrate import head_revision
 from relay.settings import Settings
 from schema.credentials import parse_credential
@@ -68,6 +69,26 @@ def test_a_made_token_is_all_that_is_printed(relay: Run) -> None:
     assert (token.kind, token.relay_url) == ("volunteer", "http://127.0.0.1:8000")
     assert token.id in made.explanation
     assert token.secret not in made.explanation
+
+
+@pytest.mark.parametrize(
+    ("url", "is_warned_of"),
+    [("http://127.0.0.1:8000", True), ("http://localhost:81", True), ("https://relay.example", False)],
+)
+def test_a_volunteers_token_for_this_machine_alone_is_warned_of(
+    relay: Run, url: str, is_warned_of: bool
+) -> None:
+    made = relay("token", "create", "--kind", "volunteer", PUBLIC_URL=url)
+    assert ("works on this machine alone" in made.explanation) is is_warned_of
+    assert "works on this machine alone" not in relay("token", "create", "--kind", "client").explanation
+
+
+def test_the_database_of_a_token_is_named_without_its_password(tmp_path: Path) -> None:
+    def named(url: str) -> str:
+        return database_name(Settings(database_url=url))
+
+    assert named(f"sqlite+aiosqlite:///{tmp_path}/one.sqlite3") == str(tmp_path / "one.sqlite3")
+    assert named("postgresql+asyncpg://me:secret@host/swarm") == "postgresql+asyncpg://me:***@host/swarm"
 
 
 def test_a_token_is_a_volunteers_unless_said_otherwise(relay: Run) -> None:

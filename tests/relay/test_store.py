@@ -128,7 +128,7 @@ async def test_a_token_cannot_be_used_as_another_kind(store: Store, token: Crede
         await store.authenticate(str(dataclasses.replace(token, kind="client")))
 
 
-@pytest.mark.parametrize("text", ["", "hello", "corolla-volunteer.a.b"])
+@pytest.mark.parametrize("text", ["", "hello", "corolla-operator.a.b"])
 async def test_what_is_no_token_is_refused(store: Store, text: str) -> None:
     with pytest.raises(Unauthorized, match="not a Corolla token"):
         await store.authenticate(text)

@@ -206,3 +206,19 @@ def test_help_and_mistakes_need_no_torch() -> None:
     code = "import sys, volunteer.__main__; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_without_its_libraries_it_says_which_and_what_to_do() -> None:
+    """As after an installation of the relay alone."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from volunteer.__main__ import main\n"
+        "sys.argv = ['volunteer', '--token', sys.argv[1]]\n"
+        "sys.exit(main())"
+    )
+    token = str(new_credential("volunteer", "http://127.0.0.1:9"))
+    done = subprocess.run([sys.executable, "-c", code, token], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "torch is not installed" in done.stderr
+    assert "'volunteer' extra" in done.stderr
+    assert "Traceback" not in done.stderr
