@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.decoders import Fuse
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from corolla.models.random_weights import number_tokenizer
 
 SEED = 7
 
@@ -47,10 +45,7 @@ def make_llama(folder: Path, shape: Shape) -> Path:
         eos_token_id=None,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    words = Tokenizer(WordLevel({f"{token} ": token for token in range(shape.vocabulary)}, unk_token="0 "))
-    words.pre_tokenizer = WhitespaceSplit()
-    words.decoder = Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    number_tokenizer(shape.vocabulary).save_pretrained(folder)
     return folder
 
 

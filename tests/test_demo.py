@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from benchmarks.processes import free_port
+from scripts import demo as demo_script
 from scripts.demo import ROOT, DemoFailed, choose_port, demo_environment, how_to_join
 from tests.garden import PATIENCE_SECONDS, wait_until
 
@@ -167,13 +168,13 @@ def test_others_are_told_to_join_only_where_they_can(
 
 def test_the_first_process_that_ended_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "demo.log"
-    monkeypatch.setattr(demo, "LOG", log)
+    monkeypatch.setattr(demo_script, "LOG", log)
     log.write_text(
         "12:00:01 web.1       | serving\n"
         "12:00:02 system      | volunteer.2 stopped (rc=137)\n"
         "12:00:02 system      | sending SIGTERM to web.1 (pid 7)\n"
         "12:00:03 system      | web.1 stopped (rc=-15)\n"
     )
-    assert demo.who_ended() == "volunteer.2 has ended (exit code 137)"
+    assert demo_script.who_ended() == "volunteer.2 has ended (exit code 137)"
     log.write_text("nothing of the kind\n")
-    assert demo.who_ended() == "A process has ended"
+    assert demo_script.who_ended() == "A process has ended"

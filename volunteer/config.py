@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import corolla
 from corolla.address import peer_url
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # at run time it would load torch: help and mistakes are to b
 BUNDLED_MODELS = {"corolla-demo": "demo_model"}
 """Models that come with the project, and their folder in the package `corolla`."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+Weights = Literal["checkpoint", "random"]
 KERNELS: tuple["Kernels", ...] = ("fastest", "library")
 QUANTIZATIONS: tuple["Quantization", ...] = ("none", "int8", "nf4")
 
@@ -51,6 +52,7 @@ class Config:
     dtype: str = "auto"
     quantization: "Quantization" = "none"
     kernels: "Kernels" = "fastest"
+    weights: "Weights" = "checkpoint"
     memory: str | None = None
     threads: int | None = None
     log_level: str = "INFO"
@@ -98,6 +100,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
             dtype=given.dtype,
             quantization=given.quantization,
             kernels=given.kernels,
+            weights=given.weights,
             memory=given.memory,
             threads=given.threads or _from(environment, "COROLLA_THREADS"),
             log_level=given.log_level,
@@ -147,6 +150,12 @@ def command_line() -> argparse.ArgumentParser:
         default="fastest",
         choices=KERNELS,
         help="on a CPU: fastest, as measured here, or library, whose bits are those of the whole model",
+    )
+    add(
+        "--weights",
+        default="checkpoint",
+        choices=get_args(Weights),
+        help="random: noise, to measure with; the model's config is enough (default: checkpoint)",
     )
     add("--memory", metavar="SIZE", help="use at most this much memory, such as 8GB")
     add("--threads", type=_positive, metavar="N", help="CPU threads to compute with (or COROLLA_THREADS)")

@@ -16,6 +16,7 @@ from corolla.generation import Head, Runner
 from corolla.models.facts import ModelFacts, describe
 from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions, default_dtype
+from corolla.models.random_weights import RandomWeights, number_tokenizer
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 from corolla.text import TextCodec
@@ -157,7 +158,8 @@ class Loader:
         return found
 
     def _candidate(self, choice: ModelChoice) -> Candidate:
-        source = ModelSource.open(choice.location)
+        source_class = RandomWeights if self._config.weights == "random" else ModelSource
+        source = source_class.open(choice.location)
         wanted = self._config.dtype
         dtype = default_dtype(self._device, source.config) if wanted == "auto" else getattr(torch, wanted)
         options = LoadOptions(self._device, dtype, self._config.quantization, self._config.kernels)
@@ -231,7 +233,7 @@ class Loader:
         if not assigned.head:
             return model, None, None
         head = HeadModel.load(source, options, progress)
-        return model, head, TextCodec.load(source.tokenizer_folder())
+        return model, head, _codec(source)
 
 
 def at_most_every(seconds: float, report: ReportProgress) -> ReportProgress:
@@ -246,6 +248,13 @@ def at_most_every(seconds: float, report: ReportProgress) -> ReportProgress:
             report(done, total)
 
     return limited
+
+
+def _codec(source: ModelSource) -> TextCodec:
+    if isinstance(source, RandomWeights):
+        vocabulary = source.config.vocab_size
+        return TextCodec(number_tokenizer(vocabulary), vocabulary, frozenset())
+    return TextCodec.load(source.tokenizer_folder())
 
 
 def _sizes(facts: ModelFacts, quantization: str) -> hardware.ModelSizes:

@@ -50,18 +50,8 @@ class TestFlags:
         config = parse(
             *("--relay", "http://127.0.0.1:8000", "--name", "Anemone", "--model", "tiny=/models/tiny"),
             *("--blocks", "4:8", "--max-blocks", "6", "--device", "cuda:1", "--dtype", "bfloat16"),
-            *(
-                "--quantization",
-                "nf4",
-                "--kernels",
-                "library",
-                "--memory",
-                "8GB",
-                "--threads",
-                "3",
-                "--log-level",
-                "DEBUG",
-            ),
+            *("--quantization", "nf4", "--kernels", "library", "--weights", "random"),
+            *("--memory", "8GB", "--threads", "3", "--log-level", "DEBUG"),
         )
         assert config == Config(
             token=str(TOKEN),
@@ -74,6 +64,7 @@ class TestFlags:
             dtype="bfloat16",
             quantization="nf4",
             kernels="library",
+            weights="random",
             memory="8GB",
             threads=3,
             log_level="DEBUG",

@@ -166,6 +166,17 @@ class TestLoading:
         assert (head.hidden_size, head.context, head.can_chunk_prefill) == (SHAPE.hidden, 2048, True)
         assert head.codec.encode_prompt([1, 2]) == [1, 2]
 
+    async def test_needs_a_config_alone_for_random_weights(
+        self, config: Config, device: DeviceThread, llama: TinyLlama, tmp_path: Path
+    ) -> None:
+        """And shows tokens as numbers, since noise has nothing to say."""
+        shutil.copy(llama.folder / "config.json", tmp_path)
+        noise = replace(config, models=(ModelChoice("tiny", str(tmp_path)),), weights="random")
+        part = await load(noise, device, assignment(0, SHAPE.blocks, head=True))
+        assert part.codec is not None
+        detokenizer = part.codec.detokenizer()
+        assert "".join(detokenizer.push(token) for token in (7, 42)) == "7 42 "
+
     async def test_tells_how_far_it_is(self, config: Config, device: DeviceThread) -> None:
         seen: list[tuple[int, int]] = []
         await load(config, device, assignment(1, 3), seen)
