@@ -86,7 +86,7 @@ async def test_retry_replaces_the_reply(browser_page: Page, swarm: Swarm) -> Non
     await chat.retry.click()
     await chat.wait_for_end()
     await expect(chat.turns).to_have_count(1)
-    assert await chat.text.inner_text() == first
+    await expect(chat.text).to_have_text(first)
     assert [chat["messages"] for chat in chats] == [[{"role": "user", "content": "What is 7 + 5?"}]] * 2
 
 
