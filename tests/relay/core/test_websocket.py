@@ -48,6 +48,17 @@ def end(relay: RunningRelay, peer: ScriptedPeer) -> None:
     ended.end(Unresponsive("for the test"))
 
 
+def hold_offers(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Have the relay work on every offer until the event is set, as when its database does not answer."""
+    answered = asyncio.Event()
+
+    async def wait(*_: object) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(relay.services.joining, "offer", wait)
+    return answered
+
+
 async def test_a_peer_that_does_not_read_is_let_go_of(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,12 +129,7 @@ async def test_frames_go_on_while_the_relay_works_on_a_text(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that does not answer holds up who joins, and no token."""
-    answered = asyncio.Event()
-
-    async def never_mind(*_: object) -> None:
-        await answered.wait()
-
-    monkeypatch.setattr(relay.services.joining, "offer", never_mind)
+    answered = hold_offers(relay, monkeypatch)
     driver, hop = await relay.dial(kind="client"), await relay.dial()
     await hop.say(offer())
     await hop.say(messages.Heartbeat())  # waits for the offer's answer
@@ -137,12 +143,7 @@ async def test_frames_go_on_while_the_relay_works_on_a_text(
 async def test_who_says_too_much_while_the_relay_works_on_a_text_is_not_read(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answered = asyncio.Event()
-
-    async def never_mind(*_: object) -> None:
-        await answered.wait()
-
-    monkeypatch.setattr(relay.services.joining, "offer", never_mind)
+    answered = hold_offers(relay, monkeypatch)
     hop = await relay.dial()
     await hop.say(offer())
     (server_side,) = connections(relay)
