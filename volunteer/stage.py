@@ -18,6 +18,7 @@ from torch import Tensor
 from corolla.models.cache import SpanCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
+from corolla.models.growing import room_for
 from corolla.models.span import SpanModel
 from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
 from schema.errors import (
@@ -46,16 +47,24 @@ class KVCost:
     state: int
     """Recurrent and convolutional states, whatever the length."""
     per_token: int
-    """Keys and values. Sliding windows need less once they are full."""
+    """Keys and values of the blocks that keep every token; they are held with room for more."""
+    windows: tuple[tuple[int, int], ...] = ()
+    """Of each sliding window its bytes a token, and the tokens that it keeps at most."""
 
     @classmethod
     def of_span(cls, facts: ModelFacts, span: Span) -> Self:
         blocks = slice(span.start, span.end)
-        return cls(sum(facts.state_bytes[blocks]), sum(facts.kv_bytes_per_token[blocks]))
+        sizes = list(zip(facts.kv_bytes_per_token[blocks], facts.kv_tokens_at_most[blocks], strict=True))
+        return cls(
+            state=sum(facts.state_bytes[blocks]),
+            per_token=sum(size for size, limit in sizes if limit is None),
+            windows=tuple((size, limit) for size, limit in sizes if limit is not None),
+        )
 
-    def for_tokens(self, batch: int, tokens: int, new: bool) -> int:
-        """Bytes that `tokens` more tokens of `batch` sequences take at most; `new`: they are the first."""
-        return batch * (tokens * self.per_token + (self.state if new else 0))
+    def of_tokens(self, batch: int, tokens: int) -> int:
+        """Bytes that a cache of `batch` sequences of `tokens` tokens has at most."""
+        windows = sum(size * min(tokens, limit) for size, limit in self.windows)
+        return batch * (self.state + self.per_token * room_for(tokens) + windows)
 
 
 class _Input(NamedTuple):
@@ -148,7 +157,7 @@ class Stage:
         cost = KVCost.of_span(self._facts, work.span)
         if work.position == 0:
             self.close(work.session)
-            self.account.grow(work.session, cost.for_tokens(batch, tokens, new=True), now)
+            self.account.grow(work.session, cost.of_tokens(batch, tokens), now)
             cache = self._model.new_cache(batch, (work.span.start, work.span.end))
             self._caches[work.session] = cache
             return cache
@@ -163,7 +172,8 @@ class Stage:
         if cache.batch != batch:
             raise ShapeMismatch(f"this session has {cache.batch} sequences, the step {batch}")
         _go_to(cache, work.position)
-        self.account.grow(work.session, cost.for_tokens(batch, tokens, new=False), now)
+        due = cost.of_tokens(batch, work.position + tokens)
+        self.account.grow(work.session, max(0, due - self.account.held(work.session)), now)
         return cache
 
     def _forward(self, session: SessionId, entering: _Input, cache: SpanCache, now: float) -> Tensor:

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from corolla.models.errors import RollbackRefused
 from corolla.models.families import Family
+from corolla.models.growing import GrowingLayer
 
 ROLLBACK_TOKENS = 64
 """How many tokens a sliding window can always give back: more than any draft is long."""
@@ -77,10 +78,10 @@ class SpanCache:
         self._clock = _Clock()
         self.layers: Cache = DynamicCache(config=config)
         """What the decoder is called with: the library's cache, one layer per block of the whole model."""
-        self._own: list[Any] = self.layers.layers[start:end]
+        self._own: list[Any] = [_growing(layer) for layer in self.layers.layers[start:end]]
         self._sliding = [layer for layer in self._own if isinstance(layer, DynamicSlidingWindowLayer)]
         self.layers.layers = [
-            layer if start <= index < end else _placeholder(layer, self._clock)
+            self._own[index - start] if start <= index < end else _placeholder(layer, self._clock)
             for index, layer in enumerate(self.layers.layers)
         ]
         if family.can_roll_back:
@@ -98,7 +99,7 @@ class SpanCache:
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for layer in self._own
-            for tensor in layer_tensors(layer)
+            for tensor in (layer.rooms if isinstance(layer, GrowingLayer) else layer_tensors(layer))
         }
         return sum(storages.values())
 
@@ -135,10 +136,15 @@ class SpanCache:
 
 
 def layer_tensors(layer: Any) -> list[Tensor]:
-    """The tensors that a cache layer holds: keys and values, or states."""
+    """The keys and values, or states, that a cache layer holds."""
     values = list(vars(layer).values())
     values += [item for value in values if isinstance(value, dict) for item in value.values()]
     return [value for value in values if isinstance(value, Tensor) and value.dim() > 0]
+
+
+def _growing(layer: Any) -> Any:
+    """A layer of plain keys and values with room to grow; any other as it is."""
+    return GrowingLayer() if type(layer) is DynamicLayer else layer
 
 
 def _kept(layer: DynamicSlidingWindowLayer) -> int:

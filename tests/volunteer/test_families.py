@@ -35,6 +35,7 @@ from corolla.models import (
     SpanModel,
     describe,
 )
+from corolla.models.cache import layer_tensors
 from corolla.models.families import REFUSED, WITH_TEXT_MODEL
 from corolla.models.partial import find_decoder
 from tests.volunteer.family_cases import BLOCKS, CASES, WRAPPERS, Case, wrapper_config
@@ -268,9 +269,12 @@ def test_the_facts_are_what_is_loaded(whole: Whole) -> None:
     assert sum(facts.block_parameters) == sum(sum(span.weights.parameters.values()) for span in spans)
     assert facts.head_parameters == sum(whole.head.weights.parameters.values())
     assert facts.head_bytes == whole.head.weights.nbytes
-    assert sum(cache.nbytes for cache in caches) == sum(facts.kv_bytes_per_token) * PROMPT + sum(
-        facts.state_bytes
-    )
+    held = [
+        layer_tensors(layer) for cache in caches for layer in cache.layers.layers[cache.start : cache.end]
+    ]
+    assert [sum(tensor.nbytes for tensor in tensors) for tensors in held] == [
+        size * PROMPT + state for size, state in zip(facts.kv_bytes_per_token, facts.state_bytes, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("model_type", WRAPPERS)

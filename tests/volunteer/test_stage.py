@@ -10,6 +10,7 @@ from torch import Tensor
 from corolla.models.cache import SpanCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
+from corolla.models.growing import LEAST_ROOM
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 from corolla.tensors import from_wire, to_wire
@@ -43,7 +44,8 @@ from volunteer.work import Result, Work
 
 START, END = 1, BLOCKS
 SPAN = Span(START, END)
-TOKEN_BYTES = (END - START) * KV_BYTES_PER_TOKEN
+ROOM_BYTES = LEAST_ROOM * (END - START) * KV_BYTES_PER_TOKEN
+"""What a sequence takes that is no longer than the least room."""
 A, B = SessionId(b"a" * 16), SessionId(b"b" * 16)
 
 
@@ -185,7 +187,7 @@ def test_position_zero_begins_again(stage: Stage) -> None:
     run(stage, work(hidden(2, seed=9), 4))
     (second,) = run(stage, work(hidden(4)))
     assert second.payload == first.payload
-    assert stage.kv_used == 4 * TOKEN_BYTES
+    assert stage.kv_used == ROOM_BYTES
 
 
 def test_position_zero_may_change_the_batch(stage: Stage) -> None:
@@ -256,7 +258,7 @@ def test_a_refused_step_leaves_its_session_as_it_was(stage: Stage, refused: str)
     run(stage, work(hidden(4)), work(hidden(4), session=B))
     (result,) = run(stage, bad)
     assert type(error_of(result)) is error
-    assert stage.kv_used == 8 * TOKEN_BYTES
+    assert stage.kv_used == 2 * ROOM_BYTES
     mine, other = run(stage, work(hidden(1), 4), work(hidden(1), 4, B))
     assert mine.payload == other.payload != b""
 
@@ -274,24 +276,24 @@ def test_a_step_that_the_model_refuses_by_name_leaves_its_session_as_it_was(
         (opening,) = run(stage, work(hidden(2), 0, B))
     assert isinstance(result.error, StepFailed)
     assert isinstance(opening.error, StepFailed)
-    assert (stage.sessions, stage.kv_used) == (1, 4 * TOKEN_BYTES)
+    assert (stage.sessions, stage.kv_used) == (1, ROOM_BYTES)
     assert run(stage, work(hidden(1), 4))[0].error is None
 
 
 def test_without_memory_a_step_is_refused_and_can_be_sent_again(model: SpanModel, facts: ModelFacts) -> None:
-    stage = Stage(model, facts, KVAccount(10 * TOKEN_BYTES))
-    run(stage, work(hidden(6), session=A), work(hidden(4), session=B))
-    (full,) = run(stage, work(hidden(1), 4, B))
+    stage = Stage(model, facts, KVAccount(2 * ROOM_BYTES))
+    run(stage, work(hidden(6), session=A), work(hidden(LEAST_ROOM), session=B))
+    (full,) = run(stage, work(hidden(1), LEAST_ROOM, B))
     assert isinstance(full.error, KVCacheFull)
     assert error_of(full).retry_after is not None
     stage.close(A)
-    (again,) = run(stage, work(hidden(1), 4, B))
+    (again,) = run(stage, work(hidden(1), LEAST_ROOM, B))
     assert again.error is None
-    assert stage.kv_used == 5 * TOKEN_BYTES
+    assert stage.kv_used == 2 * ROOM_BYTES
 
 
 def test_a_session_that_finds_no_memory_leaves_nothing(model: SpanModel, facts: ModelFacts) -> None:
-    stage = Stage(model, facts, KVAccount(10 * TOKEN_BYTES))
+    stage = Stage(model, facts, KVAccount(ROOM_BYTES - 1))
     (result,) = run(stage, work(hidden(11)))
     assert isinstance(result.error, KVCacheFull)
     assert (stage.sessions, stage.kv_used) == (0, 0)
@@ -328,7 +330,7 @@ def test_a_failed_step_ends_its_session_and_no_other(
         patch.setattr(model, "forward", failing_with(error))
         (result,) = run(stage, work(hidden(1), 4))
     assert type(error_of(result)) is name
-    assert (stage.sessions, stage.kv_used) == (1, 4 * TOKEN_BYTES)
+    assert (stage.sessions, stage.kv_used) == (1, ROOM_BYTES)
     after, other = run(stage, work(hidden(1), 4), work(hidden(1), 4, B))
     assert isinstance(after.error, SessionUnknown)
     assert other.error is None
@@ -358,7 +360,7 @@ def test_an_output_that_is_not_finite_ends_its_session_and_is_not_sent(
 
 def test_what_is_booked_is_what_the_cache_holds(stage: Stage) -> None:
     run(stage, work(hidden(5, batch=2)), work(hidden(1, batch=2), 5))
-    assert stage.kv_used == 2 * 6 * TOKEN_BYTES
+    assert stage.kv_used == 2 * ROOM_BYTES
 
 
 def test_closing_frees_at_once(stage: Stage) -> None:
@@ -381,7 +383,7 @@ def test_idle_sessions_expire_and_busy_ones_do_not(model: SpanModel, facts: Mode
 
 
 def test_hundreds_of_random_steps_leave_nothing_behind(model: SpanModel, facts: ModelFacts) -> None:
-    stage = Stage(model, facts, KVAccount(40 * TOKEN_BYTES))
+    stage = Stage(model, facts, KVAccount(4 * ROOM_BYTES))
     rng = random.Random(4)
     refusals: set[str] = set()
     for step in range(400):
@@ -392,7 +394,7 @@ def test_hundreds_of_random_steps_leave_nothing_behind(model: SpanModel, facts: 
         tensor = nan(1) if rng.random() < 0.05 else hidden(rng.randint(1, 6))
         (result,) = run(stage, work(tensor, rng.choice([0, 0, 3, 6, 9]), session), now=float(step))
         refusals.update([result.error.code] if result.error else [])
-        assert stage.kv_used % TOKEN_BYTES == 0
+        assert stage.kv_used % ROOM_BYTES == 0
         assert stage.kv_used <= stage.account.capacity
         assert len(stage.account) == stage.sessions
     assert {"kv_cache_full", "session_unknown", "position_mismatch", "not_finite"} <= refusals
@@ -430,7 +432,7 @@ async def test_sessions_that_come_and_go_on_the_device_thread_leave_nothing_behi
         await device.call(lambda: None)  # after the batch that emptied the queue
         stats = device.stats()
         assert len(came) + stats.failures["cancelled"] == sent
-        assert stats.kv_used == stats.sessions * 6 * TOKEN_BYTES > 0
+        assert stats.kv_used == stats.sessions * ROOM_BYTES > 0
         for session in sessions:
             device.close(session)
     assert (device.stats().sessions, device.stats().kv_used) == (0, 0)

@@ -12,7 +12,7 @@ from corolla.models.span import SpanModel
 
 BLOCKS = 3
 HIDDEN = 32
-CONTEXT = 64
+CONTEXT = 128
 KV_BYTES_PER_TOKEN = 2 * 2 * 8 * 4
 """Of one block: keys and values of two heads with eight float32 numbers each."""
 

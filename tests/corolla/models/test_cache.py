@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from corolla.models import ModelSource, RollbackRefused, SpanModel, describe
 from corolla.models.cache import ROLLBACK_TOKENS
+from corolla.models.growing import LEAST_ROOM, room_for
 from tests.corolla.models.checkpoints import llama, mistral, save
 
 WINDOW = 8
@@ -37,11 +40,28 @@ def test_a_new_cache_is_empty(full: SpanModel) -> None:
     assert (cache.position, cache.nbytes) == (0, 0)
 
 
-def test_the_bytes_are_those_of_the_tokens_held(full: SpanModel) -> None:
+def test_the_bytes_are_those_of_the_room_for_the_tokens_held(full: SpanModel) -> None:
     cache = full.new_cache(batch=2)
-    full.forward(torch.zeros(2, 5, 32), cache)
+    full.forward(torch.zeros(2, LEAST_ROOM, 32), cache)
+    assert cache.nbytes == 3 * 2 * LEAST_ROOM * TOKEN_BYTES
     full.forward(torch.zeros(2, 1, 32), cache)
-    assert cache.nbytes == 3 * 2 * 6 * TOKEN_BYTES
+    assert cache.nbytes == 3 * 2 * room_for(LEAST_ROOM + 1) * TOKEN_BYTES
+
+
+def test_a_token_is_written_behind_those_held_and_moves_none(full: SpanModel) -> None:
+    cache = full.new_cache()
+    full.forward(tokens(5), cache)
+    before = cache.layers.layers[1].keys
+    full.forward(tokens(1), cache)
+    after = cache.layers.layers[1].keys
+    assert before.data_ptr() == after.data_ptr()
+    assert (before.shape[-2], after.shape[-2]) == (5, 6)
+
+
+@given(st.integers(1, 1 << 20))
+def test_the_room_holds_the_tokens_and_an_eighth_more_at_most(length: int) -> None:
+    assert length <= room_for(length) <= length + max(LEAST_ROOM - 1, length // 8)
+    assert room_for(room_for(length)) == room_for(length)
 
 
 def test_truncating_to_the_same_position_changes_nothing(full: SpanModel) -> None:
