@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from corolla.models import ModelSource, RollbackRefused, SpanModel, describe
-from corolla.models.cache import ROLLBACK_TOKENS
+from corolla.models.cache import ROLLBACK_TOKENS, layer_tensors
 from corolla.models.growing import LEAST_ROOM, room_for
 from tests.corolla.models.checkpoints import llama, mistral, save
 
@@ -51,9 +51,9 @@ def test_the_bytes_are_those_of_the_room_for_the_tokens_held(full: SpanModel) ->
 def test_a_token_is_written_behind_those_held_and_moves_none(full: SpanModel) -> None:
     cache = full.new_cache()
     full.forward(tokens(5), cache)
-    before = cache.layers.layers[1].keys
+    before, _ = layer_tensors(cache.layers.layers[1])
     full.forward(tokens(1), cache)
-    after = cache.layers.layers[1].keys
+    after, _ = layer_tensors(cache.layers.layers[1])
     assert before.data_ptr() == after.data_ptr()
     assert (before.shape[-2], after.shape[-2]) == (5, 6)
 
