@@ -40,7 +40,7 @@ and `COROLLA_THREADS` stand for the flags of their names; a flag goes first.
 
 def families_page() -> str:
     rows = "\n".join(
-        f"| `{name}` | {_yes(family.can_roll_back)} | {_yes(family.can_chunk_prefill)} |"
+        f"| `{name}` | {_yes(family.can_roll_back)} | {_yes(family.can_chunk_prefill)} | {family.batching.value} |"
         for name, family in sorted(FAMILIES.items())
     )
     refused = "\n".join(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items()))
@@ -55,7 +55,7 @@ with what to do to add it.
 
 {len(FAMILIES)} families:
 
-| `model_type` | can roll back | prefill in chunks |
+| `model_type` | can roll back | prefill in chunks | several replies at once |
 |---|---|---|
 {rows}
 

@@ -24,7 +24,7 @@ ROLLBACK_TOKENS = 64
 """How many tokens a sliding window can always give back: more than any draft is long."""
 
 
-class _Clock:
+class Clock:
     """How many tokens a cache holds; shared by the placeholders of one cache."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class _Clock:
 class _Placeholder:
     """Mixed into a library's layer class: the layer of a block that is elsewhere."""
 
-    _clock: _Clock
+    _clock: Clock
     number_of_states: int
 
     @property
@@ -54,7 +54,7 @@ def _placeholder_class(layer_class: type) -> type:
     return type(f"Absent{layer_class.__name__}", (_Placeholder, layer_class), {})
 
 
-def _placeholder(layer: Any, clock: _Clock) -> Any:
+def placeholder(layer: Any, clock: Clock) -> Any:
     """`layer` with nothing in it, as long as `clock` says."""
     absent = object.__new__(_placeholder_class(type(layer)))
     absent.__dict__.update(vars(layer), _clock=clock)
@@ -75,13 +75,14 @@ class SpanCache:
         self.end = end
         self.batch = batch
         self._family = family
-        self._clock = _Clock()
+        self._clock = Clock()
         self.layers: Cache = DynamicCache(config=config)
         """What the decoder is called with: the library's cache, one layer per block of the whole model."""
-        self._own: list[Any] = [_growing(layer) for layer in self.layers.layers[start:end]]
-        self._sliding = [layer for layer in self._own if isinstance(layer, DynamicSlidingWindowLayer)]
+        self.own: list[Any] = [_growing(layer) for layer in self.layers.layers[start:end]]
+        """The layers of this cache's blocks, in order."""
+        self._sliding = [layer for layer in self.own if isinstance(layer, DynamicSlidingWindowLayer)]
         self.layers.layers = [
-            self._own[index - start] if start <= index < end else _placeholder(layer, self._clock)
+            self.own[index - start] if start <= index < end else placeholder(layer, self._clock)
             for index, layer in enumerate(self.layers.layers)
         ]
         if family.can_roll_back:
@@ -98,7 +99,7 @@ class SpanCache:
         """Bytes of memory that this cache holds."""
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-            for layer in self._own
+            for layer in self.own
             for tensor in (layer.rooms if isinstance(layer, GrowingLayer) else layer_tensors(layer))
         }
         return sum(storages.values())
@@ -108,6 +109,13 @@ class SpanCache:
         self._clock.position += tokens
         for layer in self._sliding:
             _trim(layer)
+
+    def drop_unfinished(self) -> None:
+        """Forgets what blocks have appended in a pass that broke off; not for recurrent states."""
+        for layer in self.own:
+            surplus = layer.get_seq_length() - self.position
+            if surplus > 0:
+                _cut(layer, surplus)
 
     def truncate(self, position: int) -> None:
         """Forgets every token from `position` on.
@@ -130,7 +138,7 @@ class SpanCache:
                 f"A sliding window has dropped tokens that position {position} attends to. "
                 "Start a new cache and run the tokens again."
             )
-        for layer in self._own:
+        for layer in self.own:
             _cut(layer, drop)
         self._clock.position = position
 

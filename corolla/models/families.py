@@ -8,6 +8,7 @@ to what it shows.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,15 @@ class Requirement:
     reason: str
 
 
+class Batching(Enum):
+    """How one token of each of several sequences is computed at once; see `corolla/models/batching.py`."""
+
+    RAGGED = "ragged"
+    PADDED = "padded"
+    ONE_BY_ONE = "one by one"
+    """Not at once: a recurrent state, or attention that is only right for a sequence alone."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One row of the table."""
@@ -37,23 +47,29 @@ class Family:
     """Whether the decoder takes the first element of what a block returns."""
     masks_first_pass_only: bool = False
     """Whether the padding mask is for the prompt alone, and would be misread beside a single token."""
+    batching: Batching = Batching.RAGGED
     requires_none: tuple[Requirement, ...] = ()
 
 
 # fmt: off
 ATTENTION = (
-    "afmoe", "apertus", "arcee", "cohere", "cohere2", "cohere2_moe", "cwm", "deepseek_v2",
-    "deepseek_v3", "diffllama", "doge", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe",
-    "flex_olmo", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2",
-    "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "granite_swa", "granitemoe", "granitemoeshared",
-    "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "hyperclovax", "jais2", "llama",
-    "llama4_text", "mimo_v2_flash", "minicpm3", "minimax_m2", "ministral", "ministral3", "mistral",
-    "mixtral", "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi",
-    "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "solar_open",
-    "stablelm", "starcoder2", "vaultgemma", "xglm", "youtu",
+    "afmoe", "apertus", "arcee", "cohere", "cohere2", "cohere2_moe", "cwm", "dots1", "ernie4_5",
+    "ernie4_5_moe", "exaone4", "exaone_moe", "flex_olmo", "gemma", "gemma2", "gemma3_text", "glm",
+    "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "granite_swa",
+    "granitemoe", "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
+    "hyperclovax", "jais2", "llama", "mimo_v2_flash", "minimax_m2", "ministral", "ministral3",
+    "mistral", "mixtral", "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon",
+    "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
+    "solar_open", "stablelm", "starcoder2", "vaultgemma",
 )
 # fmt: on
 """Attention in every block, with nothing special."""
+
+OWN_ATTENTION = (
+    *("deepseek_v2", "deepseek_v3", "diffllama", "doge", "glm4_moe_lite", "llama4_text", "minicpm3"),
+    *("xglm", "youtu"),
+)
+"""The same, in code that works on keys and values, or masks, itself."""
 
 OLDER_ATTENTION = ("bloom", "codegen", "falcon", "gpt_neo", "gpt_neox_japanese", "gptj", "mpt")
 """The same, in code whose blocks return tuples."""
@@ -72,15 +88,24 @@ _SHARED_KV = Requirement("num_kv_shared_layers", "its last blocks read the keys 
 
 _ROWS = (
     *(Family(name) for name in ATTENTION),
-    *(Family(name, blocks_return_tuples=True) for name in OLDER_ATTENTION),
-    *(Family(name, can_roll_back=False) for name in RECURRENT),
-    Family("bamba", can_roll_back=False, blocks_return_tuples=True),
+    *(Family(name, batching=Batching.PADDED) for name in OWN_ATTENTION),
+    *(Family(name, blocks_return_tuples=True, batching=Batching.PADDED) for name in OLDER_ATTENTION),
+    *(Family(name, can_roll_back=False, batching=Batching.ONE_BY_ONE) for name in RECURRENT),
+    Family("bamba", can_roll_back=False, blocks_return_tuples=True, batching=Batching.ONE_BY_ONE),
     # With more than one token these start from an empty state, whatever the cache holds.
-    Family("falcon_mamba", can_roll_back=False, can_chunk_prefill=False, masks_first_pass_only=True),
-    Family("jamba", can_roll_back=False, can_chunk_prefill=False),
-    Family("mamba", can_roll_back=False, can_chunk_prefill=False, masks_first_pass_only=True),
+    *(
+        Family(
+            name,
+            can_roll_back=False,
+            can_chunk_prefill=False,
+            masks_first_pass_only=True,
+            batching=Batching.ONE_BY_ONE,
+        )
+        for name in ("falcon_mamba", "mamba")
+    ),
+    Family("jamba", can_roll_back=False, can_chunk_prefill=False, batching=Batching.ONE_BY_ONE),
     # Its sparse attention picks tokens by a score, and ties fall out differently in chunks of another length.
-    Family("deepseek_v32", can_chunk_prefill=False),
+    Family("deepseek_v32", can_chunk_prefill=False, batching=Batching.ONE_BY_ONE),
     Family("gemma4_text", requires_none=(_PER_LAYER_EMBEDDINGS, _SHARED_KV)),
 )
 

@@ -5,6 +5,7 @@ of tokens, sessions, batching or the network. Owner: one thread at a time, since
 """
 
 import inspect
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Self
 
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from corolla.models.batching import Chunk, JoinedCache, RaggedAttention, padding
 from corolla.models.cache import SpanCache, cache_argument
 from corolla.models.errors import ChunkRefused, SpanRefused
+from corolla.models.families import Batching
 from corolla.models.loading import LoadOptions, load_part
 from corolla.models.partial import Part, join_seam
 from corolla.models.positions import positions_of
@@ -38,6 +41,9 @@ class SpanModel:
         accepted = inspect.signature(self._decoder.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._cache_name = cache_argument(self._decoder)
+        self._ragged = RaggedAttention(self._decoder)
+        self._joined: dict[tuple[int, int], JoinedCache] = {}
+        """By the blocks of a batch."""
         self.weights: WeightReport = weigh(model)
 
     @classmethod
@@ -93,6 +99,43 @@ class SpanModel:
             cache.advance(hidden.shape[1])
         return output
 
+    def forward_batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """The next tokens of several sequences at once: hidden states of each chunk, [1, tokens, hidden_size].
+
+        All caches are of one sequence each and of the same blocks. As `forward` of each, but for the last bits.
+        After an error the caches are as they were.
+
+        Raises `ShapeMismatch`, or `SpanRefused` for what cannot be batched.
+        """
+        self._check_batch(chunks)
+        blocks = chunks[0].cache.start, chunks[0].cache.end
+        if blocks not in self._joined:
+            self._joined[blocks] = JoinedCache(self._config, self.family, *blocks)
+        joined = self._joined[blocks]
+        self._seam.first, self._seam.last = blocks[0], blocks[1] - 1
+        hidden = joined.join(chunks)
+        try:
+            with joined.over(chunks), self._ragged.on() if joined.is_ragged else nullcontext():
+                arguments = self._batch_arguments(hidden, joined, chunks)
+                outputs = joined.part(self._run(hidden, arguments, gradients=False))
+        except Exception:
+            for chunk in chunks:
+                chunk.cache.drop_unfinished()
+            raise
+        for chunk in chunks:
+            chunk.cache.advance(chunk.tokens)
+        return outputs
+
+    def _batch_arguments(
+        self, hidden: Tensor, joined: JoinedCache, chunks: Sequence[Chunk]
+    ) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"inputs_embeds": hidden, "use_cache": True, self._cache_name: joined.layers}
+        if self._takes_positions:
+            arguments["position_ids"] = joined.positions(chunks).to(hidden.device)
+        if not joined.is_ragged:
+            arguments["attention_mask"] = padding(chunks).to(hidden.device)
+        return arguments
+
     def _arguments(
         self, hidden: Tensor, cache: SpanCache | None, attention_mask: Tensor | None
     ) -> dict[str, Any]:
@@ -127,6 +170,17 @@ class SpanModel:
         if not self.start <= start < end <= self.end:
             raise SpanRefused(f"Blocks [{start}, {end}) are not in the span [{self.start}, {self.end}).")
         return start, end
+
+    def _check_batch(self, chunks: Sequence[Chunk]) -> None:
+        batching, first = self.family.batching, chunks[0].cache
+        if batching is Batching.ONE_BY_ONE:
+            raise SpanRefused(f"Models of type {self.family.model_type} are computed one sequence at a time.")
+        for hidden, cache in chunks:
+            if (cache.start, cache.end, cache.batch) != (first.start, first.end, 1):
+                raise SpanRefused("A batch takes caches of one sequence each, all of the same blocks.")
+            if batching is Batching.PADDED and hidden.shape[1] > 1:
+                raise SpanRefused(f"Models of type {self.family.model_type} batch single tokens only.")
+            self._check(hidden, cache, attention_mask=None)
 
     def _check(self, hidden: Tensor, cache: SpanCache | None, attention_mask: Tensor | None) -> None:
         if hidden.dim() != 3 or hidden.shape[2] != self._hidden_size or hidden.shape[1] == 0:

@@ -33,10 +33,12 @@ from corolla.models import (
     ModelSource,
     RollbackRefused,
     SpanModel,
+    SpanRefused,
     describe,
 )
+from corolla.models.batching import Chunk
 from corolla.models.cache import layer_tensors
-from corolla.models.families import REFUSED, WITH_TEXT_MODEL
+from corolla.models.families import REFUSED, WITH_TEXT_MODEL, Batching
 from corolla.models.partial import find_decoder
 from tests.volunteer.family_cases import BLOCKS, CASES, WRAPPERS, Case, wrapper_config
 
@@ -259,6 +261,58 @@ def test_a_cache_rolled_back_goes_on_exactly_or_refuses(whole: Whole) -> None:
     for at in range(10, PROMPT):
         token = hidden[:, at : at + 1]
         assert torch.equal(step(spans, rolled_back, token), step(spans, straight, token))
+
+
+def test_sequences_decode_together_as_they_do_alone(whole: Whole) -> None:
+    """Of different lengths, in an order that changes, and past the length of every window."""
+    group = Group(whole, lengths=(PROMPT, 1, 7))
+    if group.spans[0].family.batching is Batching.ONE_BY_ONE:
+        with pytest.raises(SpanRefused, match="one sequence at a time"):
+            group.step([(0, 1)])
+        return
+    for turn in range(NEW_TOKENS):
+        group.step([((turn + shift) % 3, 1) for shift in range(3 - turn % 2)])
+
+
+def test_a_prompt_goes_in_chunks_beside_the_tokens_of_others(whole: Whole) -> None:
+    group = Group(whole, lengths=(PROMPT, 1, 7))
+    family = group.spans[0].family
+    if family.batching is not Batching.RAGGED or not family.can_chunk_prefill:
+        with pytest.raises((SpanRefused, ChunkRefused)):
+            group.step([(0, 1), (1, 3)])
+        return
+    for chunk in (3, 4, 9):
+        group.step([(0, 1), (1, chunk), (2, 1)])
+    group.step([(0, 5), (2, 2)])
+
+
+class Group:
+    """Sequences of `lengths` tokens, each once on caches of its own and once on caches that are batched."""
+
+    def __init__(self, whole: Whole, lengths: Sequence[int]) -> None:
+        self.spans = whole.spans["two spans"]
+        generator = torch.Generator().manual_seed(3)
+        ids = torch.randint(3, 90, (len(lengths), PROMPT + NEW_TOKENS), generator=generator)
+        self._hidden = [whole.head.embed(row.unsqueeze(0)) for row in ids]
+        self._alone, self._together = (
+            [[span.new_cache() for span in self.spans] for _ in lengths] for _ in range(2)
+        )
+        for caches in (self._alone, self._together):
+            for row, length, own in zip(self._hidden, lengths, caches, strict=True):
+                step(self.spans, own, row[:, :length])
+
+    def step(self, chunks: Sequence[tuple[int, int]]) -> None:
+        """Both ways `chunks`, sequence and tokens, give the same."""
+        held = {row: self._together[row][0].position for row, _ in chunks}
+        entering = [self._hidden[row][:, held[row] : held[row] + tokens] for row, tokens in chunks]
+        batch = entering
+        for index, span in enumerate(self.spans):
+            caches = [self._together[row][index] for row, _ in chunks]
+            batch = span.forward_batch([Chunk(*pair) for pair in zip(batch, caches, strict=True)])
+        for (row, _), hidden, output in zip(chunks, entering, batch, strict=True):
+            expected = step(self.spans, self._alone[row], hidden)
+            assert output.shape == expected.shape
+            assert (output - expected).abs().max() <= CLOSE * expected.abs().max()
 
 
 def test_the_facts_are_what_is_loaded(whole: Whole) -> None:

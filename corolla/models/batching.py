@@ -1,0 +1,240 @@
+"""Chunks of several sequences through a span at once, each sequence with a KV cache of its own.
+
+A decoder is called with one cache. `JoinedCache` is such a cache, made of those of the sequences: what
+a block adds is shared out to them, and what it attends to comes from them, in one of two ways:
+
+- ragged: the chunks stand one behind the other, [1, tokens of all, hidden_size]. The block's attention function gets
+  every sequence's own keys and values, and is run on one after the other. Nothing is padded or copied, and
+  a prompt's chunk may go with the single tokens of others. It takes a block that looks its attention
+  function up in `AttentionInterface`, since that is where this one is put.
+- padded: single tokens, [sequences, 1, hidden_size]. Keys and values are copied into one tensor, shorter sequences
+  filled up at the left, as the library pads batches. It works with any attention, at the price of the copy.
+
+What matters for speed is the rest: the weights are read once for all. Sums of a matrix product come out in
+another order with more rows, so results differ from those of a sequence alone in their last bits.
+
+Owner: the thread that runs the model. Knows nothing of sessions or queues.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+from corolla.models.cache import Clock, SpanCache, placeholder
+from corolla.models.families import Batching, Family
+
+RAGGED = "corolla_ragged_"
+"""What the ragged attention functions are registered as, before the name of the one that they run."""
+RAGGED_OVER = ("sdpa", "eager")
+
+
+class Chunk(NamedTuple):
+    """The next tokens of one sequence, [1, tokens, hidden_size], and the cache that holds those before."""
+
+    hidden: Tensor
+    cache: SpanCache
+
+    @property
+    def tokens(self) -> int:
+        return self.hidden.shape[1]
+
+
+@dataclass(slots=True)
+class _Pass:
+    """The chunks that a joined cache stands for at the moment. Owned by the cache, read by its layers."""
+
+    lengths: list[int] = field(default_factory=list[int])
+    masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict[Any, Tensor])
+    """Of chunks of more than one token, which all blocks of a kind share."""
+
+
+class _Ragged(NamedTuple):
+    """Keys or values of every sequence, each [1, heads, tokens, head_dim]: what `update` hands to attention."""
+
+    each: Sequence[Tensor]
+    window: int | None
+    """How many tokens back a token attends to, itself included."""
+    current: _Pass
+
+
+class _JoinedLayer(CacheLayerMixin):
+    """The layers of one block in every sequence's cache, as one layer."""
+
+    def __init__(self, layer: Any, clock: Clock, current: _Pass, is_ragged: bool) -> None:
+        super().__init__()
+        self.is_sliding = layer.is_sliding
+        self.members: list[Any] = []
+        self._window: int | None = getattr(layer, "sliding_window", None)
+        self._clock = clock
+        self._current = current
+        self._is_ragged = is_ragged
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing is stored here."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Appends each sequence's part to its own layer; what each attends to.
+
+        Ragged: [1, heads, tokens of all, head_dim]. Padded: [sequences, heads, 1, head_dim].
+        """
+        cuts, axis = (self._current.lengths, 2) if self._is_ragged else (1, 0)
+        rows = zip(self.members, key_states.split(cuts, axis), value_states.split(cuts, axis), strict=True)
+        each = [member.update(keys, values, *args, **kwargs) for member, keys, values in rows]
+        keys, values = [keys for keys, _ in each], [values for _, values in each]
+        if not self._is_ragged:
+            return _padded(keys), _padded(values)
+        return _Ragged(keys, self._window, self._current), _Ragged(values, self._window, self._current)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """The longest sequence's, counted from the left edge of the padding."""
+        visible = max(member.get_mask_sizes(query_length)[0] for member in self.members)
+        return visible, self._clock.position + query_length - visible
+
+    def get_seq_length(self) -> int:
+        return self._clock.position
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class JoinedCache:
+    """A cache over those of several sequences. One object serves every batch of its blocks, one at a time."""
+
+    def __init__(self, config: PreTrainedConfig, family: Family, start: int, end: int) -> None:
+        self.is_ragged = family.batching is Batching.RAGGED
+        self.layers: Cache = DynamicCache(config=config)
+        """What the decoder is called with."""
+        self._clock = Clock()
+        self._current = _Pass()
+        self._own = [
+            _JoinedLayer(layer, self._clock, self._current, self.is_ragged)
+            for layer in self.layers.layers[start:end]
+        ]
+        self.layers.layers = [
+            self._own[index - start] if start <= index < end else placeholder(layer, self._clock)
+            for index, layer in enumerate(self.layers.layers)
+        ]
+
+    @contextmanager
+    def over(self, chunks: Sequence[Chunk]) -> Iterator[None]:
+        """Stands for the caches of `chunks` inside of the `with` block."""
+        self._clock.position = max(chunk.cache.position for chunk in chunks)
+        self._current.lengths = [chunk.tokens for chunk in chunks]
+        members = zip(*(chunk.cache.own for chunk in chunks), strict=True)
+        for layer, of_block in zip(self._own, members, strict=True):
+            layer.members = list(of_block)
+        try:
+            yield
+        finally:
+            self._current.masks.clear()
+            for layer in self._own:
+                layer.members = []
+
+    def join(self, chunks: Sequence[Chunk]) -> Tensor:
+        """The hidden states of all chunks, as the decoder takes them."""
+        return torch.cat([chunk.hidden for chunk in chunks], dim=1 if self.is_ragged else 0)
+
+    def part(self, output: Tensor) -> list[Tensor]:
+        """What left the span, chunk by chunk: [1, tokens, hidden_size] each."""
+        return list(output.split(self._current.lengths, 1) if self.is_ragged else output.split(1))
+
+    def positions(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Of every token, in the shape that `join` gives."""
+        each = [
+            at for chunk in chunks for at in range(chunk.cache.position, chunk.cache.position + chunk.tokens)
+        ]
+        return torch.tensor([each] if self.is_ragged else [[at] for at in each])
+
+
+def padding(chunks: Sequence[Chunk]) -> Tensor:
+    """The attention mask of padded sequences, their next token included: [sequences, longest]."""
+    lengths = [chunk.cache.position + chunk.tokens for chunk in chunks]
+    longest = max(lengths)
+    return torch.tensor([[0] * (longest - length) + [1] * length for length in lengths])
+
+
+class RaggedAttention:
+    """Turns a decoder's attention ragged for a while."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        configs: dict[int, Any] = {
+            id(module.config): module.config for module in decoder.modules() if hasattr(module, "config")
+        }
+        self._configs = list(configs.values())
+        for name in RAGGED_OVER:
+            AttentionInterface.register(RAGGED + name, _ragged_attention)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        before = [config._attn_implementation for config in self._configs]
+        for config, name in zip(self._configs, before, strict=True):
+            config._attn_implementation = RAGGED + name
+        try:
+            yield
+        finally:
+            for config, name in zip(self._configs, before, strict=True):
+                config._attn_implementation = name
+
+
+def _ragged_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: _Ragged,
+    value: _Ragged,
+    attention_mask: None,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
+    """Attention of every chunk to its own sequence: [1, tokens of all, heads, head_dim].
+
+    `query`: [1, heads, tokens of all, head_dim]. There is no mask: the library makes none for a function
+    that it does not know, and what a token may see follows from its sequence.
+    """
+    name, attend = _original(module)
+    outputs: list[Tensor] = []
+    for chunk, keys, values in zip(
+        query.split(key.current.lengths, 2), key.each, value.each, strict=True
+    ):
+        mask = None if chunk.shape[2] == 1 else _mask(chunk, keys, key)
+        if mask is not None and name == "eager":
+            mask = torch.zeros_like(mask, dtype=chunk.dtype).masked_fill(~mask, torch.finfo(chunk.dtype).min)
+        outputs.append(attend(module, chunk, keys, values, mask, **arguments)[0])
+    return torch.cat(outputs, dim=1), None
+
+
+def _mask(chunk: Tensor, keys: Tensor, ragged: _Ragged) -> Tensor:
+    """Which keys each token of a chunk attends to, [1, 1, tokens, keys]: those up to itself, in its window."""
+    tokens, held = chunk.shape[2], keys.shape[2]
+    masks = ragged.current.masks
+    found = masks.get((tokens, held, ragged.window))
+    if found is None:
+        own = torch.arange(held - tokens, held, device=chunk.device).unsqueeze(1)
+        others = torch.arange(held, device=chunk.device)
+        found = others <= own
+        if ragged.window is not None:
+            found &= others > own - ragged.window
+        masks[tokens, held, ragged.window] = found = found[None, None]
+    return found
+
+
+def _original(module: Any) -> tuple[str, Callable[..., Any]]:
+    """The attention function that `module` uses when it is not ragged, and its name."""
+    name = module.config._attn_implementation.removeprefix(RAGGED)
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return name, AttentionInterface().get_interface(name, eager)
+
+
+def _padded(each: Sequence[Tensor]) -> Tensor:
+    """[1, heads, tokens, head_dim] each, as [sequences, heads, longest, head_dim], filled up at the left."""
+    longest = max(one.shape[-2] for one in each)
+    _, heads, _, width = each[0].shape
+    joined = each[0].new_zeros((len(each), heads, longest, width))
+    for row, one in zip(joined, each, strict=True):
+        row[:, longest - one.shape[-2] :] = one[0]
+    return joined
