@@ -15,7 +15,12 @@ class TimedReply:
     first_token: float
     step: float
     """From the first token to the last, divided by the steps between them."""
-    tokens: int
+    arrivals: tuple[float, ...]
+    """When each token came, on the clock of `time.perf_counter`."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.arrivals)
 
 
 def complete(url: str, token: str, model: str, prompt: list[int], tokens: int) -> TimedReply:
@@ -40,5 +45,5 @@ def complete(url: str, token: str, model: str, prompt: list[int], tokens: int) -
             if text:
                 pieces.append(text)
                 arrivals.append(time.perf_counter())
-    step = (arrivals[-1] - arrivals[0]) / (len(arrivals) - 1)
-    return TimedReply("".join(pieces), arrivals[0] - begun, step, len(arrivals))
+    step = (arrivals[-1] - arrivals[0]) / max(1, len(arrivals) - 1)
+    return TimedReply("".join(pieces), arrivals[0] - begun, step, tuple(arrivals))

@@ -23,6 +23,7 @@ class Shape:
     intermediate: int
     heads: int
     vocabulary: int
+    context: int = 2048
 
 
 TINY = Shape(hidden=64, blocks=12, intermediate=172, heads=4, vocabulary=512)
@@ -40,7 +41,7 @@ def make_llama(folder: Path, shape: Shape) -> Path:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         vocab_size=shape.vocabulary,
-        max_position_embeddings=2048,
+        max_position_embeddings=shape.context,
         bos_token_id=None,
         eos_token_id=None,
     )

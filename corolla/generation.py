@@ -7,35 +7,30 @@ Does not know who reads the text, or how frames travel.
 """
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
 from corolla.exchange import Exchange
+from corolla.head_steps import HeadStep, HeadSteps, Runner
 from corolla.models.head import HeadModel
 from corolla.sampling import Sampler, resolved_seed
 from corolla.session import PreparedStep, RemoteSession, Step, open_session, slice_lengths
 from corolla.stopping import StopStrings
-from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
+from corolla.tensors import to_wire
 from corolla.text import TextCodec
-from schema.errors import ContextTooLong, InvalidRequest, ShapeMismatch
+from schema.errors import ContextTooLong, InvalidRequest
 from schema.frames import Flags, FrameType
 from schema.generation import FinishReason, GenerationRequest, HopTiming, Timing, Usage
-from schema.tensors import WireTensor, encode_tensors
+from schema.tensors import WireTensor
 
 PREFILL_TOKENS = 512
 """Tokens of one prefill slice at most, however narrow the model."""
 
 _T = TypeVar("_T")
-
-
-class Runner(Protocol):
-    """Runs head work on the thread that owns the head, and awaits it."""
-
-    def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +44,7 @@ class Head:
     """Positions: prompt and reply together."""
     can_chunk_prefill: bool
     run: Runner
+    steps: HeadSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,8 @@ async def generate(
         while reason is None:
             position = session.position
             prepared = None if reply.tokens + 1 == limit else session.prepare()
-            token, next_hidden = await head.run(partial(reply.advance, hidden, position, prepared))
+            token, next_hidden = await head.steps.advance(reply.step(hidden, position, prepared))
+            reply.tokens += 1
             first_token = first_token or time.monotonic() - started
             in_flight = None
             if next_hidden is None:
@@ -119,7 +116,7 @@ async def generate(
 class _Reply:
     """One sequence at its head: sampler, detokenizer, end tokens and stop strings.
 
-    `embed_prompt` and `advance` run on the head's thread, the rest on the driver's; never at once.
+    `embed_prompt` and the sampler run on the head's thread, the rest on the driver's; never at once.
     """
 
     def __init__(self, head: Head, request: GenerationRequest, prompt: list[int]) -> None:
@@ -141,33 +138,10 @@ class _Reply:
         lengths = slice_lengths(len(prompt), bytes_per_token, PREFILL_TOKENS)
         return [to_wire(piece) for piece in hidden.split(lengths, dim=1)]
 
-    def advance(
-        self, hidden: WireTensor, position: int, prepared: PreparedStep | None
-    ) -> tuple[int, WireTensor | None]:
-        """The token after `hidden`, and its embedding; None for an end token.
-
-        A prepared step is launched from here: blocks on the head's own device then need not wait until
-        another thread has looked at the token.
-        """
-        model = self._head.model
-        logits = model.logits(self._checked(hidden).to(model.options.device, model.options.dtype))
-        token = self._sampler.next_token(logits[0, -1])
-        self.tokens += 1
-        if token in self._end_tokens:
-            return token, None
-        embedded = to_wire(model.embed(torch.tensor([[token]]), position=position))
-        if prepared is not None:
-            prepared.launch(encode_tensors([embedded]))
-        return token, embedded
-
-    def _checked(self, hidden: WireTensor) -> torch.Tensor:
-        """What came back, [1, 1, hidden]: one position was asked for, and logits of more may not fit."""
-        require_hidden(hidden, self._head.hidden_size, batch=1)
-        if hidden.shape[1] != 1:
-            raise ShapeMismatch(f"a step came back with {hidden.shape[1]} positions instead of its last one")
-        states = from_wire(hidden)
-        require_finite(states)
-        return states
+    def step(self, hidden: WireTensor, position: int, prepared: PreparedStep | None) -> HeadStep:
+        """What the head has to do with `hidden`, what came back of the position before `position`."""
+        launch = None if prepared is None else prepared.launch
+        return HeadStep(hidden, position, self._sampler, self._end_tokens, launch)
 
     def read(self, token: int, *, is_end: bool) -> tuple[str, bool]:
         """The text that a token adds, and whether a stop string ends the reply."""

@@ -40,7 +40,8 @@ and `COROLLA_THREADS` stand for the flags of their names; a flag goes first.
 
 def families_page() -> str:
     rows = "\n".join(
-        f"| `{name}` | {_yes(family.can_roll_back)} | {_yes(family.can_chunk_prefill)} | {family.batching.value} |"
+        f"| `{name}` | {_yes(family.can_roll_back)} | {_yes(family.can_chunk_prefill)} "
+        f"| {family.batching.value} |"
         for name, family in sorted(FAMILIES.items())
     )
     refused = "\n".join(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items()))

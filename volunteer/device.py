@@ -5,8 +5,9 @@
     await call(function) ────> queue ─> function() ─────────> its value, or its error
     close(session) ──────────> queue ─> engine.close(session)
 
-Between two batches the thread closes what is to be closed and runs every call that waits. It sleeps
-while there is nothing to do. Knows nothing of tensors, models or frames: the engine does.
+Between two batches the thread closes what is to be closed and runs every call that waits; what these
+put into the queue goes with the next batch. It sleeps while there is nothing to do. Knows nothing of
+tensors, models or frames: the engine does.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from typing import Any, Self, TypeVar
 from schema.errors import NotServing, StepFailed
 from schema.ids import SessionId
 from volunteer.device_queue import Call, DeviceQueue, DeviceStats, OnResult, Turn
-from volunteer.scheduler import Limits
+from volunteer.scheduler import Batch, Limits
 from volunteer.work import Engine, Result, Work
 
 STOP_SECONDS = 10.0
@@ -140,10 +141,11 @@ class DeviceThread:
             self._run_call(call)
         if self._engine is not None:
             self._tidy(self._engine, turn.closing)
-        if turn.batch:
-            self._run(turn.batch)
+        batch, rest = self._queue.take()
+        if batch.steps:
+            self._run(batch)
         elif not any(turn):
-            self._queue.sleep(HOUSEKEEPING_SECONDS)
+            self._queue.sleep(HOUSEKEEPING_SECONDS if rest is None else rest)
 
     def _tidy(self, engine: Engine, closing: list[SessionId]) -> None:
         for session in closing:
@@ -166,28 +168,33 @@ class DeviceThread:
             self._post(_resolve, call.future, value)
         self._queue.called(monotonic() - begun)
 
-    def _run(self, batch: list[Work]) -> None:
+    def _run(self, batch: Batch) -> None:
         begun = monotonic()
         results = self._compute(batch, begun)
         answers = self._queue.computed(results, monotonic() - begun)
         if self._engine is not None:
             self._queue.observe(self._engine)
-        for on_result, result in answers:
-            self._post(on_result, result)
+        if answers:
+            self._post(self._answer, answers)
 
-    def _compute(self, batch: list[Work], now: float) -> list[Result]:
+    def _answer(self, answers: list[tuple[OnResult, Result]]) -> None:
+        """On the event loop: tells all of a batch at once, so that their next steps come together too."""
+        for on_result, result in answers:
+            self._loop.call_soon(on_result, result)
+
+    def _compute(self, batch: Batch, now: float) -> list[Result]:
         engine = self._engine
         if engine is None:
             missing = NotServing("no blocks are loaded here yet")
-            return [Result(work, error=missing) for work in batch]
+            return [Result(work, error=missing) for work in batch.steps]
         try:
-            return engine.run(batch, now)
+            return engine.run(batch.steps, batch.prefill_tokens, now)
         except Exception as error:
             _logger.exception("A batch failed as a whole.")
-            for work in batch:
+            for work in batch.steps:
                 engine.close(work.session)
             failed = StepFailed(f"the batch could not be computed ({type(error).__name__})")
-            return [Result(work, error=failed) for work in batch]
+            return [Result(work, error=failed) for work in batch.steps]
 
     # ---- either side --------------------------------------------------------------------------
 

@@ -16,11 +16,13 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from schema.errors import CorollaError, NotServing
+from schema.frames import FrameType
 from schema.ids import SessionId
-from volunteer.scheduler import Limits, Scheduler
+from volunteer.scheduler import Batch, Limits, Scheduler
 from volunteer.work import Engine, Result, Work
 
 OnResult = Callable[[Result], None]
+NOTHING = Batch([], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,18 @@ class Call:
 
 
 class Turn(NamedTuple):
-    """What the thread does before it looks again: all that waits to be closed or called, and one batch."""
+    """What the thread does before it takes a batch: all that waits to be closed or called."""
 
     closing: list[SessionId]
     calls: list[Call]
-    batch: list[Work]
+
+
+class Taken(NamedTuple):
+    """A batch, or for how long to sleep instead."""
+
+    batch: Batch
+    rest: float | None
+    """Seconds to sleep at most; None: until something is put in."""
 
 
 class Rest(NamedTuple):
@@ -153,18 +162,26 @@ class DeviceQueue:
     # ---- the device thread's side -------------------------------------------------------------
 
     def next_turn(self) -> Turn | None:
-        """What is due now, perhaps nothing: then `sleep`. None when the thread shall end."""
+        """What is due now, perhaps nothing. None when the thread shall end."""
+        with self._lock:
+            if self._state is _State.ENDED or monotonic() >= self._deadline:
+                return None
+            turn = Turn(self._closing, self._calls)
+            self._closing, self._calls = [], []
+            is_done = self._state is _State.DRAINING and not any(turn) and not self._scheduler.queued
+            return None if is_done else turn
+
+    def take(self) -> Taken:
+        """The next batch. If it is empty and nothing else is due, `sleep`."""
         with self._lock:
             now = monotonic()
-            if self._state is _State.ENDED or now >= self._deadline:
-                return None
-            turn = Turn(self._closing, self._calls, self._scheduler.take(now))
-            self._closing, self._calls = [], []
-            self._asleep = not any(turn)
-            return None if self._asleep and self._state is _State.DRAINING else turn
+            wait = self._scheduler.wait(now) if self._state is _State.RUNNING else 0.0
+            batch = NOTHING if wait else self._scheduler.take(now)
+            self._asleep = not (batch.steps or self._closing or self._calls)
+            return Taken(batch, wait or None)
 
     def sleep(self, seconds: float) -> None:
-        """After an empty turn: returns when something was put in, or after `seconds`."""
+        """After an empty batch: returns when something was put in, or after `seconds`."""
         try:
             self._wake.get(timeout=seconds)
         except Empty:
@@ -172,15 +189,23 @@ class DeviceQueue:
                 self._asleep = False
 
     def computed(self, results: list[Result], seconds: float) -> list[tuple[OnResult, Result]]:
-        """Counts a batch that took `seconds`; returns its results with those who wait for them."""
+        """Counts a batch that took `seconds`; returns its results with those who wait for them.
+
+        Slices with more to compute go back into the queue.
+        """
         with self._lock:
+            now = monotonic()
+            decoded = [one.work.session for one in results if one.work.kind is not FrameType.PREFILL]
+            self._scheduler.computed(decoded, sum(one.tokens for one in results), seconds, now)
             self._counters.busy_seconds += seconds
             for result in results:
-                if result.error is None:
+                if result.is_unfinished:
+                    self._forget(self._scheduler.put_back(result.work, now))
+                elif result.error is None:
                     self._counters.steps += 1
                 else:
                     self._counters.failures[result.error.code] += 1
-            return self._pop_callers(results)
+            return self._pop_callers([one for one in results if not one.is_unfinished])
 
     def called(self, seconds: float) -> None:
         """Counts a call that took `seconds`."""
@@ -202,7 +227,7 @@ class DeviceQueue:
         with self._lock:
             self._state = _State.ENDED
             calls, self._calls = self._calls, []
-            while self._scheduler.take(monotonic()):
+            while self._scheduler.take(monotonic()).steps:
                 pass
             results = self._pop_callers([Result(work, error=error) for work in self._callers])
             self._counters.failures[error.code] += len(results)
@@ -214,7 +239,7 @@ class DeviceQueue:
 
     def _forget(self, dropped: list[Work]) -> None:
         for work in dropped:
-            del self._callers[work]
+            self._callers.pop(work, None)
 
     def _pop_callers(self, results: list[Result]) -> list[tuple[OnResult, Result]]:
         """Without those who were told already that the queue has ended."""

@@ -12,7 +12,8 @@ from time import monotonic
 
 import torch
 
-from corolla.generation import Head, Runner
+from corolla.generation import Head
+from corolla.head_steps import HeadSteps, Runner
 from corolla.models.facts import ModelFacts, describe
 from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions, default_dtype
@@ -105,6 +106,7 @@ class LoadedPart:
             context=self.candidate.context,
             can_chunk_prefill=self.candidate.facts.can_chunk_prefill,
             run=run,
+            steps=HeadSteps(self.head, self.candidate.facts.hidden_size, run),
         )
 
     def __str__(self) -> str:

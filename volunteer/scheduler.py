@@ -5,8 +5,8 @@
 
 The rules, in order:
 1. A session's steps leave in the order in which they came, one per batch.
-2. Decode goes before prefill, so that a long prompt does not stall the replies of others.
-3. While prefill waits, it gets every `decode_batches_per_prefill + 1`-th turn, so that it does not starve.
+2. Decode steps that wait go together; those about to come are worth a short wait (volunteer/gathering.py).
+3. One prefill slice goes with them, in parts small enough not to stall them (volunteer/pacing.py).
 4. Within a kind, sessions take turns.
 5. What does not fit is refused by name when it comes, never dropped later.
 
@@ -22,6 +22,8 @@ from typing import NamedTuple
 from schema.errors import QueueFull, SessionUnknown
 from schema.frames import FrameType
 from schema.ids import SessionId
+from volunteer.gathering import Gathering
+from volunteer.pacing import Pace
 from volunteer.work import Work
 
 MIN_RETRY_SECONDS = 0.1
@@ -37,10 +39,8 @@ class Limits:
     bytes: int = 256 * 1024 * 1024
     session_items: int = 256
     session_bytes: int = 64 * 1024 * 1024
-    batch: int = 1
+    batch: int = 16
     """Decode steps of different sessions that are taken together."""
-    decode_batches_per_prefill: int = 4
-    """Decode batches that may go before a waiting prefill chunk."""
 
 
 class _Waiting(NamedTuple):
@@ -63,6 +63,15 @@ class _Epoch(NamedTuple):
     closed: bool
 
 
+class Batch(NamedTuple):
+    """What is computed next, of different sessions."""
+
+    steps: list[Work]
+    """Decode steps, and behind them one prefill slice at most."""
+    prefill_tokens: int
+    """How many tokens of the slice may be computed now; the rest is put back."""
+
+
 class Scheduler:
     """The queue. Its owner makes sure that one thread at a time is in it."""
 
@@ -76,8 +85,8 @@ class Scheduler:
         self._decode: OrderedDict[SessionId, None] = OrderedDict()
         self._prefill: OrderedDict[SessionId, None] = OrderedDict()
         """Sessions by the kind of their oldest waiting step, in the order of their turns."""
-        self._decode_streak = 0
-        """Decode batches taken since prefill began to wait."""
+        self._gathering = Gathering()
+        self._pace = Pace()
         self._epochs: OrderedDict[SessionId, _Epoch] = OrderedDict()
         self._dropped: Counter[str] = Counter()
 
@@ -115,18 +124,44 @@ class Scheduler:
         """
         last = self._epochs.get(session)
         self._remember(session, _Epoch(max(epoch, last.number if last else 0), closed=True))
+        self._gathering.forget(session)
         return self._drop_lane(session, "cancelled")
 
-    def take(self, now: float) -> list[Work]:
-        """The next batch: a prefill chunk, or decode steps of different sessions; empty if nothing waits."""
-        if self._prefill and (
-            not self._decode or self._decode_streak >= self.limits.decode_batches_per_prefill
-        ):
-            self._decode_streak = 0
-            return [self._pop(self._prefill, now)]
-        batch = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
-        self._decode_streak = self._decode_streak + 1 if self._prefill else 0
-        return batch
+    def wait(self, now: float) -> float:
+        """Seconds for which `take` should wait, because more is about to come; 0 when it should not."""
+        full = len(self._decode) >= self.limits.batch
+        return 0.0 if full or not self.queued else self._gathering.wait(self._decode, now)
+
+    def take(self, now: float) -> Batch:
+        """The next batch; empty if nothing waits."""
+        steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
+        tokens = self._pace.prefill_tokens(len(steps), now) if self._prefill else 0
+        if tokens:
+            steps.append(self._pop(self._prefill, now))
+        return Batch(steps, tokens)
+
+    def put_back(self, work: Work, now: float) -> list[Work]:
+        """A slice of which a part was computed, to go on with at its session's next turn.
+
+        Returns it if it is stale by now.
+        """
+        last = self._epochs.get(work.session)
+        if last is not None and (last.number > work.epoch or (last.closed and last.number == work.epoch)):
+            self._dropped["cancelled" if last.closed else "stale"] += 1
+            return [work]
+        lane = self._lanes.setdefault(work.session, _Lane())
+        if lane.waiting:
+            del self._turns_of(lane.waiting[0].work)[work.session]
+        lane.waiting.appendleft(_Waiting(now, work))
+        self._count(lane, work)
+        self._prefill[work.session] = None
+        return []
+
+    def computed(self, decoded: list[SessionId], tokens: int, seconds: float, now: float) -> None:
+        """A batch with decode steps of `decoded` and `tokens` of a slice has taken `seconds`."""
+        self._pace.measured(len(decoded), tokens, seconds, now)
+        if decoded:
+            self._gathering.done(decoded, seconds, now)
 
     def _check_room(self, work: Work, lane: _Lane) -> None:
         limits, size = self.limits, len(work.payload)
@@ -145,11 +180,16 @@ class Scheduler:
     def _append(self, work: Work, now: float) -> None:
         lane = self._lanes.setdefault(work.session, _Lane())
         lane.waiting.append(_Waiting(now, work))
+        self._count(lane, work)
+        if len(lane.waiting) == 1:
+            self._turns_of(work)[work.session] = None
+        if work.kind is not FrameType.PREFILL:
+            self._gathering.arrived(work.session, now)
+
+    def _count(self, lane: _Lane, work: Work) -> None:
         lane.bytes += len(work.payload)
         self.queued += 1
         self.queued_bytes += len(work.payload)
-        if len(lane.waiting) == 1:
-            self._turns_of(work)[work.session] = None
 
     def _pop(self, turns: OrderedDict[SessionId, None], now: float) -> Work:
         """The oldest step of the session whose turn it is; the session goes to the end of the turns."""

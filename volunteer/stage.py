@@ -1,5 +1,8 @@
 """One loaded span and the sessions that use it: turns steps that arrive into the steps that go on.
 
+Steps that come together run as one batch where the model's family can; a prefill slice runs in parts, as
+many tokens at a time as it is given.
+
 A session begins with a step at position 0, goes on where its KV cache ends, and may go back to an earlier
 position where the model's family can. A step that is refused before it runs leaves its session as it
 was; one that fails while it runs ends its session. Neither touches another session.
@@ -9,15 +12,17 @@ Owner: the device thread. Does not know routes, queues or the network.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from corolla.models.batching import Chunk
 from corolla.models.cache import SpanCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
+from corolla.models.families import Batching
 from corolla.models.growing import room_for
 from corolla.models.span import SpanModel
 from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
@@ -31,11 +36,14 @@ from schema.errors import (
     ShapeMismatch,
     StepFailed,
 )
-from schema.frames import Flags
+from schema.frames import Flags, FrameType
 from schema.ids import SessionId, Span
 from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
 from volunteer.work import Result, Work
+
+MAX_TOKENS = 1 << 30
+"""More than any step has."""
 
 _logger = logging.getLogger(__name__)
 
@@ -74,6 +82,28 @@ class _Input(NamedTuple):
     mask: Tensor | None
 
 
+@dataclass(slots=True)
+class _Step:
+    """A step that is ready to run: its memory is booked, and its cache ends where it begins."""
+
+    work: Work
+    cache: SpanCache
+    rest: Tensor
+    """Hidden states that are still to be computed, [batch, tokens, hidden_size]."""
+    mask: Tensor | None
+    outputs: list[Tensor] = field(default_factory=list[Tensor])
+    """Of the parts that were computed, what is wanted of them."""
+
+    @property
+    def tokens(self) -> int:
+        return self.rest.shape[1]
+
+    def take(self, tokens: int) -> Chunk:
+        """The next part, of `tokens` tokens at most."""
+        part, self.rest = self.rest[:, :tokens], self.rest[:, tokens:]
+        return Chunk(part, self.cache)
+
+
 class Stage:
     """Runs steps through a span, each session with a KV cache of its own."""
 
@@ -84,6 +114,8 @@ class Stage:
         self._model = model
         self._facts = facts
         self._caches: dict[SessionId, SpanCache] = {}
+        self._begun: dict[SessionId, _Step] = {}
+        """Slices of which a part was computed."""
 
     @property
     def sessions(self) -> int:
@@ -95,13 +127,26 @@ class Stage:
         """Bytes of KV cache."""
         return self.account.used
 
-    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
-        """One result for each step, in order; `now` is of the account's clock."""
-        return [self._run_one(work, now) for work in batch]
+    def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
+        """One result for each step, in order; `now` is of the account's clock.
+
+        Of a prefill slice `prefill_tokens` tokens are computed; its result is unfinished until none is left.
+        """
+        results: dict[Work, Result] = {}
+        ready: list[_Step] = []
+        for work in batch:
+            try:
+                ready.append(self._ready(work, now))
+            except Exception as error:  # noqa: BLE001 - told to the driver by name
+                results[work] = self._failure(work, error)
+        for group in self._groups(ready, prefill_tokens):
+            results |= {result.work: result for result in self._run_group(group, prefill_tokens, now)}
+        return [results[work] for work in batch]
 
     def close(self, session: SessionId) -> None:
         """Frees the session's KV cache, if it has one."""
         self._caches.pop(session, None)
+        self._begun.pop(session, None)
         self.account.release(session)
 
     def close_all(self) -> None:
@@ -115,19 +160,91 @@ class Stage:
             self.close(session)
         return expired
 
-    def _run_one(self, work: Work, now: float) -> Result:
+    def _ready(self, work: Work, now: float) -> _Step:
+        """Raises by name what stands against the step; then nothing has changed."""
+        begun = self._begun.pop(work.session, None)
+        if begun is not None and begun.work is work:
+            return begun
+        self._check_blocks(work)
+        entering = self._read(work)
+        return _Step(work, self._cache_for(work, entering.hidden, now), entering.hidden, entering.mask)
+
+    def _groups(self, ready: list[_Step], prefill_tokens: int) -> list[list[_Step]]:
+        """Which steps run as one batch: those of one sequence without a mask, over the same blocks."""
+        batching = self._model.family.batching
+        together: dict[tuple[int, int], list[_Step]] = {}
+        groups: list[list[_Step]] = []
+        for step in ready:
+            is_single = min(step.tokens, self._part(step.work, prefill_tokens)) == 1
+            joins = batching is Batching.RAGGED or (batching is Batching.PADDED and is_single)
+            if joins and step.mask is None and step.cache.batch == 1:
+                together.setdefault((step.cache.start, step.cache.end), []).append(step)
+            else:
+                groups.append([step])
+        return groups + list(together.values())
+
+    def _part(self, work: Work, prefill_tokens: int) -> int:
+        """How many tokens of a step may be computed at once. A mask is for the whole of it."""
+        can_part = work.kind is FrameType.PREFILL and self._model.family.can_chunk_prefill
+        return prefill_tokens if can_part else MAX_TOKENS
+
+    def _run_group(self, group: list[_Step], prefill_tokens: int, now: float) -> list[Result]:
+        """Runs steps as one batch; if that fails, each by itself, so that one cannot harm another."""
+        if len(group) > 1:
+            sizes = [self._part(step.work, prefill_tokens) for step in group]
+            rests = [step.rest for step in group]
+            chunks = [step.take(size) for step, size in zip(group, sizes, strict=True)]
+            try:
+                outputs = self._model.forward_batch(chunks)
+            except Exception:
+                _logger.exception("A batch of %d steps failed; each is run by itself.", len(group))
+                for step, rest in zip(group, rests, strict=True):
+                    step.rest = rest
+            else:
+                return [
+                    self._finish(step, chunk.tokens, output, now)
+                    for step, chunk, output in zip(group, chunks, outputs, strict=True)
+                ]
+        return [self._run_one(step, prefill_tokens, now) for step in group]
+
+    def _run_one(self, step: _Step, prefill_tokens: int, now: float) -> Result:
+        tokens = MAX_TOKENS if step.mask is not None else self._part(step.work, prefill_tokens)
         try:
-            self._check_blocks(work)
-            entering = self._read(work)
-            cache = self._cache_for(work, entering.hidden, now)
-            output = self._forward(work.session, entering, cache, now)
-            return Result(work, encode_tensors([to_wire(_wanted(output, work.flags))]))
-        except CorollaError as error:
-            return Result(work, error=error)
-        except Exception as error:
-            _logger.exception("A step failed.", extra={"session": work.session.hex(), "step": work.step})
+            chunk = step.take(tokens)
+            output = self._model.forward(chunk.hidden, step.cache, step.mask)
+        except CorollaError as error:  # refused before anything was computed
+            self._settle(step.work.session, step.cache, now)
+            return Result(step.work, error=error)
+        except Exception as error:  # noqa: BLE001 - told to the driver by name
+            return self._failure(step.work, error)
+        return self._finish(step, chunk.tokens, output, now)
+
+    def _finish(self, step: _Step, tokens: int, output: Tensor, now: float) -> Result:
+        """Books what a step holds now, and makes its answer if nothing of it is left to compute."""
+        work = step.work
+        try:
+            require_finite(output)
+        except NotFinite as error:
             self.close(work.session)
-            return Result(work, error=self._named(error))
+            return Result(work, error=error)
+        self._settle(work.session, step.cache, now)
+        step.outputs.append(_wanted(output, work.flags))
+        done = tokens if work.kind is FrameType.PREFILL else 0
+        if step.tokens:
+            self._begun[work.session] = step
+            return Result(work, tokens=done, is_unfinished=True)
+        wanted = step.outputs[-1] if Flags.LAST_ONLY in work.flags else torch.cat(step.outputs, dim=1)
+        return Result(work, encode_tensors([to_wire(wanted)]), tokens=done)
+
+    def _failure(self, work: Work, error: Exception) -> Result:
+        """The error by name; one that has none ends the session."""
+        if isinstance(error, CorollaError):
+            return Result(work, error=error)
+        _logger.error(
+            "A step failed.", exc_info=error, extra={"session": work.session.hex(), "step": work.step}
+        )
+        self.close(work.session)
+        return Result(work, error=self._named(error))
 
     def _check_blocks(self, work: Work) -> None:
         if not self.span.start <= work.span.start < work.span.end <= self.span.end:
@@ -175,21 +292,6 @@ class Stage:
         due = cost.of_tokens(batch, work.position + tokens)
         self.account.grow(work.session, max(0, due - self.account.held(work.session)), now)
         return cache
-
-    def _forward(self, session: SessionId, entering: _Input, cache: SpanCache, now: float) -> Tensor:
-        """Hidden states [batch, tokens, hidden_size] that leave the span."""
-        try:
-            output = self._model.forward(entering.hidden, cache, entering.mask)
-        except CorollaError:  # refused before anything was computed
-            self._settle(session, cache, now)
-            raise
-        try:
-            require_finite(output)
-        except NotFinite:
-            self.close(session)
-            raise
-        self._settle(session, cache, now)
-        return output
 
     def _settle(self, session: SessionId, cache: SpanCache, now: float) -> None:
         """Books what the session really holds; one that holds no token is no session."""

@@ -36,6 +36,10 @@ class Result:
     work: Work
     payload: bytes = b""
     error: CorollaError | None = None
+    tokens: int = 0
+    """Of a prefill slice: how many were computed now."""
+    is_unfinished: bool = False
+    """Whether a slice has more tokens to compute. Then there is no answer yet."""
 
 
 class Engine(Protocol):
@@ -51,8 +55,11 @@ class Engine(Protocol):
         """Bytes of KV cache."""
         ...
 
-    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
-        """One result for each piece of work, in order. A step that fails is a result, not an exception."""
+    def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
+        """One result for each piece of work, in order. A step that fails is a result, not an exception.
+
+        Of a prefill slice `prefill_tokens` tokens may be computed; the same work comes again for the rest.
+        """
         ...
 
     def close(self, session: SessionId) -> None:

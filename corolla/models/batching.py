@@ -3,12 +3,13 @@
 A decoder is called with one cache. `JoinedCache` is such a cache, made of those of the sequences: what
 a block adds is shared out to them, and what it attends to comes from them, in one of two ways:
 
-- ragged: the chunks stand one behind the other, [1, tokens of all, hidden_size]. The block's attention function gets
-  every sequence's own keys and values, and is run on one after the other. Nothing is padded or copied, and
-  a prompt's chunk may go with the single tokens of others. It takes a block that looks its attention
-  function up in `AttentionInterface`, since that is where this one is put.
-- padded: single tokens, [sequences, 1, hidden_size]. Keys and values are copied into one tensor, shorter sequences
-  filled up at the left, as the library pads batches. It works with any attention, at the price of the copy.
+- ragged: the chunks stand one behind the other, [1, tokens of all, hidden_size]. The block's attention
+  function gets every sequence's own keys and values, and is run on one after the other. Nothing is padded
+  or copied, and a prompt's chunk may go with the single tokens of others. It takes a block that looks its
+  attention function up in `AttentionInterface`, since that is where this one is put.
+- padded: single tokens, [sequences, 1, hidden_size]. Keys and values are copied into one tensor, shorter
+  sequences filled up at the left, as the library pads batches. It works with any attention, at the price
+  of the copy.
 
 What matters for speed is the rest: the weights are read once for all. Sums of a matrix product come out in
 another order with more rows, so results differ from those of a sequence alone in their last bits.
@@ -56,7 +57,7 @@ class _Pass:
 
 
 class _Ragged(NamedTuple):
-    """Keys or values of every sequence, each [1, heads, tokens, head_dim]: what `update` hands to attention."""
+    """Keys or values of each sequence, [1, heads, tokens, head_dim]: what `update` hands to attention."""
 
     each: Sequence[Tensor]
     window: int | None
@@ -198,9 +199,7 @@ def _ragged_attention(
     """
     name, attend = _original(module)
     outputs: list[Tensor] = []
-    for chunk, keys, values in zip(
-        query.split(key.current.lengths, 2), key.each, value.each, strict=True
-    ):
+    for chunk, keys, values in zip(query.split(key.current.lengths, 2), key.each, value.each, strict=True):
         mask = None if chunk.shape[2] == 1 else _mask(chunk, keys, key)
         if mask is not None and name == "eager":
             mask = torch.zeros_like(mask, dtype=chunk.dtype).masked_fill(~mask, torch.finfo(chunk.dtype).min)
@@ -209,7 +208,7 @@ def _ragged_attention(
 
 
 def _mask(chunk: Tensor, keys: Tensor, ragged: _Ragged) -> Tensor:
-    """Which keys each token of a chunk attends to, [1, 1, tokens, keys]: those up to itself, in its window."""
+    """Which keys a chunk's tokens attend to, [1, 1, tokens, keys]: those up to itself, in its window."""
     tokens, held = chunk.shape[2], keys.shape[2]
     masks = ragged.current.masks
     found = masks.get((tokens, held, ragged.window))

@@ -6,6 +6,7 @@ scaling) happens here, exactly once. Knows nothing of sampling or text. Owner: o
 """
 
 import inspect
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, Self, cast
 
@@ -58,6 +59,7 @@ class HeadModel:
         `position` is how many tokens came before the first. With padding give `attention_mask`,
         [batch, position + tokens], from which each row's own positions follow. Raises `PositionMismatch`.
         """
+        ids = ids.to(self.options.device)
         batch, tokens = ids.shape
         if attention_mask is None:
             positions = torch.arange(position, position + tokens, device=ids.device).expand(batch, tokens)
@@ -69,6 +71,11 @@ class HeadModel:
                 f"it must be {[batch, position + tokens]}."
             )
         return self._embed_each(ids, positions).reshape(batch, tokens, -1)
+
+    def embed_tokens(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Hidden states [n, 1, hidden_size] of n tokens of different sequences, each at its own position."""
+        device = self.options.device
+        return self._embed_each(torch.tensor(tokens, device=device), torch.tensor(positions, device=device))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [batch, tokens, vocabulary], in the model's dtype, for the last block's hidden states.

@@ -100,10 +100,10 @@ class SpanModel:
         return output
 
     def forward_batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
-        """The next tokens of several sequences at once: hidden states of each chunk, [1, tokens, hidden_size].
+        """The next tokens of several sequences at once: what leaves the span of each chunk, as it entered.
 
-        All caches are of one sequence each and of the same blocks. As `forward` of each, but for the last bits.
-        After an error the caches are as they were.
+        All caches are of one sequence each and of the same blocks. As `forward` of each, but for the last
+        bits. After an error the caches are as they were.
 
         Raises `ShapeMismatch`, or `SpanRefused` for what cannot be batched.
         """
@@ -129,7 +129,11 @@ class SpanModel:
     def _batch_arguments(
         self, hidden: Tensor, joined: JoinedCache, chunks: Sequence[Chunk]
     ) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"inputs_embeds": hidden, "use_cache": True, self._cache_name: joined.layers}
+        arguments: dict[str, Any] = {
+            "inputs_embeds": hidden,
+            "use_cache": True,
+            self._cache_name: joined.layers,
+        }
         if self._takes_positions:
             arguments["position_ids"] = joined.positions(chunks).to(hidden.device)
         if not joined.is_ragged:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.models import Shape, make_llama
 from corolla.exchange import Exchange, Launch, WorkOrder
 from corolla.generation import Head
+from corolla.head_steps import HeadSteps
 from corolla.models.facts import describe
 from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions
@@ -59,7 +60,9 @@ class TinyLlama:
 
     def head(self, context: int = 2048) -> Head:
         codec = TextCodec.load(self.folder)
-        return Head(HeadModel.load(self.source), codec, SHAPE.hidden, context, True, inline)
+        model = HeadModel.load(self.source)
+        steps = HeadSteps(model, SHAPE.hidden, inline)
+        return Head(model, codec, SHAPE.hidden, context, True, inline, steps)
 
     def stage(self, start: int, end: int) -> Stage:
         return Stage(SpanModel.load(self.source, start, end), self._facts, KVAccount(2**30))
@@ -134,7 +137,7 @@ def run_step(
         payload=payload,
         flags=flags,
     )
-    return stage.run([work], monotonic())[0]
+    return stage.run([work], 512, monotonic())[0]
 
 
 # ---- a head that says what it is told ---------------------------------------------------------
@@ -151,6 +154,9 @@ class ScriptedModel:
 
     def embed(self, ids: torch.Tensor, position: int = 0) -> torch.Tensor:
         return torch.zeros(*ids.shape, HIDDEN)
+
+    def embed_tokens(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        return torch.zeros(len(tokens), 1, HIDDEN)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         scores = torch.zeros(1, 1, self._vocabulary)
@@ -175,4 +181,4 @@ def scripted_head(says: str, *, ends: bool = True, context: int = 2048) -> Head:
     tokens = codec.encode_prompt(says)
     script = [*tokens, END] if ends else tokens * 100
     model = cast(HeadModel, ScriptedModel(script, END + 1))
-    return Head(model, codec, HIDDEN, context, True, inline)
+    return Head(model, codec, HIDDEN, context, True, inline, HeadSteps(model, HIDDEN, inline))

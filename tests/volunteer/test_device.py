@@ -38,7 +38,7 @@ class EchoStage:
     def kv_used(self) -> int:
         return 100 * len(self.open)
 
-    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
+    def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
         self.entered.release()
         self.gate.wait()
         results: list[Result] = []
@@ -211,6 +211,7 @@ async def test_a_broken_batch_fails_by_name_and_the_thread_lives_on(
     device: DeviceThread, stage: EchoStage, caller: Caller
 ) -> None:
     device.submit(work(A, b"boom"), caller)
+    await caller.wait()
     device.submit(work(B, b"fine"), caller)
     broken, fine = await caller.wait(2)
     assert isinstance(broken.error, StepFailed)
@@ -301,13 +302,15 @@ async def test_stats_tell_what_waits_and_what_was_done(
 ) -> None:
     release = await hold(device, stage)
     device.submit(work(A, b"1234"), caller)
-    device.submit(work(B, b"boom"), caller)
+    device.submit(work(B, b"5678"), caller)
     during = device.stats()
     assert (during.queued, during.queued_bytes, during.steps) == (2, 8, 0)
     release()
     await caller.wait(2)
+    device.submit(work(B, b"boom"), caller)
+    await caller.wait(3)
     after = device.stats()
-    assert (after.queued, after.queued_bytes, after.steps) == (0, 0, 2)
+    assert (after.queued, after.queued_bytes, after.steps) == (0, 0, 3)
     assert (after.sessions, after.kv_used, after.failures) == (2, 200, {"step_failed": 1})
     assert after.busy_seconds > 0
     assert after.waited >= 0

@@ -23,13 +23,13 @@ def ignore(result: Result) -> None:
     """A caller that does not care."""
 
 
-def test_nothing_is_an_empty_turn() -> None:
-    turn = DeviceQueue().next_turn()
-    assert turn is not None
-    assert not any(turn)
+def test_nothing_is_an_empty_turn_and_an_empty_batch() -> None:
+    queue = DeviceQueue()
+    assert queue.next_turn() == ([], [])
+    assert queue.take() == (([], 0), None)
 
 
-async def test_a_turn_holds_everything_to_close_and_call_and_one_batch() -> None:
+async def test_a_turn_holds_everything_to_close_and_call_and_leaves_the_steps() -> None:
     queue = DeviceQueue()
     calls = [Call(lambda: None, asyncio.get_running_loop().create_future()) for _ in range(2)]
     steps = [work(A), work(A)]
@@ -37,25 +37,25 @@ async def test_a_turn_holds_everything_to_close_and_call_and_one_batch() -> None
         queue.put_work(step, ignore)
         queue.put_call(call)
         queue.put_close(B, 0)
-    assert queue.next_turn() == ([B, B], calls, [steps[0]])
-    assert queue.next_turn() == ([], [], [steps[1]])
+    assert queue.next_turn() == ([B, B], calls)
+    assert queue.take().batch.steps == [steps[0]]
+    assert queue.next_turn() == ([], [])
+    assert queue.take().batch.steps == [steps[1]]
 
 
 def test_sleep_ends_when_something_is_put_in() -> None:
     queue = DeviceQueue()
-    queue.next_turn()
+    queue.take()
     queue.put_work(work(A), ignore)
     queue.sleep(3600.0)
 
 
 def test_sleep_ends_after_its_time() -> None:
     queue = DeviceQueue()
-    queue.next_turn()
+    queue.take()
     queue.sleep(0.001)
     queue.put_work(work(A), ignore)
-    turn = queue.next_turn()
-    assert turn is not None
-    assert len(turn.batch) == 1
+    assert len(queue.take().batch.steps) == 1
 
 
 def test_draining_takes_nothing_more_but_gives_what_waits() -> None:
@@ -64,9 +64,8 @@ def test_draining_takes_nothing_more_but_gives_what_waits() -> None:
     queue.drain(3600.0)
     with pytest.raises(NotServing):
         queue.put_work(work(B), ignore)
-    turn = queue.next_turn()
-    assert turn is not None
-    assert len(turn.batch) == 1
+    assert queue.next_turn() is not None
+    assert len(queue.take().batch.steps) == 1
     assert queue.next_turn() is None
 
 
@@ -81,8 +80,8 @@ def test_the_end_tells_those_whose_step_waits_and_those_whose_step_runs() -> Non
     queue = DeviceQueue()
     running, waiting = work(A), work(B)
     queue.put_work(running, ignore)
+    queue.take()
     queue.put_work(waiting, ignore)
-    queue.next_turn()
     assert [result.work for _, result in queue.end().results] == [running, waiting]
     assert queue.stats().failures == {"not_serving": 2}
     assert queue.stats().queued == 0
@@ -92,7 +91,7 @@ def test_a_result_after_the_end_is_told_to_nobody() -> None:
     queue = DeviceQueue()
     running = work(A)
     queue.put_work(running, ignore)
-    queue.next_turn()
+    queue.take()
     queue.end()
     assert queue.computed([Result(running)], 0.0) == []
 

@@ -34,7 +34,7 @@ class Echo:
     def kv_used(self) -> int:
         return 0
 
-    def run(self, batch: Sequence[Work], now: float) -> list[Result]:
+    def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
         self.open.update(work.session for work in batch)
         return [Result(work, bytes(work.payload)) for work in batch]
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,7 +100,8 @@ def work(
 
 
 def run(stage: Stage, *steps: Work, now: float = 0.0) -> list[Result]:
-    return stage.run(steps, now)
+    """One after the other."""
+    return [result for step in steps for result in stage.run([step], 512, now)]
 
 
 def tensor_of(result: Result) -> Tensor:
@@ -353,6 +355,99 @@ def test_an_output_that_is_not_finite_ends_its_session_and_is_not_sent(
     assert isinstance(result.error, NotFinite)
     assert result.payload == b""
     assert (stage.sessions, stage.kv_used) == (0, 0)
+
+
+# ---- several at once --------------------------------------------------------------------------
+
+
+def test_steps_of_several_sessions_give_what_each_gives_alone(stage: Stage, model: SpanModel) -> None:
+    lengths = {A: 4, B: 7}
+    caches = {}
+    for session, length in lengths.items():
+        run(stage, work(hidden(length, seed=length), session=session))
+        caches[session] = model.new_cache(1)
+        model.forward(hidden(length, seed=length), caches[session])
+    for turn in range(5):
+        steps = [work(hidden(1, seed=turn), length + turn, session) for session, length in lengths.items()]
+        for result in stage.run(steps, 512, 0.0):
+            alone = model.forward(hidden(1, seed=turn), caches[result.work.session])
+            torch.testing.assert_close(tensor_of(result), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_that_is_refused_does_not_keep_others_of_its_batch_from_running(stage: Stage) -> None:
+    run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
+    refused, fine = stage.run([work(nan(1), 4, A), work(hidden(1), 4, B)], 512, 0.0)
+    assert isinstance(refused.error, NotFinite)
+    assert fine.error is None
+
+
+def test_a_batch_that_fails_is_run_step_by_step(
+    stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
+    monkeypatch.setattr(model, "forward_batch", failing_with(RuntimeError("no")))
+    results = stage.run([work(hidden(1), 4, A), work(hidden(1), 4, B)], 512, 0.0)
+    expected = model.new_cache(1)
+    model.forward(hidden(4), expected)
+    token = model.forward(hidden(1), expected)
+    assert all(torch.equal(tensor_of(result), token) for result in results)
+
+
+def test_a_pass_that_breaks_off_leaves_every_cache_as_it_was(
+    stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second block fails when the first has appended its keys already."""
+    run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
+    block = model._decoder.layers[END - 1]
+    whole = block.forward
+
+    def fails_for_two(entering: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if entering.shape[1] > 1:
+            raise RuntimeError("no")
+        return whole(entering, *args, **kwargs)
+
+    monkeypatch.setattr(block, "forward", fails_for_two)
+    results = stage.run([work(hidden(1), 4, A), work(hidden(1), 4, B)], 512, 0.0)
+    cache = model.new_cache(1)
+    monkeypatch.undo()
+    model.forward(hidden(4), cache)
+    token = model.forward(hidden(1), cache)
+    assert all(torch.equal(tensor_of(result), token) for result in results)
+
+
+@pytest.mark.parametrize("flags", [Flags.NONE, Flags.LAST_ONLY, Flags.NO_OUTPUT], ids=str)
+def test_a_slice_in_parts_gives_what_it_gives_in_one(stage: Stage, model: SpanModel, flags: Flags) -> None:
+    item = replace(work(hidden(10), flags=flags), kind=FrameType.PREFILL)
+    results = [stage.run([item], 4, 0.0)[0] for _ in range(3)]
+    assert [result.is_unfinished for result in results] == [True, True, False]
+    assert [result.tokens for result in results] == [4, 4, 2]
+    whole = model.forward(hidden(10), model.new_cache(1))
+    wanted = {Flags.NONE: whole, Flags.LAST_ONLY: whole[:, -1:], Flags.NO_OUTPUT: whole[:, :0]}[flags]
+    torch.testing.assert_close(tensor_of(results[-1]), wanted, rtol=1e-4, atol=1e-5)
+    assert stage.kv_used == ROOM_BYTES
+
+
+def test_a_slice_goes_beside_a_step(stage: Stage, model: SpanModel) -> None:
+    run(stage, work(hidden(4), session=A))
+    item = replace(work(hidden(6), session=B, flags=Flags.LAST_ONLY), kind=FrameType.PREFILL)
+    step, part = stage.run([work(hidden(1), 4, A), item], 4, 0.0)
+    assert (step.is_unfinished, part.is_unfinished, part.tokens) == (False, True, 4)
+    (last,) = stage.run([item], 4, 0.0)
+    whole = model.forward(hidden(6), model.new_cache(1))
+    torch.testing.assert_close(tensor_of(last), whole[:, -1:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_session_that_closes_between_two_parts_leaves_nothing(stage: Stage) -> None:
+    item = replace(work(hidden(10)), kind=FrameType.PREFILL)
+    stage.run([item], 4, 0.0)
+    stage.close(A)
+    assert (stage.sessions, stage.kv_used) == (0, 0)
+
+
+def test_another_slice_in_place_of_an_unfinished_one_begins_again(stage: Stage, model: SpanModel) -> None:
+    stage.run([replace(work(hidden(10)), kind=FrameType.PREFILL)], 4, 0.0)
+    (result,) = run(stage, work(hidden(5, seed=3)))
+    assert torch.equal(tensor_of(result), model.forward(hidden(5, seed=3), model.new_cache(1)))
 
 
 # ---- the account -------------------------------------------------------------------------------
