@@ -197,9 +197,12 @@ def measure_decode(span: SpanModel, hidden_size: int, seconds: float = 0.5) -> T
     def step() -> None:
         span.forward(hidden, cache).cpu()
 
-    for _ in range(WARMUP_STEPS):
-        step()
-    times = time_steps(step, seconds)
+    try:
+        for _ in range(WARMUP_STEPS):
+            step()
+        times = time_steps(step, seconds)
+    finally:
+        cache.close()
     blocks = span.end - span.start
     deciles = quantiles(times, n=10)
     return Throughput(blocks / median(times), slow=blocks / deciles[-1], fast=blocks / deciles[0])

@@ -34,6 +34,11 @@ KV_TOKENS = 8192
 """Tokens of KV cache that each block is given room for when deciding how many fit."""
 RESERVED_SHARE = 0.1
 """Of the free memory, for activations and what else the machine does."""
+POOL_SHARE = 0.8
+"""Of the memory for KV caches, for the pool; the rest is for sessions of several sequences."""
+POOL_TOKENS = 1 << 17
+"""A larger pool helps nobody but a crowd."""
+POOL_SEQUENCES = 256
 UNLIMITED_CONTEXT = 1 << 20
 """Positions of a model that names no limit: longer than any prompt that a message carries."""
 BYTES_PER_QUANTIZED_PARAMETER = {"int8": 1.05, "nf4": 0.6}
@@ -222,6 +227,8 @@ class Loader:
             ) from error
         weights = model.weights.nbytes + (head.weights.nbytes if head else 0)
         kv_bytes = int(self._left_after(weights) * (1 - RESERVED_SHARE))
+        if self._device.startswith("cuda"):
+            await device.call(partial(_use_pool, model, candidate, span, kv_bytes))
         await device.install(lambda: Stage(model, candidate.facts, KVAccount(kv_bytes)))
         throughput = await device.call(partial(hardware.measure_decode, model, candidate.facts.hidden_size))
         return LoadedPart(candidate, span, model, head, codec, kv_bytes, throughput)
@@ -250,6 +257,13 @@ def at_most_every(seconds: float, report: ReportProgress) -> ReportProgress:
             report(done, total)
 
     return limited
+
+
+def _use_pool(model: SpanModel, candidate: Candidate, span: Span, kv_bytes: int) -> None:
+    """Has caches share a pool, so that decode steps can be CUDA graphs."""
+    per_token = sum(candidate.facts.kv_bytes_per_token[span.start : span.end])
+    tokens = min(POOL_TOKENS, int(kv_bytes * POOL_SHARE) // max(1, per_token))
+    model.use_pool(tokens, POOL_SEQUENCES, candidate.context)
 
 
 def _codec(source: ModelSource) -> TextCodec:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from corolla.models.batching import Chunk
 from corolla.models.cache import SpanCache
+from corolla.models.pool import PooledCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
 from corolla.models.families import Batching
@@ -46,6 +47,7 @@ MAX_TOKENS = 1 << 30
 """More than any step has."""
 
 _logger = logging.getLogger(__name__)
+_Cache = SpanCache | PooledCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class _Step:
     """A step that is ready to run: its memory is booked, and its cache ends where it begins."""
 
     work: Work
-    cache: SpanCache
+    cache: _Cache
     rest: Tensor
     """Hidden states that are still to be computed, [batch, tokens, hidden_size]."""
     mask: Tensor | None
@@ -113,7 +115,7 @@ class Stage:
         self.account = account
         self._model = model
         self._facts = facts
-        self._caches: dict[SessionId, SpanCache] = {}
+        self._caches: dict[SessionId, _Cache] = {}
         self._begun: dict[SessionId, _Step] = {}
         """Slices of which a part was computed."""
 
@@ -145,7 +147,9 @@ class Stage:
 
     def close(self, session: SessionId) -> None:
         """Frees the session's KV cache, if it has one."""
-        self._caches.pop(session, None)
+        cache = self._caches.pop(session, None)
+        if cache is not None:
+            cache.close()
         self._begun.pop(session, None)
         self.account.release(session)
 
@@ -171,7 +175,7 @@ class Stage:
 
     def _groups(self, ready: list[_Step], prefill_tokens: int) -> list[list[_Step]]:
         """Which steps run as one batch: those of one sequence without a mask, over the same blocks."""
-        batching = self._model.family.batching
+        batching = self._model.batching
         together: dict[tuple[int, int], list[_Step]] = {}
         groups: list[list[_Step]] = []
         for step in ready:
@@ -195,9 +199,9 @@ class Stage:
             rests = [step.rest for step in group]
             chunks = [step.take(size) for step, size in zip(group, sizes, strict=True)]
             try:
-                outputs = self._model.forward_batch(chunks)
-            except Exception:
-                _logger.exception("A batch of %d steps failed; each is run by itself.", len(group))
+                outputs = self._forward_batch(chunks)
+            except Exception as error:  # noqa: BLE001 - each step's own failure is told to its driver
+                _logger.warning("A batch of %d steps failed (%s); each is run by itself.", len(group), error)
                 for step, rest in zip(group, rests, strict=True):
                     step.rest = rest
             else:
@@ -207,11 +211,20 @@ class Stage:
                 ]
         return [self._run_one(step, prefill_tokens, now) for step in group]
 
+    def _forward_batch(self, chunks: list[Chunk]) -> list[Tensor]:
+        """What leaves the span, on the host. Many small copies to and from a device become one each."""
+        lengths = [chunk.tokens for chunk in chunks]
+        joined = torch.cat([chunk.hidden for chunk in chunks], dim=1).to(self._model.options.device)
+        parts = zip(joined.split(lengths, dim=1), chunks, strict=True)
+        outputs = self._model.forward_batch([Chunk(hidden, chunk.cache) for hidden, chunk in parts])
+        return list(torch.cat(outputs, dim=1).cpu().split(lengths, dim=1))
+
     def _run_one(self, step: _Step, prefill_tokens: int, now: float) -> Result:
         tokens = MAX_TOKENS if step.mask is not None else self._part(step.work, prefill_tokens)
         try:
             chunk = step.take(tokens)
-            output = self._model.forward(chunk.hidden, step.cache, step.mask)
+            hidden = chunk.hidden.to(self._model.options.device)
+            output = self._model.forward(hidden, step.cache, step.mask)
         except CorollaError as error:  # refused before anything was computed
             self._settle(step.work.session, step.cache, now)
             return Result(step.work, error=error)
@@ -264,11 +277,11 @@ class Stage:
         require_finite(hidden)
         options = self._model.options
         return _Input(
-            hidden.to(device=options.device, dtype=options.dtype),
+            hidden.to(options.dtype),
             None if mask_wire is None else from_wire(mask_wire, options.device, torch.int64),
         )
 
-    def _cache_for(self, work: Work, hidden: Tensor, now: float) -> SpanCache:
+    def _cache_for(self, work: Work, hidden: Tensor, now: float) -> _Cache:
         """The session's cache, at the step's position, its memory for the step booked."""
         batch, tokens, _ = hidden.shape
         cost = KVCost.of_span(self._facts, work.span)
@@ -293,7 +306,7 @@ class Stage:
         self.account.grow(work.session, max(0, due - self.account.held(work.session)), now)
         return cache
 
-    def _settle(self, session: SessionId, cache: SpanCache, now: float) -> None:
+    def _settle(self, session: SessionId, cache: _Cache, now: float) -> None:
         """Books what the session really holds; one that holds no token is no session."""
         if cache.position == 0:
             self.close(session)
@@ -332,7 +345,7 @@ def _require_mask(wire: WireTensor, shape: tuple[int, int]) -> None:
         )
 
 
-def _go_to(cache: SpanCache, position: int) -> None:
+def _go_to(cache: _Cache, position: int) -> None:
     """Rolls the cache back to `position` if it is longer."""
     if position > cache.position:
         raise PositionMismatch(

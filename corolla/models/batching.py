@@ -30,6 +30,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from corolla.models.cache import Clock, SpanCache, placeholder
 from corolla.models.families import Batching, Family
+from corolla.models.pool import PooledCache
 
 RAGGED = "corolla_ragged_"
 """What the ragged attention functions are registered as, before the name of the one that they run."""
@@ -40,7 +41,7 @@ class Chunk(NamedTuple):
     """The next tokens of one sequence, [1, tokens, hidden_size], and the cache that holds those before."""
 
     hidden: Tensor
-    cache: SpanCache
+    cache: SpanCache | PooledCache
 
     @property
     def tokens(self) -> int:

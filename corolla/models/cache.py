@@ -110,6 +110,14 @@ class SpanCache:
         for layer in self._sliding:
             _trim(layer)
 
+    def begin(self, tokens: int) -> None:
+        """Before a pass over `tokens` tokens: memory is taken as they come."""
+
+    def close(self) -> None:
+        """Frees the memory. The cache is of no more use."""
+        self.own = []
+        self.layers.layers = []
+
     def drop_unfinished(self) -> None:
         """Forgets what blocks have appended in a pass that broke off; not for recurrent states."""
         for layer in self.own:

@@ -48,6 +48,8 @@ class Family:
     masks_first_pass_only: bool = False
     """Whether the padding mask is for the prompt alone, and would be misread beside a single token."""
     batching: Batching = Batching.RAGGED
+    takes_views: bool = True
+    """Whether attention takes keys and values that are not contiguous, as a pool gives them."""
     requires_none: tuple[Requirement, ...] = ()
 
 
@@ -71,7 +73,7 @@ OWN_ATTENTION = (
 )
 """The same, in code that works on keys and values, or masks, itself."""
 
-OLDER_ATTENTION = ("bloom", "codegen", "falcon", "gpt_neo", "gpt_neox_japanese", "gptj", "mpt")
+OLDER_ATTENTION = ("bloom", "codegen", "falcon", "gpt_neo", "gptj", "mpt")
 """The same, in code whose blocks return tuples."""
 
 RECURRENT = (
@@ -90,6 +92,7 @@ _ROWS = (
     *(Family(name) for name in ATTENTION),
     *(Family(name, batching=Batching.PADDED) for name in OWN_ATTENTION),
     *(Family(name, blocks_return_tuples=True, batching=Batching.PADDED) for name in OLDER_ATTENTION),
+    Family("gpt_neox_japanese", blocks_return_tuples=True, batching=Batching.PADDED, takes_views=False),
     *(Family(name, can_roll_back=False, batching=Batching.ONE_BY_ONE) for name in RECURRENT),
     Family("bamba", can_roll_back=False, blocks_return_tuples=True, batching=Batching.ONE_BY_ONE),
     # With more than one token these start from an empty state, whatever the cache holds.

@@ -17,8 +17,10 @@ from corolla.models.batching import Chunk, JoinedCache, RaggedAttention, padding
 from corolla.models.cache import SpanCache, cache_argument
 from corolla.models.errors import ChunkRefused, SpanRefused
 from corolla.models.families import Batching
+from corolla.models.graphs import GraphedDecoder
 from corolla.models.loading import LoadOptions, load_part
 from corolla.models.partial import Part, join_seam
+from corolla.models.pool import PAGE_TOKENS, KVPool, PooledCache
 from corolla.models.positions import positions_of
 from corolla.models.shards import Progress
 from corolla.models.source import ModelSource
@@ -44,6 +46,7 @@ class SpanModel:
         self._ragged = RaggedAttention(self._decoder)
         self._joined: dict[tuple[int, int], JoinedCache] = {}
         """By the blocks of a batch."""
+        self._graphed: GraphedDecoder | None = None
         self.weights: WeightReport = weigh(model)
 
     @classmethod
@@ -67,17 +70,40 @@ class SpanModel:
         part = Part(start, end, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
         return cls(load_part(source, part, options, progress), source, part, options)
 
-    def new_cache(self, batch: int = 1, blocks: tuple[int, int] | None = None) -> SpanCache:
+    @property
+    def batching(self) -> Batching:
+        """How several sequences are computed at once here."""
+        return self.family.batching if self._graphed is None else Batching.PADDED
+
+    def use_pool(self, tokens: int, rows: int, longest: int) -> GraphedDecoder | None:
+        """From now on caches of one sequence share a pool, and on a GPU their decode steps are CUDA graphs.
+
+        `tokens`: of all sequences together, `rows`: sequences at most, `longest`: tokens of one at most.
+        None for a family that cannot be computed so: there it stays as it was.
+        """
+        if self.family.batching is not Batching.ONE_BY_ONE and self.family.takes_views:
+            pool = KVPool(self.end - self.start, tokens // PAGE_TOKENS, rows, longest, self.options.device)
+            self._graphed = GraphedDecoder(self._decode_pooled, pool, self._config, self.start, self.end)
+        return self._graphed
+
+    def use_no_pool(self) -> None:
+        """New caches have memory of their own again."""
+        self._graphed = None
+
+    def new_cache(self, batch: int = 1, blocks: tuple[int, int] | None = None) -> SpanCache | PooledCache:
         """An empty KV cache for `batch` sequences, over the blocks `[start, end)` of this span, or all of it.
 
-        Raises `SpanRefused` for blocks that are not in the span.
+        Raises `SpanRefused` for blocks that are not in the span, and `KVCacheFull`.
         """
-        return SpanCache(self._config, self.family, *self._within(blocks), batch)
+        start, end = self._within(blocks)
+        if self._graphed is not None and batch == 1 and (start, end) == (self.start, self.end):
+            return PooledCache(self._graphed.pool, self._config, start, end)
+        return SpanCache(self._config, self.family, start, end, batch)
 
     def forward(
         self,
         hidden: Tensor,
-        cache: SpanCache | None = None,
+        cache: SpanCache | PooledCache | None = None,
         attention_mask: Tensor | None = None,
         blocks: tuple[int, int] | None = None,
     ) -> Tensor:
@@ -94,6 +120,10 @@ class SpanModel:
         start, end = self._within(blocks) if cache is None else (cache.start, cache.end)
         self._seam.first, self._seam.last = start, end - 1
         self._check(hidden, cache, attention_mask)
+        if isinstance(cache, PooledCache) and hidden.shape[1] == 1 and attention_mask is None:
+            return self._pooled_step(hidden, [cache])
+        if cache is not None:
+            cache.begin(hidden.shape[1])
         output = self._run(hidden, self._arguments(hidden, cache, attention_mask), gradients=cache is None)
         if cache is not None:
             cache.advance(hidden.shape[1])
@@ -108,6 +138,9 @@ class SpanModel:
         Raises `ShapeMismatch`, or `SpanRefused` for what cannot be batched.
         """
         self._check_batch(chunks)
+        pooled = [chunk.cache for chunk in chunks if isinstance(chunk.cache, PooledCache)]
+        if pooled:
+            return list(self._pooled_step(torch.cat([chunk.hidden for chunk in chunks]), pooled).split(1))
         blocks = chunks[0].cache.start, chunks[0].cache.end
         if blocks not in self._joined:
             self._joined[blocks] = JoinedCache(self._config, self.family, *blocks)
@@ -126,6 +159,27 @@ class SpanModel:
             chunk.cache.advance(chunk.tokens)
         return outputs
 
+    def _pooled_step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
+        """One token of each, [sequences, 1, hidden_size]."""
+        if self._graphed is None:
+            raise SpanRefused("These caches are of another span.")
+        for cache in caches:
+            cache.reserve(1)
+        with torch.inference_mode():
+            output = self._graphed.step(hidden, caches)
+        for cache in caches:
+            cache.advance(1)
+        return output
+
+    def _decode_pooled(self, hidden: Tensor, given: dict[str, Any]) -> Tensor:
+        """What `GraphedDecoder` runs."""
+        self._seam.first, self._seam.last = self.start, self.end - 1
+        arguments = {"inputs_embeds": hidden, "use_cache": True, self._cache_name: given["cache"]}
+        arguments["attention_mask"] = given["attention_mask"]
+        if self._takes_positions:
+            arguments["position_ids"] = given["position_ids"]
+        return self._run(hidden, arguments, gradients=False)
+
     def _batch_arguments(
         self, hidden: Tensor, joined: JoinedCache, chunks: Sequence[Chunk]
     ) -> dict[str, Any]:
@@ -141,7 +195,7 @@ class SpanModel:
         return arguments
 
     def _arguments(
-        self, hidden: Tensor, cache: SpanCache | None, attention_mask: Tensor | None
+        self, hidden: Tensor, cache: SpanCache | PooledCache | None, attention_mask: Tensor | None
     ) -> dict[str, Any]:
         """What the decoder is called with. Positions are always told: not every decoder counts them right."""
         held, tokens = 0 if cache is None else cache.position, hidden.shape[1]
@@ -176,17 +230,17 @@ class SpanModel:
         return start, end
 
     def _check_batch(self, chunks: Sequence[Chunk]) -> None:
-        batching, first = self.family.batching, chunks[0].cache
+        batching, first = self.batching, chunks[0].cache
         if batching is Batching.ONE_BY_ONE:
             raise SpanRefused(f"Models of type {self.family.model_type} are computed one sequence at a time.")
         for hidden, cache in chunks:
-            if (cache.start, cache.end, cache.batch) != (first.start, first.end, 1):
+            if (type(cache), cache.start, cache.end, cache.batch) != (type(first), first.start, first.end, 1):
                 raise SpanRefused("A batch takes caches of one sequence each, all of the same blocks.")
             if batching is Batching.PADDED and hidden.shape[1] > 1:
                 raise SpanRefused(f"Models of type {self.family.model_type} batch single tokens only.")
             self._check(hidden, cache, attention_mask=None)
 
-    def _check(self, hidden: Tensor, cache: SpanCache | None, attention_mask: Tensor | None) -> None:
+    def _check(self, hidden: Tensor, cache: SpanCache | PooledCache | None, attention_mask: Tensor | None) -> None:
         if hidden.dim() != 3 or hidden.shape[2] != self._hidden_size or hidden.shape[1] == 0:
             raise ShapeMismatch(
                 f"Hidden states are [batch, tokens, {self._hidden_size}] here, not {[*hidden.shape]}."

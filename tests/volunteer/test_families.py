@@ -286,20 +286,43 @@ def test_a_prompt_goes_in_chunks_beside_the_tokens_of_others(whole: Whole) -> No
     group.step([(0, 5), (2, 2)])
 
 
+def test_pooled_sequences_decode_together_as_they_do_alone(whole: Whole) -> None:
+    """What a CUDA graph captures where there is a GPU, here called without one."""
+    spans = whole.spans["two spans"]
+    alone = [[span.new_cache() for span in spans] for _ in range(3)]
+    decoders = [span.use_pool(tokens=2048, rows=3, longest=512) for span in spans]
+    try:
+        if spans[0].family.batching is Batching.ONE_BY_ONE or not spans[0].family.takes_views:
+            assert decoders == [None, None]
+            return
+        group = Group(whole, lengths=(PROMPT, 1, 7), alone=alone)
+        for turn in range(NEW_TOKENS):
+            group.step([((turn + shift) % 3, 1) for shift in range(3 - turn % 2)])
+        group.close()
+        assert [(one.pool.free_pages, one.pool.free_rows) for one in decoders if one] == [(32, 3)] * 2
+    finally:
+        for span in spans:
+            span.use_no_pool()
+
+
 class Group:
     """Sequences of `lengths` tokens, each once on caches of its own and once on caches that are batched."""
 
-    def __init__(self, whole: Whole, lengths: Sequence[int]) -> None:
+    def __init__(self, whole: Whole, lengths: Sequence[int], alone: list[list[Any]] | None = None) -> None:
         self.spans = whole.spans["two spans"]
         generator = torch.Generator().manual_seed(3)
         ids = torch.randint(3, 90, (len(lengths), PROMPT + NEW_TOKENS), generator=generator)
         self._hidden = [whole.head.embed(row.unsqueeze(0)) for row in ids]
-        self._alone, self._together = (
-            [[span.new_cache() for span in self.spans] for _ in lengths] for _ in range(2)
-        )
+        self._together = [[span.new_cache() for span in self.spans] for _ in lengths]
+        self._alone = alone or [[span.new_cache() for span in self.spans] for _ in lengths]
         for caches in (self._alone, self._together):
             for row, length, own in zip(self._hidden, lengths, caches, strict=True):
                 step(self.spans, own, row[:, :length])
+
+    def close(self) -> None:
+        for caches in self._together:
+            for cache in caches:
+                cache.close()
 
     def step(self, chunks: Sequence[tuple[int, int]]) -> None:
         """Both ways `chunks`, sequence and tokens, give the same."""
