@@ -241,7 +241,7 @@ class Stage:
             self.close(work.session)
             return Result(work, error=error)
         self._settle(work.session, step.cache, now)
-        step.outputs.append(_wanted(output, work.flags))
+        step.outputs.append(_wanted(output, work.flags).cpu())
         done = tokens if work.kind is FrameType.PREFILL else 0
         if step.tokens:
             self._begun[work.session] = step
