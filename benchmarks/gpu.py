@@ -145,14 +145,14 @@ def main() -> int:
                 {
                     "eager": lambda: eager_rate(model, tokens),
                     "one": lambda: client.one(tokens),
-                    "many": lambda: client.many(tokens),
+                    "many": lambda: client.many(4 * tokens),
                 },
             )
         with volunteers(server, THREE, *arguments):
             found |= {
                 f"three, {name}": values
                 for name, values in alternate(
-                    rounds, {"one": lambda: client.one(tokens), "many": lambda: client.many(tokens)}
+                    rounds, {"one": lambda: client.one(tokens), "many": lambda: client.many(4 * tokens)}
                 ).items()
             }
     rates = {name: median(values) for name, values in found.items()}

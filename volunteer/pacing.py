@@ -1,64 +1,131 @@
 """How many tokens of a prompt go with the next batch, so that the replies beside it keep their pace.
 
+A part of a prompt costs something however small it is, and something for each token. Where the first is little, as it
+is when the part shares one pass over the weights with the decode steps, every batch takes a small part along.
+Where it is much, as on a GPU that replays decode steps as a graph and nothing else, small parts would only waste it:
+larger parts go, and the replies have the device for themselves for a while between them. Prompts get `SHARE` of
+the time that replies take, more where more prompts wait than replies are written.
+
 Learns from measured times only. Pure: no clock (`now` and `seconds` are given), no threads, no tensors.
 Owner: the scheduler.
 """
 
 from dataclasses import dataclass, field
 
-SHARE = 0.3
-"""How much longer than without a prompt a batch of decode steps may take."""
+SHARE = 0.35
+"""How much longer than without a prompt a batch of decode steps may take, on average."""
 MOST_TOKENS = 512
 """Of one part, however fast."""
 FIRST_TOKENS = 8
 """Of a part beside decode steps, before anything was measured."""
-ALONE_SECONDS = 0.25
-"""How long a part may take while nobody decodes: who comes meanwhile waits for its end."""
+MOST_SECONDS = 0.25
+"""How long a part may take: who decodes, or comes meanwhile, waits for its end."""
 QUIET_SECONDS = 1.0
 """After how long without decode steps nobody is decoding."""
 BARE_EVERY = 16
 """So many batches with a prompt, and one goes without: how long that takes changes with the contexts."""
-WEIGHT = 0.3
+WEIGHT = 0.2
 """Of the newest measurement in a moving average."""
 
 
 @dataclass(slots=True)
+class Line:
+    """Seconds of a part by its tokens: a straight line through what was measured, the newest counting most."""
+
+    _count: float = 0.0
+    _tokens: float = 0.0
+    _seconds: float = 0.0
+    _tokens_squared: float = 0.0
+    _products: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        return self._count > 0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        keep = 1 - WEIGHT
+        self._count = keep * self._count + 1
+        self._tokens = keep * self._tokens + tokens
+        self._seconds = keep * self._seconds + seconds
+        self._tokens_squared = keep * self._tokens_squared + tokens * tokens
+        self._products = keep * self._products + tokens * seconds
+
+    def fit(self) -> tuple[float, float]:
+        """Seconds of a part of no tokens, and of each token; what cannot be told apart is put on the tokens."""
+        mean_tokens, mean_seconds = self._tokens / self._count, self._seconds / self._count
+        spread = self._tokens_squared / self._count - mean_tokens**2
+        if spread < 0.01 * mean_tokens**2:
+            return 0.0, max(mean_seconds / mean_tokens, 1e-9)
+        slope = (self._products / self._count - mean_tokens * mean_seconds) / spread
+        each = min(max(slope, 1e-9), mean_seconds / mean_tokens) if mean_seconds > 0 else 1e-9
+        return max(0.0, mean_seconds - each * mean_tokens), each
+
+
+@dataclass(slots=True)
 class Pace:
-    """Moving averages of what batches take."""
+    """What batches take, and what that leaves for prompts."""
 
     _decode: dict[int, float] = field(default_factory=dict[int, float])
     """Seconds of a batch of so many decode steps and nothing else."""
-    _beside: float | None = None
-    """Seconds that each token of a prompt adds to a batch of decode steps."""
-    _alone: float | None = None
-    """Seconds of each token of a part that goes alone."""
+    _beside: Line = field(default_factory=Line)
+    """What a part adds to a batch of decode steps."""
+    _alone: Line = field(default_factory=Line)
     _decoded_at: float = float("-inf")
     _decoding: int = 0
     """Decode steps in the last batch that had any."""
+    _not_before: float = float("-inf")
+    """When the next part may go: the last one has taken more than its share."""
     _since_bare: int = 0
 
-    def prefill_tokens(self, decoding: int, now: float) -> int:
-        """For a batch of `decoding` decode steps; 0 leaves the prompt out, to see what they take alone."""
+    def prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
+        """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out this time."""
+        if not decoding and self._is_quiet(now):
+            return self._largest(self._alone, first=MOST_TOKENS // 8)
         if decoding and (self._since_bare >= BARE_EVERY or not self._decode):
             return 0
-        if not decoding and now - self._decoded_at > QUIET_SECONDS:
-            return _tokens(ALONE_SECONDS, self._alone, first=MOST_TOKENS // 8)
-        seconds = SHARE * self._bare_seconds(decoding or self._decoding)
-        return _tokens(seconds, self._beside if decoding else self._alone, FIRST_TOKENS)
+        if self.wait(now):
+            return 0
+        share = self._share(decoding or self._decoding, prompts)
+        line = self._beside if decoding else self._alone
+        if not line.is_known:
+            return FIRST_TOKENS
+        fixed, each = line.fit()
+        if share - fixed >= fixed:
+            return max(1, min(MOST_TOKENS, int((share - fixed) / each)))
+        return max(1, min(self._largest(line, FIRST_TOKENS), int(2 * fixed / each)))
 
-    def measured(self, decoding: int, tokens: int, seconds: float, now: float) -> None:
+    def wait(self, now: float) -> float:
+        """Seconds until a prompt's part may go; 0 for now."""
+        return 0.0 if self._is_quiet(now) else max(0.0, self._not_before - now)
+
+    def measured(self, decoding: int, prompts: int, tokens: int, seconds: float, now: float) -> None:
         """A batch of `decoding` decode steps and `tokens` of a prompt has taken `seconds`."""
         if decoding:
             self._decoded_at, self._decoding = now, decoding
         if decoding and not tokens:
             self._since_bare = 0
-            self._decode[decoding] = _average(self._decode.get(decoding), seconds)
+            before = self._decode.get(decoding, seconds)
+            self._decode[decoding] = before + WEIGHT * (seconds - before)
         elif decoding:
             self._since_bare += 1
             more = max(0.0, seconds - self._bare_seconds(decoding))
-            self._beside = _average(self._beside, more / tokens)
+            self._beside.add(tokens, more)
+            self._pay(decoding, prompts, more, now)
         elif tokens:
-            self._alone = _average(self._alone, seconds / tokens)
+            self._alone.add(tokens, seconds)
+            self._pay(self._decoding, prompts, seconds, now)
+
+    def _pay(self, decoding: int, prompts: int, seconds: float, now: float) -> None:
+        """A part has taken `seconds`: what is beyond its share is given back to the replies."""
+        beyond = seconds - self._share(decoding, prompts)
+        self._not_before = now + max(0.0, beyond) / (SHARE * _crowd(decoding, prompts))
+
+    def _share(self, decoding: int, prompts: int) -> float:
+        """Seconds that a part may add to a batch."""
+        return SHARE * _crowd(decoding, prompts) * self._bare_seconds(decoding)
+
+    def _is_quiet(self, now: float) -> bool:
+        return now - self._decoded_at > QUIET_SECONDS
 
     def _bare_seconds(self, decoding: int) -> float:
         """Of a batch of about `decoding` decode steps."""
@@ -66,12 +133,14 @@ class Pace:
             return 0.0
         return self._decode[min(self._decode, key=lambda count: abs(count - decoding))]
 
+    def _largest(self, line: Line, first: int) -> int:
+        """Tokens of a part of `MOST_SECONDS`."""
+        if not line.is_known:
+            return first
+        fixed, each = line.fit()
+        return max(1, min(MOST_TOKENS, int((MOST_SECONDS - fixed) / each)))
 
-def _tokens(seconds: float, each: float | None, first: int) -> int:
-    if each is None:
-        return first
-    return min(MOST_TOKENS, max(1, int(seconds / max(each, 1e-9))))
 
-
-def _average(before: float | None, newest: float) -> float:
-    return newest if before is None else before + WEIGHT * (newest - before)
+def _crowd(decoding: int, prompts: int) -> float:
+    """Who waits for a first token counts as much as who waits for the next."""
+    return max(1.0, prompts / decoding) if decoding else 1.0

@@ -129,13 +129,17 @@ class Scheduler:
 
     def wait(self, now: float) -> float:
         """Seconds for which `take` should wait, because more is about to come; 0 when it should not."""
-        full = len(self._decode) >= self.limits.batch
-        return 0.0 if full or not self.queued else self._gathering.wait(self._decode, now)
+        if not self.queued or len(self._decode) >= self.limits.batch:
+            return 0.0
+        wait = self._gathering.wait(self._decode, now)
+        return wait if self._decode else max(wait, self._pace.wait(now))
 
     def take(self, now: float) -> Batch:
-        """The next batch; empty if nothing waits."""
+        """The next batch; empty only if nothing waits. Asked before `wait` is over, it gives what there is."""
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
-        tokens = self._pace.prefill_tokens(len(steps), now) if self._prefill else 0
+        tokens = self._pace.prefill_tokens(len(steps), len(self._prefill), now) if self._prefill else 0
+        if self._prefill and not steps:
+            tokens = max(1, tokens)
         if tokens:
             steps.append(self._pop(self._prefill, now))
         return Batch(steps, tokens)
@@ -159,7 +163,7 @@ class Scheduler:
 
     def computed(self, decoded: list[SessionId], tokens: int, seconds: float, now: float) -> None:
         """A batch with decode steps of `decoded` and `tokens` of a slice has taken `seconds`."""
-        self._pace.measured(len(decoded), tokens, seconds, now)
+        self._pace.measured(len(decoded), len(self._prefill), tokens, seconds, now)
         if decoded:
             self._gathering.done(decoded, seconds, now)
 

@@ -213,6 +213,8 @@ class Stage:
 
     def _forward_batch(self, chunks: list[Chunk]) -> list[Tensor]:
         """What leaves the span, on the host. Many small copies to and from a device become one each."""
+        if isinstance(chunks[0].cache, PooledCache):
+            return self._model.forward_batch(chunks)
         lengths = [chunk.tokens for chunk in chunks]
         joined = torch.cat([chunk.hidden for chunk in chunks], dim=1).to(self._model.options.device)
         parts = zip(joined.split(lengths, dim=1), chunks, strict=True)
@@ -223,8 +225,11 @@ class Stage:
         tokens = MAX_TOKENS if step.mask is not None else self._part(step.work, prefill_tokens)
         try:
             chunk = step.take(tokens)
-            hidden = chunk.hidden.to(self._model.options.device)
-            output = self._model.forward(hidden, step.cache, step.mask)
+            if chunk.tokens == 1 and isinstance(step.cache, PooledCache):
+                (output,) = self._model.forward_batch([chunk])
+            else:
+                hidden = chunk.hidden.to(self._model.options.device)
+                output = self._model.forward(hidden, step.cache, step.mask)
         except CorollaError as error:  # refused before anything was computed
             self._settle(step.work.session, step.cache, now)
             return Result(step.work, error=error)

@@ -81,12 +81,19 @@ class _StepLayer(CacheLayerMixin):
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A graph and the memory that it reads and writes."""
+    """A graph and the memory that it reads and writes.
+
+    The graph copies its input from the host's memory by itself, so that a step is one launch. Whoever fills that
+    memory again has waited for the step before.
+    """
 
     graph: torch.cuda.CUDAGraph
     hidden: Tensor
+    """Pinned, [sequences, 1, hidden_size]."""
     numbers: Tensor
+    """Pinned, [2, sequences]."""
     output: Tensor
+    """Pinned, as `hidden`."""
 
 
 class GraphedDecoder:
@@ -112,47 +119,61 @@ class GraphedDecoder:
         """The graphs' shared memory for what is between the blocks: they never run at once."""
 
     def step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
-        """[sequences, 1, hidden_size] in and out; each cache has room for the token. Does not advance them."""
+        """[sequences, 1, hidden_size] in and out, on the host or the device. Does not advance the caches.
+
+        Each has room for the token. What comes out is good until the next step, and on the host where there are
+        graphs.
+        """
         count, lengths = len(caches), [cache.position + 1 for cache in caches]
         rows = [cache.row for cache in caches]
         size, tokens = bucket(count, 1), bucket(max(lengths), LEAST_TOKENS)
         padding = size - count
         numbers = torch.tensor([rows + [0] * padding, lengths + [1] * padding])
-        if padding:
-            hidden = torch.cat([hidden, hidden.new_zeros((padding, *hidden.shape[1:]))])
-        return self._replay(hidden, numbers, tokens)[:count]
-
-    def _replay(self, hidden: Tensor, numbers: Tensor, tokens: int) -> Tensor:
-        if self.eager_because is not None or hidden.device.type != "cuda":
+        captured = self._graph_for(hidden, size, tokens)
+        if captured is None:
             self.eager_steps += 1
-            return self._compute(hidden, numbers.to(hidden.device), tokens)
-        key = hidden.shape[0], tokens
-        captured = self._captured.get(key)
+            return self._compute(hidden.to(self.pool.device), numbers[:, :count].to(self.pool.device), tokens)
+        captured.hidden[:count] = hidden
+        captured.numbers.copy_(numbers)
+        captured.graph.replay()
+        torch.cuda.current_stream().synchronize()
+        return captured.output[:count]
+
+    def _graph_for(self, like: Tensor, size: int, tokens: int) -> _Captured | None:
+        """The graph for `size` sequences of up to `tokens` tokens; None where there are none."""
+        if self.eager_because is not None or self.pool.device.type != "cuda":
+            return None
+        captured = self._captured.get((size, tokens))
         if captured is None:
             try:
-                captured = self._captured[key] = self._capture(hidden, numbers, tokens)
+                captured = self._captured[size, tokens] = self._capture(like, size, tokens)
             except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be captured
                 self.eager_because = f"{type(error).__name__}: {error}"
                 _logger.warning("Steps run without CUDA graphs: %s", self.eager_because)
                 torch.cuda.synchronize()
-                return self._replay(hidden, numbers, tokens)
-        captured.hidden.copy_(hidden)
-        captured.numbers.copy_(numbers.pin_memory(), non_blocking=True)
-        captured.graph.replay()
-        return captured.output
+        return captured
 
-    def _capture(self, hidden: Tensor, numbers: Tensor, tokens: int) -> _Captured:
-        hidden, numbers = hidden.clone(), numbers.to(hidden.device)
+    def _capture(self, like: Tensor, size: int, tokens: int) -> _Captured:
+        shape = (size, *like.shape[1:])
+        hidden = torch.zeros(shape, dtype=like.dtype, pin_memory=True)
+        output = torch.empty(shape, dtype=like.dtype, pin_memory=True)
+        numbers = torch.tensor([[0] * size, [1] * size]).pin_memory()
+
+        def run() -> None:
+            device = self.pool.device
+            entering = hidden.to(device, non_blocking=True), numbers.to(device, non_blocking=True)
+            output.copy_(self._compute(*entering, tokens), non_blocking=True)
+
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # what libraries set up at their first call must not be captured
-                self._compute(hidden, numbers, tokens)
+                run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._memory):
-            output = self._compute(hidden, numbers, tokens)
+            run()
         return _Captured(graph, hidden, numbers, output)
 
     def _compute(self, hidden: Tensor, numbers: Tensor, tokens: int) -> Tensor:

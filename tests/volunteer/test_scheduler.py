@@ -267,7 +267,6 @@ class RandomHistory(RuleBasedStateMachine):
         self.scheduler = Scheduler(self.limits)
         self.now = 0.0
         self.waiting: dict[SessionId, list[Work]] = defaultdict(list)
-        self.batches_without_prefill = 0
 
     @rule(
         of=st.integers(0, 4),
@@ -296,7 +295,6 @@ class RandomHistory(RuleBasedStateMachine):
     @rule(wait=st.floats(0.0, 1.0), data=st.data())
     def take(self, wait: float, data: st.DataObject) -> None:
         self.now += wait
-        prefill_waits = any(q and q[0].kind is FrameType.PREFILL for q in self.waiting.values())
         batch, tokens = self.scheduler.take(self.now)
         prefills = [item for item in batch if item.kind is FrameType.PREFILL]
         assert batch
@@ -305,10 +303,6 @@ class RandomHistory(RuleBasedStateMachine):
         assert len({item.session for item in batch}) == len(batch)
         for item in batch:
             assert self.waiting[item.session].pop(0) is item
-        self.batches_without_prefill = (
-            0 if prefills or not prefill_waits else self.batches_without_prefill + 1
-        )
-        assert self.batches_without_prefill <= 1
         if data.draw(st.booleans()) and prefills:
             assert self.scheduler.put_back(prefills[0], self.now) == []
             self.waiting[prefills[0].session].insert(0, prefills[0])
