@@ -136,9 +136,10 @@ class Scheduler:
 
     def take(self, now: float) -> Batch:
         """The next batch; empty only if nothing waits. Asked before `wait` is over, it gives what there is."""
+        prompts = len(self._prefill)  # before a session's step makes way for its next prompt
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
-        tokens = self._pace.prefill_tokens(len(steps), len(self._prefill), now) if self._prefill else 0
-        if self._prefill and not steps:
+        tokens = self._pace.prefill_tokens(len(steps), prompts, now) if prompts else 0
+        if prompts and not steps:
             tokens = max(1, tokens)
         if tokens:
             steps.append(self._pop(self._prefill, now))
