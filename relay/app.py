@@ -97,7 +97,7 @@ async def build_services(settings: Settings, store: Store) -> Services:
     forwarder = Forwarder(hub, metrics, secret)
     routing = Routing(swarm, secret, settings.route_seconds)
     metrics.watch_queues(lambda: sum(peer.queued_bytes for peer in hub))
-    metrics.watch_volunteers(lambda: Counter(volunteer.state for volunteer in swarm.volunteers()))
+    metrics.watch_volunteers(lambda: Counter(volunteer.shown_state for volunteer in swarm.volunteers()))
     return Services(
         settings=settings,
         software=f"corolla {_version()}",

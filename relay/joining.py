@@ -53,7 +53,8 @@ class Joining:
         await self._store.save_volunteer(self._record(peer, offer))
 
         def decide(others: list[VolunteerRecord]) -> Placement:
-            held = [other for other in map(_held, others) if other is not None]
+            awake = (other for other in others if not self._swarm.is_paused(other.peer))
+            held = [other for other in map(_held, awake) if other is not None]
             return place(offer.models, offer.blocks_per_second, held, self._swarm.priority)
 
         placement = await self._store.assign_span(peer.id, decide, seen_since=time.time() - STALE_SECONDS)
@@ -93,9 +94,15 @@ class Joining:
         peer.tell(Serving())
 
     def heartbeat(self, peer: Peer, message: Heartbeat) -> None:
+        """Note the load, and whether the owner needs the machine: in memory, since it may change often."""
         volunteer = self._swarm.get(peer.id)
-        if volunteer is not None:
-            volunteer.sessions = message.sessions
+        if volunteer is None:
+            return
+        volunteer.sessions = message.sessions
+        is_paused = message.paused is True
+        if volunteer.is_paused != is_paused:
+            volunteer.is_paused = is_paused
+            self._swarm.touch()
 
     def draining(self, peer: Peer) -> bool:
         """No new routes from now on. Whether there is a row to change: `save_draining` does that."""

@@ -61,7 +61,8 @@ def place(
     if not useful:
         raise JoinRefused(
             "this volunteer can hold no block of any model that the swarm serves "
-            f"({', '.join(priority) or 'none'}): free memory, or offer one of these with --model"
+            f"({', '.join(priority) or 'none'}): free memory, allow more with --memory, "
+            "or offer one of these with --model"
         )
     useful.sort(key=lambda offer: priority.index(offer.facts.name))
     chosen = min(useful, key=lambda offer: _weakest(offer, everyone))

@@ -27,6 +27,7 @@ class Volunteer:
     blocks_per_second: float
     placement: Placement
     state: VolunteerState = "loading"
+    """How far it has come; `shown_state` is what it does now."""
     dtype: str = ""
     quantization: str = "none"
     probe: SessionId | None = None
@@ -34,6 +35,12 @@ class Volunteer:
     done: int = 0
     total: int = 0
     sessions: int = 0
+    is_paused: bool = False
+    """As its heartbeats say: its owner needs the machine."""
+
+    @property
+    def shown_state(self) -> VolunteerState:
+        return "paused" if self.is_paused and self.state == "serving" else self.state
 
 
 class Swarm:
@@ -84,6 +91,11 @@ class Swarm:
 
     def get(self, peer: PeerId) -> Volunteer | None:
         return self._volunteers.get(peer)
+
+    def is_paused(self, peer: PeerId) -> bool:
+        """Whether a volunteer that is connected here takes no new sessions for a while."""
+        volunteer = self._volunteers.get(peer)
+        return volunteer is not None and volunteer.is_paused
 
     def volunteers(self) -> list[Volunteer]:
         return list(self._volunteers.values())
@@ -149,7 +161,7 @@ class Swarm:
         return [
             (volunteer, volunteer.placement)
             for volunteer in self._volunteers.values()
-            if volunteer.state == "serving" and volunteer.placement.model == model
+            if volunteer.shown_state == "serving" and volunteer.placement.model == model
         ]
 
     def _model_status(self, model: str) -> ModelStatus:
@@ -174,7 +186,7 @@ def _volunteer_status(volunteer: Volunteer) -> VolunteerStatus:
     return VolunteerStatus(
         id=volunteer.peer.id,
         name=volunteer.peer.name,
-        state=volunteer.state,
+        state=volunteer.shown_state,
         device=volunteer.device,
         model=place.model,
         start=place.span.start,

@@ -22,7 +22,7 @@ Knows shapes and ranges. Does not know states (schema/protocol.py) or sockets.
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from schema.errors import CorollaError, MalformedMessage, TooLarge, error_from_code
 from schema.generation import MAX_INT32, FinishReason, GenerationRequest, Timing, Usage
@@ -149,6 +149,9 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
     sessions: Count = 0
     queued: Count = 0
     kv_used: Bytes = 0
+    paused: bool | UnsetType = UNSET
+    """Whether its owner needs the machine: no new routes through it, but those that exist are served. Left
+    out when it is not."""
 
 
 class RouteRequest(Struct, frozen=True, kw_only=True, tag="route_request"):

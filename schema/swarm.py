@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-VolunteerState = Literal["connected", "loading", "probing", "serving", "draining"]
+VolunteerState = Literal["connected", "loading", "probing", "serving", "paused", "draining"]
 
 
 class VolunteerStatus(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from pathlib import Path
 from corolla.models.families import FAMILIES, REFUSED
 from relay.settings import Settings
 from volunteer.config import command_line
+from volunteer.node import DRAIN_SECONDS
+from volunteer.pausing import BUSY_SECONDS, QUIET_SECONDS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -35,6 +37,15 @@ and `COROLLA_THREADS` stand for the flags of their names; a flag goes first.
 ```
 {command_line().format_help().strip()}
 ```
+
+Signals, for its process id: SIGINT and SIGTERM leave, once everything that is served has ended or
+after {DRAIN_SECONDS:g} s; a second one ends it at once. SIGUSR1 pauses: no new sessions or replies, but
+those that exist are served to their end. SIGUSR2 resumes.
+
+With `--pause-when-busy` it pauses when other programs have used more than the limit for
+{BUSY_SECONDS:g} s, and resumes when they have not for {QUIET_SECONDS:g} s. CPU time of other volunteers here
+does not count. SIGUSR1 goes before load; SIGUSR2 ends either pause. A GPU's load is read with
+nvidia-ml-py, if it is installed, while the volunteer itself leaves the GPU alone.
 """
 
 

@@ -4,6 +4,7 @@ A random tiny Llama on three volunteers behind one relay, asked over REST as any
 """
 
 import contextlib
+import signal
 import subprocess
 import threading
 import time
@@ -176,6 +177,20 @@ class Garden:
         found = [one for one in self.relay.swarm().volunteers if one.name == name]
         return found[0] if found else None
 
+    def state(self, name: str) -> str | None:
+        """What a volunteer does now, as the swarm sees it; None when it is not there."""
+        status = self.status(name)
+        return status and status.state
+
+    def pause(self, name: str) -> None:
+        """Return when a volunteer has paused, as its owner has asked."""
+        self.volunteers[name].process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: self.state(name) == "paused", f"{name} has paused")
+
+    def resume(self, name: str) -> None:
+        self.volunteers[name].process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: self.state(name) == "serving", f"{name} has resumed")
+
     def log(self, name: str) -> str:
         """What the volunteers of this name have said so far."""
         return (self.relay.folder / f"{name}.log").read_text()
@@ -189,6 +204,14 @@ class Garden:
             chat.wait_for_end()
         assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
         return chat.text
+
+    def refusal(self, words: str) -> dict[str, str]:
+        """Why a chat is refused, before its first token, with when to come back."""
+        with self.chat(words, 8) as chat:
+            chat.wait_for_end()
+        assert (chat.status, chat.deltas) == (503, [])
+        assert chat.error is not None
+        return chat.error
 
     def say_at_once(self, questions: list[str], readers: list[int]) -> list[str]:
         """The replies to several questions asked at the same time."""

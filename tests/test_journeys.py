@@ -154,6 +154,86 @@ class TestAVolunteerThatLeaves:
         assert swarm.status(LAST) is None
 
 
+class TestAVolunteerThatPauses:
+    def test_finishes_its_sessions_takes_no_new_ones_and_goes_on_when_told(self, swarm: Garden) -> None:
+        before = swarm.say(QUESTION)
+        with swarm.chat(QUESTION, max_tokens=800) as chat:
+            chat.wait_for_text()
+            swarm.pause(LAST)
+            assert chat.finish_reason is None
+            assert swarm.model().reason == "blocks 8\N{EN DASH}11 have no volunteer"
+            refused = swarm.refusal("1 2 3")
+            assert "blocks 8\N{EN DASH}11 have no volunteer" in refused["message"]
+            assert refused["code"] == "model_unavailable"
+            chat.wait_for_end()
+        assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
+        swarm.resume(LAST)
+        assert swarm.say(QUESTION) == before
+
+    def test_while_it_writes_a_reply_finishes_it(self, swarm: Garden) -> None:
+        with swarm.chat(QUESTION, max_tokens=800) as chat:
+            chat.wait_for_text()
+            swarm.pause(HEAD)
+            assert chat.finish_reason is None
+            assert "1 replies to finish" in swarm.log(HEAD)
+            chat.wait_for_end()
+        assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
+        swarm.resume(HEAD)
+
+    def test_leaves_new_sessions_to_another_one_with_its_blocks(self, swarm: Garden) -> None:
+        before = swarm.say(QUESTION)
+        spare = swarm.plant("dahlia", "--blocks", SPANS[MIDDLE])
+        swarm.relay.wait_until_serving(["dahlia"], [spare])
+        with swarm.chat(QUESTION, max_tokens=800) as chat:
+            chat.wait_for_text()
+            swarm.pause(MIDDLE)
+            assert chat.finish_reason is None
+            assert swarm.model().complete
+            assert swarm.say(QUESTION) == before
+            chat.wait_for_end()
+        assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
+        assert leave(swarm.volunteers.pop("dahlia")) == 0
+        assert swarm.refusal(QUESTION)["code"] == "model_unavailable"
+        swarm.resume(MIDDLE)
+        assert swarm.say(QUESTION) == before
+
+    def test_stays_paused_when_the_relay_restarts(self, swarm: Garden) -> None:
+        swarm.pause(LAST)
+        swarm.replace_relay(subprocess.Popen.terminate)
+        wait_until(lambda: swarm.state(LAST) == "paused", "it is there again, and paused")
+        swarm.relay.wait_until_serving([HEAD, MIDDLE])
+        assert not swarm.model().complete
+        swarm.resume(LAST)
+
+    def test_leaves_when_it_is_told_to(self, swarm: Garden) -> None:
+        swarm.pause(LAST)
+        assert leave(swarm.volunteers[LAST]) == 0
+
+    def test_for_others_who_use_its_machine_says_so(self, swarm: Garden) -> None:
+        careful = swarm.plant("careful", "--blocks", "0:1", "--pause-when-busy", "1")
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+            try:
+                wait_until(lambda: swarm.state("careful") == "paused", "it pauses for another program")
+            finally:
+                other.kill()
+        assert "paused (other programs use" in swarm.log("careful")
+        careful.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "resumed" in swarm.log("careful"), "its owner has the last word")
+        assert leave(swarm.volunteers.pop("careful")) == 0
+
+    def test_while_it_still_starts_does_so_when_it_has_started(
+        self, lonely: RelayProcess, model: Path
+    ) -> None:
+        with volunteer(lonely, "drowsy", "--model", f"{MODEL}={model}") as drowsy:
+            maps = Path(f"/proc/{drowsy.process.pid}/maps")
+            if not maps.exists():
+                pytest.skip("this system does not show what a process has loaded")
+            wait_until(lambda: "libtorch" in maps.read_text(), "torch is being loaded")
+            drowsy.process.send_signal(signal.SIGUSR1)
+            wait_until(lambda: "paused" in [one.state for one in lonely.swarm().volunteers], "it is paused")
+            assert leave(drowsy) == 0
+
+
 class TestAVolunteerThatStalls:
     def test_is_out_of_the_routes_by_its_heartbeat_and_comes_back_by_itself(self, swarm: Garden) -> None:
         before, loads = swarm.say(QUESTION), swarm.log(MIDDLE).count("weights loaded")

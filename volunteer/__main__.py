@@ -9,11 +9,13 @@ import signal
 import sys
 
 from volunteer.config import parse_config
+from volunteer.signals import hold_pauses
 
 
 def main() -> int:
     # Until `volunteer.service` takes the signals over there is nothing to put away.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    hold_pauses()
     config = parse_config(sys.argv[1:], os.environ)
     try:
         from volunteer.service import run  # loads torch, which takes seconds

@@ -20,6 +20,8 @@ from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 if TYPE_CHECKING:  # at run time it would load torch: help and mistakes are to be told at once
     from corolla.models.loading import Kernels, Quantization
 
+BUSY_PERCENT = 30
+"""How much of the machine others may use before `--pause-when-busy` pauses, unless told otherwise."""
 BUNDLED_MODELS = {"corolla-demo": "demo_model"}
 """Models that come with the project, and their folder in the package `corolla`."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -55,6 +57,8 @@ class Config:
     weights: "Weights" = "checkpoint"
     memory: str | None = None
     threads: int | None = None
+    pause_when_busy: int | None = None
+    """Percent of the machine that others may use; None: whatever they use."""
     log_level: str = "INFO"
 
     def __repr__(self) -> str:
@@ -103,6 +107,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
             weights=given.weights,
             memory=given.memory,
             threads=given.threads or _from(environment, "COROLLA_THREADS"),
+            pause_when_busy=given.pause_when_busy,
             log_level=given.log_level,
         )
     except (InvalidRequest, MalformedMessage, Unauthorized) as error:
@@ -160,6 +165,15 @@ def command_line() -> argparse.ArgumentParser:
     add("--memory", metavar="SIZE", help="use at most this much memory, such as 8GB")
     add("--threads", type=_positive, metavar="N", help="CPU threads to compute with (or COROLLA_THREADS)")
     add(
+        "--pause-when-busy",
+        nargs="?",
+        type=_percent,
+        const=BUSY_PERCENT,
+        metavar="PERCENT",
+        help="take no new sessions while other programs use more of this machine's CPU or GPU than this "
+        f"(default: {BUSY_PERCENT}); those that are served are finished",
+    )
+    add(
         "--log-level",
         default="INFO",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
@@ -171,6 +185,12 @@ def command_line() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _percent(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 99")
     return int(text)
 
 

@@ -40,18 +40,36 @@ def choose_device(wanted: str = "auto") -> str:
 
     `auto` takes the first GPU, then Apple's, then the CPU. Raises DeviceUnavailable.
     """
-    return pick_device(wanted, torch.cuda.device_count(), torch.backends.mps.is_available())
+    has_gpu_build = torch.version.cuda is not None or torch.version.hip is not None
+    return pick_device(wanted, torch.cuda.device_count(), torch.backends.mps.is_available(), has_gpu_build)
 
 
-def pick_device(wanted: str, gpus: int, has_mps: bool) -> str:
-    """As `choose_device`, for a machine with `gpus` CUDA devices, with or without MPS."""
+def pick_device(wanted: str, gpus: int, has_mps: bool, has_gpu_build: bool = True) -> str:
+    """As `choose_device`, for a machine with `gpus` CUDA devices, with or without MPS, and for a torch that
+    was built for CUDA (or ROCm, which goes by the same name) or not."""
     available = [*(f"cuda:{index}" for index in range(gpus)), *(["mps"] if has_mps else []), "cpu"]
     if wanted == "auto":
         return available[0]
     device = "cuda:0" if wanted == "cuda" else wanted
     if device not in available:
-        raise DeviceUnavailable(f"there is no device {wanted!r} here; there are: {', '.join(available)}")
+        raise DeviceUnavailable(
+            f"there is no device {wanted!r} here; there are: {', '.join(available)}. "
+            + _remedy(device, gpus, has_gpu_build)
+        )
     return device
+
+
+def _remedy(device: str, gpus: int, has_gpu_build: bool) -> str:
+    """What to do about a device that is not there."""
+    if device == "mps":
+        return "mps needs a Mac with Apple silicon, and a torch that is built for it"
+    if not re.fullmatch(r"cuda:\d+", device):
+        return "Write auto, cpu, cuda, cuda:N or mps"
+    if not has_gpu_build:
+        return "This torch is built without CUDA: install a build with it, as pytorch.org says"
+    if not gpus:
+        return "torch sees no GPU: nvidia-smi should list one, and CUDA_VISIBLE_DEVICES should not hide it"
+    return "GPUs are counted from 0, and CUDA_VISIBLE_DEVICES may hide some"
 
 
 def device_name(device: str) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from msgspec import UNSET
+
 from corolla.exchange import Exchange
 from corolla.link import LinkOptions, RelayLink, dial, is_final
 from corolla.models.errors import ModelError
@@ -61,11 +63,26 @@ class Node:
         """Control messages of the way into the swarm, in order."""
         self._failures = 0
         """Since it last served."""
+        self._pause: str | None = None
+        """Why no new sessions are taken now; outlives links."""
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Leave gracefully; `run` returns when that is done."""
         self._stopping.set()
+
+    def set_pause(self, reason: str | None) -> None:
+        """Take no new sessions, for a reason, or take them again (None). Those that it has are finished."""
+        was_paused = self._pause is not None
+        self._pause = reason
+        if was_paused == (reason is not None):
+            return
+        if reason is None:
+            log.info("resumed: new sessions are taken again")
+        else:
+            self._log_pause()
+        with suppress(CorollaError):  # without a link the relay is told on the way back in
+            self._tell(self._heartbeat())
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -151,10 +168,13 @@ class Node:
         await probing.pass_probe(
             self._exchange, probe, part.candidate.facts.hidden_size, part.candidate.options.dtype
         )
+        if self._pause is not None:
+            link.send_message(self._heartbeat())  # before the relay could plan a route over it
         link.send_message(messages.Ready(session=probe.session))
         log.info("probe passed")
         await self._expect(messages.Serving)
         log.info("serving blocks %s of %s", span, assigned.model)
+        self._log_pause()
         self._failures = 0
 
     async def _load(
@@ -233,7 +253,21 @@ class Node:
 
     def _heartbeat(self) -> Heartbeat:
         stats = self._device.stats()
-        return Heartbeat(sessions=stats.sessions, queued=stats.queued, kv_used=stats.kv_used)
+        return Heartbeat(
+            sessions=stats.sessions,
+            queued=stats.queued,
+            kv_used=stats.kv_used,
+            paused=UNSET if self._pause is None else True,
+        )
+
+    def _log_pause(self) -> None:
+        if self._pause is not None:
+            log.info(
+                "paused (%s): no new sessions; %d replies to finish, %d sessions to serve",
+                self._pause,
+                len(self._heads),
+                len(self._spans),
+            )
 
     def _tell(self, message: messages.FromPeer) -> None:
         self._exchange.link.send_message(message)

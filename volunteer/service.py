@@ -6,20 +6,22 @@ Does not know the command line (volunteer/config.py) nor what a volunteer does (
 import asyncio
 import gc
 import logging
-import signal
 import sys
+from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 import uvloop
 
 from schema.errors import CorollaError
+from volunteer import signals
 from volunteer.config import Config
 from volunteer.device import DeviceThread
+from volunteer.hardware import choose_device
+from volunteer.load import MachineLoad, watching
 from volunteer.loading import Loader
 from volunteer.node import Node
-
-LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from volunteer.pausing import Limits, Pauser
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +49,19 @@ async def _serve(config: Config) -> None:
     loader = Loader(config)
     async with DeviceThread() as device:
         node = Node(config, f"corolla {_version()}", loader, device)
-        loop = asyncio.get_running_loop()
+        percent = config.pause_when_busy
+        pauser = Pauser(node.set_pause, None if percent is None else Limits(percent))
 
         def leave() -> None:
-            for number in LEAVE_SIGNALS:
-                loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_DFL)
             log.info("asked to leave; asked again it goes at once")
             node.stop()
 
-        for number in LEAVE_SIGNALS:
-            loop.add_signal_handler(number, leave)
-        await node.run()
+        signals.listen(asyncio.get_running_loop(), leave, pauser.ask, pauser.release)
+        async with AsyncExitStack() as stack:
+            if percent is not None:
+                load = MachineLoad(choose_device(config.device), lambda: device.stats().busy_seconds)
+                await stack.enter_async_context(watching(load, pauser))
+            await node.run()
 
 
 def _version() -> str:

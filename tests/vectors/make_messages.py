@@ -71,6 +71,7 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.Finished(request="r1", reason="length", usage=USAGE, timing=TIMING),
     messages.Failed(error=ERROR, request="r1"),
     messages.Draining(),
+    messages.Heartbeat(sessions=1, paused=True),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),

@@ -14,6 +14,7 @@ from schema.credentials import Credential, new_credential
 from schema.ids import Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 from volunteer.config import (
+    BUSY_PERCENT,
     DTYPES,
     KERNELS,
     QUANTIZATIONS,
@@ -51,7 +52,7 @@ class TestFlags:
             *("--relay", "http://127.0.0.1:8000", "--name", "Anemone", "--model", "tiny=/models/tiny"),
             *("--blocks", "4:8", "--max-blocks", "6", "--device", "cuda:1", "--dtype", "bfloat16"),
             *("--quantization", "nf4", "--kernels", "library", "--weights", "random"),
-            *("--memory", "8GB", "--threads", "3", "--log-level", "DEBUG"),
+            *("--memory", "8GB", "--threads", "3", "--pause-when-busy", "50", "--log-level", "DEBUG"),
         )
         assert config == Config(
             token=str(TOKEN),
@@ -67,6 +68,7 @@ class TestFlags:
             weights="random",
             memory="8GB",
             threads=3,
+            pause_when_busy=50,
             log_level="DEBUG",
         )
 
@@ -88,6 +90,11 @@ class TestFlags:
     def test_of_the_token_go_before_the_environment(self) -> None:
         other = new_credential("volunteer", "https://other.example")
         assert parse("--token", str(other)).relay_url == "https://other.example"
+
+    def test_pause_for_others_only_when_asked_to(self) -> None:
+        assert parse().pause_when_busy is None
+        assert parse("--pause-when-busy").pause_when_busy == BUSY_PERCENT
+        assert parse("--pause-when-busy", "--name", "Anemone").pause_when_busy == BUSY_PERCENT
 
     def test_name_as_many_models_as_one_likes(self) -> None:
         config = parse("--model", "owner/name", "--model", "tiny=./tiny=1")
@@ -134,6 +141,8 @@ WRONG = [
     pytest.param(["--blocks", "a:b"], "START:END", id="blocks in words"),
     pytest.param(["--blocks", "8:4"], "start < end", id="blocks backwards"),
     pytest.param(["--blocks", "0:99999"], "end <=", id="too many blocks"),
+    pytest.param(["--pause-when-busy", "0"], "from 1 to 99", id="a machine that is always busy"),
+    pytest.param(["--pause-when-busy", "100"], "from 1 to 99", id="a machine that is never busy"),
     pytest.param(["--max-blocks", "0"], "above 0", id="no blocks"),
     pytest.param(["--max-blocks", "-3"], "above 0", id="fewer than no blocks"),
     pytest.param(["--max-blocks", "many"], "above 0", id="blocks as a word"),

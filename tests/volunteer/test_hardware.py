@@ -51,6 +51,24 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(wanted: str) 
         pick_device(wanted, gpus, has_mps=False)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "has_gpu_build", "remedy"),
+    [
+        ("cuda", 0, False, "built without CUDA: install"),
+        ("cuda:0", 0, True, "nvidia-smi"),
+        ("cuda:2", 2, True, "counted from 0"),
+        ("mps", 0, False, "Apple silicon"),
+        ("gpu", 1, True, "Write auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:one", 1, True, "Write auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_with_the_remedy(
+    wanted: str, gpus: int, has_gpu_build: bool, remedy: str
+) -> None:
+    with pytest.raises(DeviceUnavailable, match=remedy):
+        pick_device(wanted, gpus, has_mps=False, has_gpu_build=has_gpu_build)
+
+
 def test_this_machine_has_a_device_with_a_name_and_free_memory() -> None:
     device = choose_device()
     assert device_name(device)

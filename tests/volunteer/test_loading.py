@@ -1,5 +1,6 @@
 """What a volunteer offers of which model, what it loads, and why it cannot."""
 
+import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator
@@ -11,15 +12,19 @@ import torch
 
 from corolla.models.errors import FamilyRefused, ModelNotFound, SpanRefused
 from corolla.models.span import SpanModel
-from schema.errors import InvalidRequest, JoinRefused
-from schema.ids import Span
+from corolla.tensors import to_wire
+from schema.errors import InvalidRequest, JoinRefused, KVCacheFull
+from schema.frames import FrameType
+from schema.ids import SessionId, Span, new_session_id
 from schema.messages import Assignment
+from schema.tensors import encode_tensors
 from tests.corolla.tiny_text import SHAPE, TinyLlama, inline
 from volunteer import loading
 from volunteer.config import Config, ModelChoice
 from volunteer.device import DeviceThread
 from volunteer.hardware import DeviceUnavailable
 from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader, at_most_every
+from volunteer.work import Result, Work
 
 GB = 10**9
 
@@ -57,6 +62,25 @@ async def load(
     (candidate,) = loader.consider([])
     seen: list[tuple[int, int]] = [] if progress is None else progress
     return await loader.load(device, candidate, assigned, lambda done, total: seen.append((done, total)))
+
+
+def bytes_per_block(candidate: Candidate) -> int:
+    """Of one block's weights, and the room that its KV caches are given."""
+    facts = candidate.facts
+    return max(facts.block_bytes) + loading.KV_TOKENS * max(facts.kv_bytes_per_token)
+
+
+def step_of(session: SessionId, step: int, span: Span, tokens: int) -> Work:
+    """The n-th chunk of a prompt."""
+    payload = encode_tensors([to_wire(torch.zeros(1, tokens, SHAPE.hidden))])
+    return Work(FrameType.PREFILL, session, step, step * tokens, 0, span, payload)
+
+
+async def run(device: DeviceThread, work: Work) -> Result:
+    """What becomes of one piece of work."""
+    done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    device.submit(work, done.set_result)
+    return await done
 
 
 class TestConsidering:
@@ -188,6 +212,37 @@ class TestLoading:
     ) -> None:
         part = await load(replace(config, memory="1GB"), device, assignment(0, 4))
         assert 0 < part.kv_bytes <= GB - part.model.weights.nbytes
+
+    async def test_takes_no_more_blocks_than_fit_with_room_for_their_kv_caches(
+        self, config: Config, device: DeviceThread
+    ) -> None:
+        room = 2.5 * bytes_per_block(considered(config))
+        cap = int(room / (1 - loading.RESERVED_SHARE))
+        capped = replace(config, memory=str(cap))
+        loader = Loader(capped)
+        (offer,) = loader.offer(loader.consider([]), None).models
+        assert (offer.max_blocks, loader.offer(loader.consider([]), None).memory) == (2, cap)
+        part = await load(capped, device, assignment(0, offer.max_blocks, head=offer.can_hold_head))
+        head = part.head.weights.nbytes if part.head is not None else 0
+        assert part.model.weights.nbytes + head + part.kv_bytes <= cap
+        assert part.kv_bytes >= 2 * loading.KV_TOKENS * max(part.candidate.facts.kv_bytes_per_token)
+
+    async def test_serves_within_its_memory_and_refuses_by_name_what_exceeds_it(
+        self, config: Config, device: DeviceThread
+    ) -> None:
+        weights = (await load(config, device, assignment(0, 2))).model.weights.nbytes
+        cap = weights + 200_000
+        part = await load(replace(config, memory=str(cap)), device, assignment(0, 2))
+        session, used = new_session_id(), list[int]()
+        for step in range(200):
+            result = await run(device, step_of(session, step, Span(0, 2), tokens=32))
+            used.append(device.stats().kv_used)
+            if result.error is not None:
+                break
+        else:
+            pytest.fail("it has taken more than it may")
+        assert isinstance(result.error, KVCacheFull)
+        assert 0 < max(used) <= part.kv_bytes <= cap - weights
 
     async def test_reports_what_was_loaded(self, config: Config, device: DeviceThread) -> None:
         part = await load(config, device, assignment(1, 3))

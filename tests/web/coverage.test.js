@@ -58,6 +58,11 @@ describe("why a model cannot answer", () => {
     const coming = [volunteer("fern", 4, 8, { state: "loading", done: 3, total: 9 })];
     assert.equal(incompleteWords(missing([4, 8]), coming), "Blocks 4–7 have no volunteer. fern is loading.");
   });
+
+  test("names who is paused: it may come back", () => {
+    const paused = [volunteer("fern", 4, 8, { state: "paused" })];
+    assert.equal(incompleteWords(missing([4, 8]), paused), "Blocks 4–7 have no volunteer. fern is paused.");
+  });
 });
 
 describe("a model's figures", () => {
@@ -70,6 +75,11 @@ describe("a model's figures", () => {
   test("only those that serve count", () => {
     const volunteers = [volunteer("a", 0, 6), volunteer("b", 6, 12, { state: "probing" })];
     assert.equal(figuresWords(model(), volunteers), "6 of 12 blocks served by 1 volunteer");
+  });
+  test("who is paused does not count", () => {
+    const volunteers = [volunteer("a", 0, 6), volunteer("b", 6, 12, { state: "paused" })];
+    assert.equal(figuresWords(model(), volunteers), "6 of 12 blocks served by 1 volunteer");
+    assert.equal(stateWords(volunteers[1]), "paused");
   });
   test("none", () => assert.equal(figuresWords(model(), []), "None of 12 blocks served"));
   test("volunteers of another model do not count", () => {

@@ -10,7 +10,7 @@
  */
 
 /** How far along a volunteer is; a block shows its holder that is farthest. @type {Record<VolunteerState, number>} */
-const USEFULNESS = { serving: 4, probing: 3, loading: 2, draining: 1, connected: 0 };
+const USEFULNESS = { serving: 5, probing: 4, loading: 3, paused: 2, draining: 1, connected: 0 };
 
 /** Of many missing stretches, only so many are named. */
 const MOST_STRETCHES = 3;
@@ -21,6 +21,7 @@ const STATE_WORDS = {
   loading: "loading",
   probing: "probing",
   serving: "serving",
+  paused: "paused",
   draining: "leaving",
 };
 
@@ -159,13 +160,13 @@ function missingWords(model) {
   return model.reason ? `${capital(model.reason.replace(/\.$/, ""))}.` : "The model cannot answer yet.";
 }
 
-/** Who is on the way. @param {Model} model @param {Volunteer[]} volunteers */
+/** Who is on the way, or paused. @param {Model} model @param {Volunteer[]} volunteers */
 function comingWords(model, volunteers) {
   const coming = holdersOf(model, volunteers).filter(
-    ({ state }) => state === "loading" || state === "probing",
+    ({ state }) => state === "loading" || state === "probing" || state === "paused",
   );
   if (coming.length === 0) return null;
-  if (coming.length > 2) return `${coming.length} volunteers are on their way.`;
+  if (coming.length > 2) return `${coming.length} volunteers are on their way or paused.`;
   return coming.map(({ name, state }) => `${name} is ${STATE_WORDS[state]}.`).join(" ");
 }
 

@@ -12,7 +12,7 @@
  * @typedef {{ type: "stop", id: string }} Stop
  * @typedef {Chat | Stop} FromPage
  *
- * @typedef {"connected" | "loading" | "probing" | "serving" | "draining"} VolunteerState
+ * @typedef {"connected" | "loading" | "probing" | "serving" | "paused" | "draining"} VolunteerState
  * @typedef {{ id: string, name: string, state: VolunteerState, device: string, model: string | null,
  *   start: number | null, end: number | null, head: boolean, dtype: string | null, done: number, total:
  *   number,

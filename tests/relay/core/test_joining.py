@@ -13,13 +13,14 @@ from schema.messages import (
     Heartbeat,
     Probe,
     Progress,
+    Refused,
     RouteGrant,
     RouteRequest,
     Serving,
 )
 from schema.routes import verify_route
 from tests.relay.core.joining_steps import assigned, loaded, refusal, rows, states
-from tests.relay.core.peers import FACTS, MODEL, offer
+from tests.relay.core.peers import FACTS, MODEL, ScriptedPeer, offer
 from tests.relay.core.support import RunningRelay, database_away
 from tests.relay.core.waiting import eventually
 
@@ -113,6 +114,56 @@ async def test_a_row_that_nobody_refreshes_holds_nothing(relay: RunningRelay) ->
     )
     given = await assigned(await relay.dial(), offer(max_blocks=4))
     assert (given.start, given.end) == (0, 4)
+
+
+# ---- pausing ----
+
+
+async def pause(peer: ScriptedPeer, paused: bool = True) -> None:
+    await peer.say(Heartbeat(paused=paused) if paused else Heartbeat())
+    await peer.is_served()
+
+
+async def test_a_paused_volunteer_is_in_no_new_route_until_it_resumes(relay: RunningRelay) -> None:
+    volunteer, driver = await relay.serving(), await relay.dial(kind="client")
+    await pause(volunteer)
+    assert await relay.metric("volunteers", state="paused") == 1
+    await driver.say(RouteRequest(request="r", model=MODEL, session="0" * 32))
+    assert (await driver.hear(Refused)).error.code == "model_unavailable"
+    await pause(volunteer, False)
+    await driver.say(RouteRequest(request="r", model=MODEL, session="0" * 32))
+    await driver.hear(RouteGrant)
+
+
+async def test_a_route_over_a_volunteer_that_has_paused_goes_on(relay: RunningRelay) -> None:
+    volunteer, driver = await relay.serving(), await relay.dial(kind="client")
+    journey = relay.journey(driver, volunteer)
+    await pause(volunteer)
+    await driver.send(journey.frame(0))
+    assert await volunteer.frame() == journey.frame(0)
+
+
+async def test_a_volunteer_that_pauses_while_it_joins_is_in_no_route_at_all(relay: RunningRelay) -> None:
+    peer = await relay.dial()
+    probe = await loaded(peer)
+    await pause(peer)
+    await peer.pass_probe(probe)
+    await peer.hear(Serving)
+    assert relay.services.swarm.holders(MODEL) == []
+
+
+async def test_the_blocks_of_a_paused_volunteer_are_given_to_the_next(relay: RunningRelay) -> None:
+    volunteer = await relay.serving(0, 4)
+    await pause(volunteer)
+    given = await assigned(await relay.dial(), offer(max_blocks=4, head=True))
+    assert (given.start, given.end, given.head) == (0, 4, True)
+
+
+async def test_pausing_asks_nothing_of_the_database(relay: RunningRelay) -> None:
+    volunteer = await relay.serving()
+    async with database_away(relay):
+        await pause(volunteer)
+        assert relay.services.swarm.holders(MODEL) == []
 
 
 # ---- the way out ----

@@ -28,11 +28,12 @@ def volunteer(
     head: bool = True,
     state: VolunteerState = "serving",
     sessions: int = 0,
+    is_paused: bool = False,
 ) -> Volunteer:
     identity = Identity(PeerId(f"{number:016x}"), f"volunteer {number}", "token", "volunteer")
     peer = Peer(identity, RelayConnection(), 1000, now=0.0)
     placement = Placement(MODEL, Span(start, end), head)
-    return Volunteer(peer, "CPU", 0.0, placement, state=state, sessions=sessions)
+    return Volunteer(peer, "CPU", 0.0, placement, state=state, sessions=sessions, is_paused=is_paused)
 
 
 def swarm_of(*volunteers: Volunteer) -> Swarm:
@@ -70,6 +71,20 @@ async def test_only_who_serves_counts(state: VolunteerState) -> None:
     assert swarm.why_incomplete(MODEL) == "blocks 0\N{EN DASH}7 have no volunteer"
     assert swarm.holders(MODEL) == []
     assert swarm.heads(MODEL) == []
+
+
+async def test_who_is_paused_does_not_count_and_is_shown_as_such() -> None:
+    swarm = swarm_of(volunteer(1, is_paused=True), volunteer(2, 0, 4))
+    assert swarm.why_incomplete(MODEL) == "blocks 4\N{EN DASH}7 have no volunteer"
+    assert [holder.span for holder in swarm.holders(MODEL)] == [Span(0, 4)]
+    assert [one.state for one in swarm.status().volunteers] == ["paused", "serving"]
+
+
+@pytest.mark.parametrize("state", ["loading", "probing", "draining"])
+async def test_who_is_paused_before_it_serves_or_while_it_leaves_is_shown_as_what_it_does(
+    state: VolunteerState,
+) -> None:
+    assert swarm_of(volunteer(1, is_paused=True, state=state)).status().volunteers[0].state == state
 
 
 async def test_who_left_does_not_count() -> None:
