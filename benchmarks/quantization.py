@@ -3,9 +3,9 @@
     python -m benchmarks.quantization [--full]
 
 The demonstration model answers held-out questions, in blocks as a volunteer holds them: in fp32, bf16, int8
-and nf4, with the head in bf16 beside bf16 and in fp32 otherwise. Measured on the tokens of the fitting answers
-alone, each given all that is before it: perplexity, how far the logits are from those in fp32, and how often
-the likeliest token is the same.
+and nf4, with the head in bf16 beside bf16 and in fp32 otherwise. Measured on the tokens of the fitting
+answers alone, each given all that is before it: perplexity, how far the logits are from those in fp32, and
+how often the likeliest token is the same.
 """
 
 import argparse

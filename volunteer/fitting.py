@@ -29,6 +29,8 @@ class ModelSizes:
     head_bytes: int
     kv_bytes_per_token: tuple[int, ...]
     """Of each block."""
+    span_bytes: int = 0
+    """What a span takes beside its blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def sizes_of(facts: "ModelFacts", quantization: "Quantization", within: Span | N
         block_bytes=facts.block_bytes_in[quantization][chosen],
         head_bytes=facts.head_bytes,
         kv_bytes_per_token=facts.kv_bytes_per_token[chosen],
+        span_bytes=facts.span_bytes,
     )
 
 
@@ -107,7 +110,7 @@ def fit_blocks(free_bytes: int, sizes: ModelSizes, kv_tokens: int, reserve: int)
     The head is held where that leaves at least half of the blocks: a swarm without a head answers
     nobody, but blocks are what it is short of.
     """
-    room = max(0, free_bytes - reserve)
+    room = max(0, free_bytes - reserve - sizes.span_bytes)
     pairs = zip(sizes.block_bytes, sizes.kv_bytes_per_token, strict=True)
     costs = [weights + kv_tokens * per_token for weights, per_token in pairs]
     alone = _most_in_a_row(costs, room)

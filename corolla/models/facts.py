@@ -42,9 +42,11 @@ class ModelFacts:
     """Positions that the model was made for; None where nothing limits them."""
     block_parameters: tuple[int, ...]
     block_bytes: tuple[int, ...]
-    """Parameters and buffers. A span also holds its own copy of the rotary tables, a few hundred bytes."""
+    """Parameters and buffers."""
     block_bytes_in: Mapping[Quantization, tuple[int, ...]]
     """The same for every way to hold the blocks; the head is never quantized."""
+    span_bytes: int
+    """What every span has a copy of, however long it is: rotary tables, and some families' masks."""
     head_parameters: int
     head_bytes: int
     """Everything outside the blocks; tied embeddings count once."""
@@ -64,7 +66,8 @@ def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
     Raises `CheckpointBroken` where the config makes no model.
     """
     blocks, quantized, head = _weights(source, dtype)
-    per_token, fixed = _cache_sizes(source, dtype)
+    span = _span_of_all_blocks(source, dtype)
+    per_token, fixed = _cache_sizes(span, source, dtype)
     config = source.config
     return ModelFacts(
         name=source.name,
@@ -79,6 +82,7 @@ def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
         block_parameters=tuple(count for count, _ in blocks),
         block_bytes=tuple(nbytes for _, nbytes in blocks),
         block_bytes_in=quantized,
+        span_bytes=_size(span)[1] - sum(nbytes for _, nbytes in blocks),
         head_parameters=head[0],
         head_bytes=head[1],
         kv_bytes_per_token=per_token,
@@ -124,14 +128,19 @@ def _size(module: nn.Module) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in parameters), nbytes
 
 
-def _cache_sizes(source: ModelSource, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _span_of_all_blocks(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+    part = Part(0, source.block_count, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
+    model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
+    return build_on_meta(model_class, source, dtype)
+
+
+def _cache_sizes(
+    model: PreTrainedModel, source: ModelSource, dtype: torch.dtype
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Bytes that each block's cache grows by with a token, and bytes that it has without any.
 
     Measured on what the blocks leave in the cache after one token and after two.
     """
-    part = Part(0, source.block_count, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
-    model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
-    model = build_on_meta(model_class, source, dtype)
     model.set_experts_implementation(EXPERTS_WITHOUT_DATA)
     path, _ = find_decoder(model, source.block_count)
     after_one, after_two = (_cached_bytes(model.get_submodule(path), source, dtype, n) for n in (1, 2))

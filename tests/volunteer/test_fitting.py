@@ -55,6 +55,11 @@ class TestHowManyBlocks:
         fit = fit_blocks(500, sizes, kv_tokens=0, reserve=0)
         assert (fit.max_blocks, fit.can_hold_head) == (0, True)
 
+    def test_what_a_span_takes_beside_its_blocks_is_counted_once(self) -> None:
+        sizes = ModelSizes((400,) * 32, head_bytes=1000, kv_bytes_per_token=(1,) * 32, span_bytes=50)
+        assert fit_blocks(1000 + 8 * 400 + 50, sizes, kv_tokens=0, reserve=0).max_blocks == 8
+        assert fit_blocks(1000 + 8 * 400 + 49, sizes, kv_tokens=0, reserve=0).max_blocks == 7
+
     def test_the_reserve_is_never_used(self) -> None:
         fit = fit_blocks(1_000, SIZES, kv_tokens=0, reserve=2_000)
         assert (fit.max_blocks, fit.can_hold_head, fit.kv_budget) == (0, False, 0)
@@ -166,7 +171,12 @@ class TestAModelsSizes:
         assert len(sizes_of(facts, "none", Span(1, 99)).block_bytes) == BLOCKS
 
     def test_count_free_memory_less_a_reserve(self, facts: ModelFacts) -> None:
-        needed = sum(facts.block_bytes) + facts.head_bytes + KV_TOKENS * sum(facts.kv_bytes_per_token)
+        needed = (
+            facts.span_bytes
+            + sum(facts.block_bytes)
+            + facts.head_bytes
+            + KV_TOKENS * sum(facts.kv_bytes_per_token)
+        )
         (exact,) = forms_that_fit(int(needed / 0.9) + 2, facts, Wish(), ["none"])
         (short,) = forms_that_fit(int(needed / 0.9) - 2, facts, Wish(), ["none"])
         assert (exact.fit.max_blocks, short.fit.max_blocks) == (BLOCKS, BLOCKS - 1)

@@ -55,7 +55,8 @@ def memory_for(config: Config, blocks: int) -> str:
     """As much as so many unquantized blocks and the head need."""
     facts = considered(config).facts
     each = facts.block_bytes[0] + fitting.KV_TOKENS * facts.kv_bytes_per_token[0]
-    return str(math.ceil((facts.head_bytes + blocks * each) / (1 - fitting.RESERVED_SHARE)) + 1)
+    beside = facts.span_bytes + facts.head_bytes
+    return str(math.ceil((beside + blocks * each) / (1 - fitting.RESERVED_SHARE)) + 1)
 
 
 async def load(
