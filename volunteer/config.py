@@ -18,7 +18,7 @@ from schema.ids import Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 
 if TYPE_CHECKING:  # at run time it would load torch: help and mistakes are to be told at once
-    from corolla.models.loading import Kernels, Quantization
+    from corolla.models.loading import Kernels
 
 BUSY_PERCENT = 30
 """How much of the machine others may use before `--pause-when-busy` pauses, unless told otherwise."""
@@ -26,8 +26,8 @@ BUNDLED_MODELS = {"corolla-demo": "demo_model"}
 """Models that come with the project, and their folder in the package `corolla`."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Weights = Literal["checkpoint", "random"]
+QuantizationChoice = Literal["none", "int8", "nf4", "auto"]
 KERNELS: tuple["Kernels", ...] = ("fastest", "library")
-QUANTIZATIONS: tuple["Quantization", ...] = ("none", "int8", "nf4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Config:
     max_blocks: int | None = None
     device: str = "auto"
     dtype: str = "auto"
-    quantization: "Quantization" = "none"
+    quantization: QuantizationChoice = "none"
     kernels: "Kernels" = "fastest"
     weights: "Weights" = "checkpoint"
     memory: str | None = None
@@ -147,8 +147,9 @@ def command_line() -> argparse.ArgumentParser:
     add(
         "--quantization",
         default="none",
-        choices=QUANTIZATIONS,
-        help="hold the weights in fewer bits (default: none)",
+        choices=get_args(QuantizationChoice),
+        help="hold the blocks in fewer bits; auto: the first of none, int8 and nf4 in which what is asked "
+        "for fits in free memory (default: none)",
     )
     add(
         "--kernels",

@@ -1,7 +1,7 @@
-"""The machine: which device to use, what it is called, its free memory, what fits there, how fast it is.
+"""The machine: which device to use, what it is called, how much of its memory is free, how fast it is.
 
-What fits is decided by pure functions over byte counts. Everything else asks the machine and is thin.
-Knows nothing of the relay or of sessions, and loads no model. The dtype for a device and a checkpoint
+Asks the machine and is thin. Knows nothing of the relay or of sessions, loads no model, and does not decide
+what fits (`fitting`). The dtype for a device and a checkpoint
 is `corolla.models`' to say.
 """
 
@@ -140,53 +140,6 @@ def parse_memory(text: str) -> int:
     if size == 0:
         raise InvalidRequest("an amount of memory is more than 0: write 8GB or 7.5GiB", param="memory")
     return size
-
-
-# ---- what fits ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSizes:
-    """Bytes of one model in the dtype and quantization in which it would be loaded."""
-
-    blocks: int
-    """How many blocks the model has."""
-    block_bytes: int
-    """The largest block's weights."""
-    head_bytes: int
-    kv_bytes_per_token_per_block: int
-    """The largest of any block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """How much of a model fits."""
-
-    max_blocks: int
-    can_hold_head: bool
-    """Beside `max_blocks` blocks."""
-    kv_budget: int
-    """Bytes left for KV caches when all that is held."""
-
-
-def fit_blocks(free_bytes: int, sizes: ModelSizes, kv_tokens: int, reserve: int) -> Fit:
-    """How many blocks fit in `free_bytes` less `reserve`, each with `kv_tokens` tokens of KV cache.
-
-    The head is held where that leaves at least half of the blocks: a swarm without a head answers
-    nobody, but blocks are what it is short of.
-    """
-    room = max(0, free_bytes - reserve)
-    per_block = max(1, sizes.block_bytes + kv_tokens * sizes.kv_bytes_per_token_per_block)
-    alone = min(sizes.blocks, room // per_block)
-    beside_head = min(sizes.blocks, max(0, room - sizes.head_bytes) // per_block)
-    head = room >= sizes.head_bytes and 2 * beside_head >= alone
-    blocks = beside_head if head else alone
-    return Fit(blocks, head, kv_budget(room, sizes, blocks, head))
-
-
-def kv_budget(room: int, sizes: ModelSizes, blocks: int, head: bool) -> int:
-    """Bytes that `blocks` blocks, and the head if it is held, leave of `room` for KV caches."""
-    return max(0, room - blocks * sizes.block_bytes - (sizes.head_bytes if head else 0))
 
 
 # ---- how fast -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from corolla.head_steps import HeadSteps, Runner
 from corolla.models.facts import ModelFacts, describe
 from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions, default_dtype
+from corolla.models.quantization import Quantization, missing_libraries
 from corolla.models.random_weights import RandomWeights, number_tokenizer
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
@@ -24,16 +25,12 @@ from corolla.text import TextCodec
 from schema import messages
 from schema.errors import CorollaError, JoinRefused
 from schema.ids import Span
-from volunteer import hardware
-from volunteer.config import Config, ModelChoice, locate
+from volunteer import fitting, hardware
+from volunteer.config import Config, ModelChoice, QuantizationChoice, locate
 from volunteer.device import DeviceThread
 from volunteer.kvcache import KVAccount
 from volunteer.stage import Stage
 
-KV_TOKENS = 8192
-"""Tokens of KV cache that each block is given room for when deciding how many fit."""
-RESERVED_SHARE = 0.1
-"""Of the free memory, for activations and what else the machine does."""
 POOL_SHARE = 0.8
 """Of the memory for KV caches, for the pool; the rest is for sessions of several sequences."""
 POOL_TOKENS = 1 << 17
@@ -41,8 +38,6 @@ POOL_TOKENS = 1 << 17
 POOL_SEQUENCES = 256
 UNLIMITED_CONTEXT = 1 << 20
 """Positions of a model that names no limit: longer than any prompt that a message carries."""
-BYTES_PER_QUANTIZED_PARAMETER = {"int8": 1.05, "nf4": 0.6}
-"""Estimates, scales included, for deciding what fits; what was really taken is reported after loading."""
 
 log = logging.getLogger(__name__)
 ReportProgress = Callable[[int, int], None]
@@ -64,7 +59,7 @@ class Candidate:
     source: ModelSource
     facts: ModelFacts
     options: LoadOptions
-    fit: hardware.Fit
+    fit: fitting.Fit
 
     @property
     def context(self) -> int:
@@ -169,12 +164,22 @@ class Loader:
         source = source_class.open(choice.location)
         wanted = self._config.dtype
         dtype = default_dtype(self._device, source.config) if wanted == "auto" else getattr(torch, wanted)
-        options = LoadOptions(self._device, dtype, self._config.quantization, self._config.kernels)
         facts = describe(source, dtype)
-        free = self.free_bytes
-        sizes = _sizes(facts, self._config.quantization)
-        fit = hardware.fit_blocks(free, sizes, KV_TOKENS, reserve=int(free * RESERVED_SHARE))
-        return Candidate(choice.name, source, facts, options, fit)
+        form = self._form(choice.name, facts)
+        options = LoadOptions(self._device, dtype, form.quantization, self._config.kernels)
+        return Candidate(choice.name, source, facts, options, form.fit)
+
+    def _form(self, name: str, facts: ModelFacts) -> fitting.Form:
+        """The form in which the model would be held here, from the memory that is free now."""
+        chosen = self._config.quantization
+        wish = fitting.Wish(self._config.blocks, self._config.max_blocks)
+        forms = fitting.forms_that_fit(self.free_bytes, facts, wish, _possible(chosen))
+        on_cpu = torch.device(self._device).type == "cpu"
+        form = fitting.choose_form(forms, wish.count(facts.block_count), quantizing_is_slow=on_cpu)
+        if chosen == "auto":
+            fits = ", ".join(f"{one.fit.max_blocks} in {one.quantization}" for one in forms)
+            log.info("%s: quantization %s, since so many blocks fit: %s", name, form.quantization, fits)
+        return form
 
     def offer(self, candidates: Sequence[Candidate], held: LoadedPart | None) -> messages.Offer:
         """What to tell the relay. A span that is in memory already is insisted on."""
@@ -223,10 +228,10 @@ class Loader:
         except torch.OutOfMemoryError as error:
             raise DeviceTooSmall(
                 f"{self.device_name} ran out of memory while it loaded blocks {span} of {assigned.model}: "
-                "give a smaller --max-blocks or --memory, or --quantization"
+                "give a smaller --max-blocks or --memory, or --quantization auto"
             ) from error
         weights = model.weights.nbytes + (head.weights.nbytes if head else 0)
-        kv_bytes = int(self._left_after(weights) * (1 - RESERVED_SHARE))
+        kv_bytes = int(self._left_after(weights) * (1 - fitting.RESERVED_SHARE))
         if self._device.startswith("cuda"):
             await device.call(partial(_use_pool, model, candidate, span, kv_bytes))
         await device.install(lambda: Stage(model, candidate.facts, KVAccount(kv_bytes)))
@@ -273,17 +278,11 @@ def _codec(source: ModelSource) -> TextCodec:
     return TextCodec.load(source.tokenizer_folder())
 
 
-def _sizes(facts: ModelFacts, quantization: str) -> hardware.ModelSizes:
-    per_parameter = BYTES_PER_QUANTIZED_PARAMETER.get(quantization)
-    largest = max(facts.block_bytes)
-    if per_parameter is not None:
-        largest = int(max(facts.block_parameters) * per_parameter)
-    return hardware.ModelSizes(
-        blocks=facts.block_count,
-        block_bytes=largest,
-        head_bytes=facts.head_bytes,
-        kv_bytes_per_token_per_block=max(facts.kv_bytes_per_token),
-    )
+def _possible(chosen: QuantizationChoice) -> tuple[Quantization, ...]:
+    """The forms to choose among, best first. Without its libraries nothing is quantized of itself."""
+    if chosen != "auto":
+        return (chosen,)
+    return ("none",) if missing_libraries() else ("none", "int8", "nf4")
 
 
 def _wire_facts(candidate: Candidate) -> messages.ModelFacts:

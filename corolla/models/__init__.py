@@ -20,7 +20,8 @@ from corolla.models.errors import (
 from corolla.models.facts import ModelFacts, describe
 from corolla.models.families import FAMILIES, Family
 from corolla.models.head import HeadModel
-from corolla.models.loading import LoadOptions, Quantization, default_dtype
+from corolla.models.loading import LoadOptions, default_dtype
+from corolla.models.quantization import Quantization
 from corolla.models.shards import Progress
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel

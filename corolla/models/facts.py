@@ -1,23 +1,26 @@
 """What a model is and what it costs, by block: from its config and tensor names alone, no weights read.
 
 Sizes come from the model's own code, built and run on the meta device, where tensors have shapes but no
-memory. So they hold for every family without a formula for any of them. Knows nothing of quantization, whose
-sizes are only true after loading (`weights`), or of devices.
+memory. So they hold for every family without a formula for any of them. What is quantized, and how small it
+gets, is `quantization`'s to say. Knows nothing of devices.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from corolla.models.cache import ROLLBACK_TOKENS, cache_argument, layer_tensors
 from corolla.models.loading import build_on_meta, causal_lm_class, refusing_nonsense
 from corolla.models.partial import Part, find_decoder, partial_class
+from corolla.models.quantization import Quantization, quantized_layers, saved_bytes
 from corolla.models.source import ModelSource
 
+FORMS: tuple[Quantization, ...] = ("none", "int8", "nf4")
 EXPERTS_WITHOUT_DATA = "batched_mm"
 """The way to run experts that does not look at values, which meta tensors do not have."""
 
@@ -39,7 +42,11 @@ class ModelFacts:
     """Positions that the model was made for; None where nothing limits them."""
     block_parameters: tuple[int, ...]
     block_bytes: tuple[int, ...]
-    """Parameters and buffers. A span also holds its own copy of the rotary tables, a few hundred bytes."""
+    """Parameters and buffers."""
+    block_bytes_in: Mapping[Quantization, tuple[int, ...]]
+    """The same for every way to hold the blocks; the head is never quantized."""
+    span_bytes: int
+    """What every span has a copy of, however long it is: rotary tables, and some families' masks."""
     head_parameters: int
     head_bytes: int
     """Everything outside the blocks; tied embeddings count once."""
@@ -58,8 +65,9 @@ def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
 
     Raises `CheckpointBroken` where the config makes no model.
     """
-    blocks, head = _weights(source, dtype)
-    per_token, fixed = _cache_sizes(source, dtype)
+    blocks, quantized, head = _weights(source, dtype)
+    span = _span_of_all_blocks(source, dtype)
+    per_token, fixed = _cache_sizes(span, source, dtype)
     config = source.config
     return ModelFacts(
         name=source.name,
@@ -73,6 +81,8 @@ def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
         max_position=getattr(config, "max_position_embeddings", None),
         block_parameters=tuple(count for count, _ in blocks),
         block_bytes=tuple(nbytes for _, nbytes in blocks),
+        block_bytes_in=quantized,
+        span_bytes=_size(span)[1] - sum(nbytes for _, nbytes in blocks),
         head_parameters=head[0],
         head_bytes=head[1],
         kv_bytes_per_token=per_token,
@@ -83,15 +93,33 @@ def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
     )
 
 
-def _weights(source: ModelSource, dtype: torch.dtype) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Parameters and bytes of every block, and of the rest."""
+def _weights(
+    source: ModelSource, dtype: torch.dtype
+) -> tuple[list[tuple[int, int]], dict[Quantization, tuple[int, ...]], tuple[int, int]]:
+    """Parameters and bytes of every block, the blocks' bytes in every form, and the rest."""
     whole = build_on_meta(causal_lm_class(source.config), source, dtype)
     whole.tie_weights()
     path, list_name = find_decoder(whole, source.block_count)
     blocks = [_size(block) for block in cast(nn.ModuleList, getattr(whole.get_submodule(path), list_name))]
-    parameters, nbytes = _size(whole)
+    parameters, nbytes_in_all = _size(whole)
     inside = (sum(count for count, _ in blocks), sum(size for _, size in blocks))
-    return blocks, (parameters - inside[0], nbytes - inside[1])
+    prefix = f"{path}.{list_name}.".lstrip(".")
+    plain = [nbytes for _, nbytes in blocks]
+    quantized: dict[Quantization, tuple[int, ...]] = {
+        form: _quantized(whole, prefix, plain, form) for form in FORMS
+    }
+    return blocks, quantized, (parameters - inside[0], nbytes_in_all - inside[1])
+
+
+def _quantized(
+    whole: PreTrainedModel, prefix: str, plain: list[int], quantization: Quantization
+) -> tuple[int, ...]:
+    """Bytes of every block when it is quantized; the blocks' names begin with `prefix` and their number."""
+    sizes = list(plain)
+    for name, layer in quantized_layers(whole, quantization):
+        if name.startswith(prefix):
+            sizes[int(name.removeprefix(prefix).partition(".")[0])] -= saved_bytes(layer, quantization)
+    return tuple(sizes)
 
 
 def _size(module: nn.Module) -> tuple[int, int]:
@@ -100,14 +128,19 @@ def _size(module: nn.Module) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in parameters), nbytes
 
 
-def _cache_sizes(source: ModelSource, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _span_of_all_blocks(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+    part = Part(0, source.block_count, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
+    model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
+    return build_on_meta(model_class, source, dtype)
+
+
+def _cache_sizes(
+    model: PreTrainedModel, source: ModelSource, dtype: torch.dtype
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Bytes that each block's cache grows by with a token, and bytes that it has without any.
 
     Measured on what the blocks leave in the cache after one token and after two.
     """
-    part = Part(0, source.block_count, head=False, blocks_return_tuples=source.family.blocks_return_tuples)
-    model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
-    model = build_on_meta(model_class, source, dtype)
     model.set_experts_implementation(EXPERTS_WITHOUT_DATA)
     path, _ = find_decoder(model, source.block_count)
     after_one, after_two = (_cached_bytes(model.get_submodule(path), source, dtype, n) for n in (1, 2))

@@ -2,7 +2,8 @@
 
 The library's own loader does the work: it renames and fuses tensors as the architecture needs, quantizes
 while loading, and takes each tensor from its shard only when it places it. What is decided here is which
-tensors of the checkpoint the part needs, and that none of them is missing.
+tensors of the checkpoint the part needs, and that none of them is missing. Every tensor goes to the device
+one by one, and into its final form there, so that the part is never in memory twice.
 """
 
 import copy
@@ -20,22 +21,19 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import local_torch_dtype
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
-from transformers.utils.import_utils import is_accelerate_available, is_bitsandbytes_available
+from transformers.utils.import_utils import is_accelerate_available
 
+from corolla.models.allocation import returning_freed_memory
 from corolla.models.errors import CheckpointBroken, QuantizationUnavailable
 from corolla.models.families import TEXT_MODEL_PREFIXES
 from corolla.models.linear import choose_kernels
 from corolla.models.partial import Part, partial_class
+from corolla.models.quantization import Quantization, kept_layers, missing_libraries
 from corolla.models.shards import Progress
 from corolla.models.source import ModelSource
 
-Quantization = Literal["none", "int8", "nf4"]
 Kernels = Literal["library", "fastest"]
-
-NF4_IN_FEATURES, NF4_OUT_FEATURES = 64, 32
-"""What the sides of a 4-bit weight must be multiples of: bitsandbytes 0.50 packs it so on AVX-512 CPUs."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ def default_dtype(device: str, config: PreTrainedConfig) -> torch.dtype:
     return wanted
 
 
+@returning_freed_memory()
 def load_part(
     source: ModelSource, part: Part, options: LoadOptions, progress: Progress | None = None
 ) -> PreTrainedModel:
@@ -74,7 +73,9 @@ def load_part(
     """
     model_class = partial_class(causal_lm_class(source.config), source.block_count, part)
     skeleton = build_on_meta(model_class, source, options.dtype)
-    arguments = _quantization_arguments(options, skeleton)
+    arguments = _placement(options)
+    if options.quantization != "none" and not part.head:
+        arguments |= _quantization_arguments(options, skeleton)
     names = wanted_tensors(skeleton, source)
     with ExitStack() as stack, _quiet_loader():
         tensors = source.lazy(names.values(), stack, progress)
@@ -95,7 +96,7 @@ def load_part(
     model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     _check_complete(source, report)
     model.requires_grad_(False)
-    if not arguments:  # a quantized one is already there, and cannot be moved
+    if not arguments:  # otherwise it is there already, and a quantized one cannot be moved
         cast(nn.Module, model).to(options.device)
     if options.kernels == "fastest":
         choose_kernels(model)
@@ -167,36 +168,30 @@ def _check_complete(source: ModelSource, report: Mapping[str, Any]) -> None:
             )
 
 
-def _quantization_arguments(options: LoadOptions, skeleton: nn.Module) -> dict[str, Any]:
-    if options.quantization == "none":
-        return {}
-    installed = {"bitsandbytes": is_bitsandbytes_available(), "accelerate": is_accelerate_available()}
-    missing = " ".join(name for name, available in installed.items() if not available)
+def _placement(options: LoadOptions) -> dict[str, Any]:
+    """Has tensors placed on the device as they are read, where the library can do that."""
+    on_cpu = torch.device(options.device).type == "cpu"
+    return {} if on_cpu or not is_accelerate_available() else {"device_map": {"": options.device}}
+
+
+def _quantization_arguments(options: LoadOptions, skeleton: PreTrainedModel) -> dict[str, Any]:
+    missing = " ".join(missing_libraries())
     if missing:
         raise QuantizationUnavailable(f"{options.quantization} needs more libraries: pip install {missing}")
+    # Always a list: for None the library would keep the last layer of every span as it is.
+    kept = kept_layers(skeleton, options.quantization)
     if options.quantization == "int8":
         # It warns of its own cast to fp16 in every call of every layer.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        config = BitsAndBytesConfig(load_in_8bit=True)
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     else:
         config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=options.dtype,
-            llm_int8_skip_modules=_no_nf4(skeleton) or None,
+            llm_int8_skip_modules=kept,
         )
     return {"quantization_config": config, "device_map": {"": options.device}}
-
-
-def _no_nf4(skeleton: nn.Module) -> list[str]:
-    """Linear layers whose shape bitsandbytes cannot compute in 4 bits on every processor."""
-    names: list[str] = []
-    for name, layer in skeleton.named_modules():
-        if isinstance(layer, nn.Linear | Conv1D):
-            sides = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
-            if sides[0] % NF4_OUT_FEATURES or sides[1] % NF4_IN_FEATURES:
-                names.append(name)
-    return names
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
@@ -27,7 +26,7 @@ from corolla.models.errors import (
 )
 from corolla.models.families import Family, family_of, text_config
 from corolla.models.files import HubFiles, LocalFiles, ModelFiles
-from corolla.models.shards import LazyTensor, Meter, Progress
+from corolla.models.shards import LazyTensor, Meter, Progress, Shard, StoredTensor
 from schema.limits import MAX_BLOCKS
 
 INDEX = "model.safetensors.index.json"
@@ -119,22 +118,15 @@ class ModelSource:
         wanted = sorted({self.shard_of[name] for name in names})
         shards = {shard: self._open_shard(shard, stack) for shard in wanted}
         meter = Meter(progress)
-        return {name: LazyTensor(self._slice(shards, name), meter) for name in names}
+        return {name: LazyTensor(StoredTensor(shards[self.shard_of[name]], name), meter) for name in names}
 
-    def _open_shard(self, shard: str, stack: ExitStack) -> Any:
+    def _open_shard(self, shard: str, stack: ExitStack) -> Shard:
         path = self._files.path(shard)
         if path is None:
             raise CheckpointBroken(f"{self.name} lists {shard}, but has no such file. Get the model again.")
-        try:
-            return stack.enter_context(safe_open(path, framework="pt"))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointBroken(f"{shard} of {self.name} is damaged: {error}. Get it again.") from error
-
-    def _slice(self, shards: Mapping[str, Any], name: str) -> Any:
-        try:
-            return shards[self.shard_of[name]].get_slice(name)
-        except SafetensorError as error:
-            raise CheckpointBroken(f"{self.shard_of[name]} of {self.name} does not hold {name!r}.") from error
+        opened = Shard(path)
+        stack.callback(opened.close)
+        return opened
 
 
 def _parse_json(path: Path, model: str) -> dict[str, Any]:

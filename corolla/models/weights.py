@@ -46,11 +46,16 @@ def _format_of(parameter: Any) -> tuple[str, int]:
 
 
 def _constants_of(parameter: Any) -> Iterator[Tensor]:
-    """The scales that bitsandbytes keeps beside a quantized weight."""
+    """The scales that bitsandbytes keeps beside a quantized weight, each once.
+
+    A weight answers for its state too, so the same tensor is found in two places.
+    """
     state = getattr(parameter, "quant_state", None)
     nested = getattr(state, "state2", None)
+    found: dict[int, Tensor] = {}
     for owner in (parameter, state, nested):
         for name in ("SCB", "absmax", "code", "offset"):
             tensor = getattr(owner, name, None)
             if isinstance(tensor, Tensor):
-                yield tensor
+                found[id(tensor)] = tensor
+    yield from found.values()

@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 
 import corolla
-from corolla.models.loading import Kernels, Quantization
+from corolla.models.loading import Kernels
+from corolla.models.quantization import Quantization
 from schema.credentials import Credential, new_credential
 from schema.ids import Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
@@ -17,9 +18,9 @@ from volunteer.config import (
     BUSY_PERCENT,
     DTYPES,
     KERNELS,
-    QUANTIZATIONS,
     Config,
     ModelChoice,
+    QuantizationChoice,
     command_line,
     locate,
     parse_config,
@@ -104,7 +105,7 @@ class TestFlags:
         assert parse("--name", "x" * 200).name == "x" * MAX_NAME_CHARS
 
     def test_offer_what_the_loader_can_do(self) -> None:
-        assert get_args(Quantization) == QUANTIZATIONS
+        assert {*get_args(Quantization), "auto"} == {*get_args(QuantizationChoice)}
         assert set(get_args(Kernels)) == set(KERNELS)
         assert DTYPES[0] == "auto"
 

@@ -1,22 +1,17 @@
-"""Devices by name, bytes by unit, and how much of a model fits in how much memory."""
+"""Devices by name, bytes by unit, and how fast a span is."""
 
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from schema.errors import InvalidRequest
 from tests.volunteer.tiny import HIDDEN, tiny_source, tiny_span
 from volunteer import hardware
 from volunteer.hardware import (
     DeviceUnavailable,
-    ModelSizes,
     choose_device,
     device_name,
-    fit_blocks,
     free_memory,
-    kv_budget,
     measure_decode,
     parse_memory,
     pick_device,
@@ -24,7 +19,6 @@ from volunteer.hardware import (
 )
 
 GIB = 2**30
-SIZES = ModelSizes(blocks=32, block_bytes=400, head_bytes=1000, kv_bytes_per_token_per_block=1)
 
 
 @pytest.mark.parametrize(
@@ -124,57 +118,6 @@ def test_amounts_of_memory_are_understood(text: str, size: float) -> None:
 def test_other_amounts_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidRequest, match="8GB"):
         parse_memory(text)
-
-
-def test_a_model_that_fits_whole_is_held_whole_with_its_head() -> None:
-    fit = fit_blocks(100_000, SIZES, kv_tokens=100, reserve=1000)
-    assert (fit.max_blocks, fit.can_hold_head) == (32, True)
-    assert fit.kv_budget == 100_000 - 1000 - 32 * 400 - 1000
-
-
-def test_each_block_is_counted_with_its_kv_tokens() -> None:
-    fit = fit_blocks(5_000, SIZES, kv_tokens=100, reserve=0)
-    assert (fit.max_blocks, fit.can_hold_head) == (8, True)
-    assert fit.kv_budget == 5_000 - 1000 - 8 * 400
-
-
-def test_a_head_that_costs_most_of_the_blocks_is_not_held() -> None:
-    fit = fit_blocks(1_700, SIZES, kv_tokens=0, reserve=0)
-    assert (fit.max_blocks, fit.can_hold_head) == (4, False)
-
-
-def test_where_no_block_fits_a_head_may() -> None:
-    sizes = ModelSizes(blocks=4, block_bytes=1000, head_bytes=10, kv_bytes_per_token_per_block=1)
-    fit = fit_blocks(500, sizes, kv_tokens=0, reserve=0)
-    assert (fit.max_blocks, fit.can_hold_head) == (0, True)
-
-
-def test_the_reserve_is_never_used() -> None:
-    fit = fit_blocks(1_000, SIZES, kv_tokens=0, reserve=2_000)
-    assert (fit.max_blocks, fit.can_hold_head, fit.kv_budget) == (0, False, 0)
-
-
-@given(
-    free=st.integers(0, 2**40),
-    sizes=st.builds(
-        ModelSizes,
-        blocks=st.integers(1, 200),
-        block_bytes=st.integers(1, 2**32),
-        head_bytes=st.integers(1, 2**34),
-        kv_bytes_per_token_per_block=st.integers(0, 2**16),
-    ),
-    kv_tokens=st.integers(0, 2**17),
-    reserve=st.integers(0, 2**34),
-)
-def test_what_is_said_to_fit_does_fit(free: int, sizes: ModelSizes, kv_tokens: int, reserve: int) -> None:
-    fit = fit_blocks(free, sizes, kv_tokens, reserve)
-    assert 0 <= fit.max_blocks <= sizes.blocks
-    weights = fit.max_blocks * sizes.block_bytes + fit.can_hold_head * sizes.head_bytes
-    kv = fit.max_blocks * kv_tokens * sizes.kv_bytes_per_token_per_block
-    assert kv <= fit.kv_budget
-    if weights:
-        assert weights + fit.kv_budget + reserve <= free
-    assert fit.kv_budget == kv_budget(max(0, free - reserve), sizes, fit.max_blocks, fit.can_hold_head)
 
 
 def test_decode_is_measured_with_its_spread(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from schema.ids import SessionId, Span, new_session_id
 from schema.messages import Assignment
 from schema.tensors import encode_tensors
 from tests.corolla.tiny_text import SHAPE, TinyLlama, inline
-from volunteer import loading
+from volunteer import fitting, hardware, loading
 from volunteer.config import Config, ModelChoice
 from volunteer.device import DeviceThread
 from volunteer.hardware import DeviceUnavailable
@@ -53,6 +54,14 @@ def assignment(start: int, end: int, head: bool = False) -> Assignment:
 def considered(config: Config) -> Candidate:
     (candidate,) = Loader(config).consider([])
     return candidate
+
+
+def memory_for(config: Config, blocks: int) -> str:
+    """As much as so many unquantized blocks and the head need."""
+    facts = considered(config).facts
+    each = facts.block_bytes[0] + fitting.KV_TOKENS * facts.kv_bytes_per_token[0]
+    beside = facts.span_bytes + facts.head_bytes
+    return str(math.ceil((beside + blocks * each) / (1 - fitting.RESERVED_SHARE)) + 1)
 
 
 async def load(
@@ -124,6 +133,49 @@ class TestConsidering:
         self, config: Config, dtype: str, expected: torch.dtype
     ) -> None:
         assert considered(replace(config, dtype=dtype)).options.dtype is expected
+
+
+class TestQuantizationOfItself:
+    """`--quantization auto`, with memory for so many blocks and no more."""
+
+    @pytest.fixture(autouse=True)
+    def little_kv(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise the caches of a tiny model are most of what it needs."""
+        monkeypatch.setattr(fitting, "KV_TOKENS", 16)
+
+    @pytest.mark.parametrize(
+        ("blocks", "chosen"), [(SHAPE.blocks, "none"), (SHAPE.blocks - 1, "int8"), (0, "int8")]
+    )
+    def test_is_the_first_in_which_the_model_fits(
+        self, config: Config, chosen: str, blocks: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        automatic = replace(config, quantization="auto", memory=memory_for(config, blocks))
+        with caplog.at_level(logging.INFO):
+            candidate = considered(automatic)
+        assert candidate.options.quantization == chosen
+        assert f"tiny: quantization {chosen}" in caplog.text
+
+    def test_is_none_where_the_owner_asks_for_fewer_blocks(self, config: Config) -> None:
+        memory = memory_for(config, 2)
+        for asked in ({"max_blocks": 2}, {"blocks": Span(1, 3)}):
+            automatic = replace(config, quantization="auto", memory=memory, **asked)
+            assert considered(automatic).options.quantization == "none"
+
+    def test_is_none_without_the_libraries(self, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loading, "missing_libraries", lambda: ("bitsandbytes",))
+        automatic = replace(config, quantization="auto", memory=memory_for(config, 2))
+        assert considered(automatic).options.quantization == "none"
+
+    def test_only_free_memory_counts(self, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+        free = hardware.parse_memory(memory_for(config, SHAPE.blocks - 1))
+        monkeypatch.setattr(hardware, "free_memory", lambda device: free)
+        assert considered(replace(config, quantization="auto")).options.quantization == "int8"
+
+    async def test_is_what_is_loaded_and_reported(self, config: Config, device: DeviceThread) -> None:
+        memory = memory_for(config, SHAPE.blocks - 1)
+        part = await load(replace(config, quantization="auto", memory=memory), device, assignment(0, 4))
+        assert part.report(assignment(0, 4)).quantization == "int8"
+        assert part.model.weights.parameters["int8"] > 0
 
 
 class TestALoader:

@@ -21,7 +21,7 @@ from corolla.models import (
     SpanModel,
     default_dtype,
 )
-from corolla.models.loading import Quantization
+from corolla.models.quantization import Quantization
 from corolla.models.shards import LazyTensor
 from tests.corolla.models.checkpoints import llama, save
 
