@@ -181,8 +181,8 @@ def _choose(congestion: str, node: Node) -> None:
             CONGESTION_CONTROL.write_text(congestion)
     except OSError as error:
         raise NetworkUnavailable(
-            f"this kernel has no congestion control {congestion!r} ({error}): "
-            "/proc/sys/net/ipv4/tcp_available_congestion_control lists those that it has"
+            f"the congestion control {congestion!r} cannot be chosen ({error}): "
+            "/proc/sys/net/ipv4/tcp_allowed_congestion_control lists those that can"
         ) from error
 
 
