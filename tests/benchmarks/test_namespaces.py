@@ -10,7 +10,7 @@ from benchmarks.namespaces import NetworkUnavailable, Node, require_network
 def test_another_user_than_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(NetworkUnavailable, match="need root.*run it with sudo"):
+    with pytest.raises(NetworkUnavailable, match=r"need root.*run it with sudo"):
         require_network()
 
 
