@@ -36,12 +36,22 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(
-    arguments: Sequence[str], environment: Mapping[str, str], log: Path, core: int | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    core: int | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`python ARGUMENTS` with its output in `log`; terminated at the end. `core`: the only CPU it may use."""
+    """`python ARGUMENTS` with its output in `log`; terminated at the end. `core`: the only CPU it may use.
+
+    `within`: a command that replaces itself by the one it is given, and puts it elsewhere.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, *arguments], env={**os.environ, **environment}, stdout=output, stderr=output
+            [*within, sys.executable, *arguments],
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
         )
     try:
         if core is not None:
@@ -117,13 +127,20 @@ class RelayProcess:
 
 @contextlib.contextmanager
 def volunteer(
-    server: RelayProcess, name: str, *arguments: str, core: int | None = None
+    server: RelayProcess,
+    name: str,
+    *arguments: str,
+    core: int | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[Volunteer]:
-    """A volunteer of `server`, on one thread, with more arguments for its command line."""
+    """A volunteer of `server`, on one thread, with more arguments for its command line.
+
+    `within`: see `process`.
+    """
     log = server.folder / f"{name}.log"
     command = ["-m", "volunteer", "--name", name, "--threads", "1", *arguments]
     environment = {"COROLLA_TOKEN": server.token("volunteer", name), **ONE_THREAD}
-    with process(command, environment, log, core) as child:
+    with process(command, environment, log, core, within) as child:
         yield Volunteer(name, child, log)
 
 
@@ -140,8 +157,10 @@ def volunteers(server: RelayProcess, spans: Mapping[str, str], *arguments: str) 
 
 
 @contextlib.contextmanager
-def relay(models: str, core: int | None = None, **settings: str) -> Iterator[RelayProcess]:
-    """A relay on a free port, ready to serve `models`."""
+def relay(
+    models: str, core: int | None = None, within: Sequence[str] = (), **settings: str
+) -> Iterator[RelayProcess]:
+    """A relay on a free port, ready to serve `models`. `within`: see `process`."""
     with tempfile.TemporaryDirectory(prefix="corolla-") as name:
         folder = Path(name)
         port = free_port()
@@ -155,17 +174,17 @@ def relay(models: str, core: int | None = None, **settings: str) -> Iterator[Rel
             "OPEN_CHAT": "true",
             **settings,
         }
-        with serving_relay(environment, folder, core) as server:
+        with serving_relay(environment, folder, core, within) as server:
             yield server
 
 
 @contextlib.contextmanager
 def serving_relay(
-    environment: dict[str, str], folder: Path, core: int | None = None
+    environment: dict[str, str], folder: Path, core: int | None = None, within: Sequence[str] = ()
 ) -> Iterator[RelayProcess]:
     """A relay with these settings, ready; in `folder` its log, which goes on where another's of it ended."""
     url, log = environment["PUBLIC_URL"], folder / "relay.log"
-    with process(["-m", "relay", "serve"], environment, log, core) as child:
+    with process(["-m", "relay", "serve"], environment, log, core, within) as child:
         wait_until_ready(f"{url}/readyz", child, log)
         yield RelayProcess(url, bytes.fromhex(environment["RELAY_SECRET"]), environment, folder, child)
 

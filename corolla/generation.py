@@ -81,7 +81,8 @@ async def generate(
     limit = token_limit(len(prompt), head.context, request.stopping.max_tokens)
     reply = _Reply(head, request, prompt)
     async with await open_session(exchange, request.model) as session:
-        hidden = await session.prefill(await head.run(partial(reply.embed_prompt, prompt)))
+        hops = len(session.grant.hops)
+        hidden = await session.prefill(await head.run(partial(reply.embed_prompt, prompt, hops)))
         first_token = 0.0
         reason: FinishReason | None = None
         while reason is None:
@@ -129,13 +130,13 @@ class _Reply:
         self._end_tokens = head.codec.end_tokens(request.stopping.stop_token_ids)
         self._stops = StopStrings(request.stopping.stop)
 
-    def embed_prompt(self, prompt: list[int]) -> list[WireTensor]:
-        """The prompt's embeddings, [1, tokens, hidden] in slices for the wire."""
+    def embed_prompt(self, prompt: list[int], hops: int) -> list[WireTensor]:
+        """The prompt's embeddings, [1, tokens, hidden] in slices for the wire, over a route of `hops`."""
         hidden = self._head.model.embed(torch.tensor([prompt]), position=0)
         if not self._head.can_chunk_prefill:
             return [to_wire(hidden)]
         bytes_per_token = hidden.element_size() * hidden.shape[2]
-        lengths = slice_lengths(len(prompt), bytes_per_token, PREFILL_TOKENS)
+        lengths = slice_lengths(len(prompt), bytes_per_token, PREFILL_TOKENS, hops)
         return [to_wire(piece) for piece in hidden.split(lengths, dim=1)]
 
     def step(self, hidden: WireTensor, position: int, prepared: PreparedStep | None) -> HeadStep:

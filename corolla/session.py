@@ -23,6 +23,8 @@ STEP_SECONDS = 120.0
 """How long a driver waits for one step. Lost hops are told at once; this is for those that are only slow."""
 PREFILL_WINDOW = 8
 """Slices of a prompt that may be in flight: enough to keep every hop of a usual route busy."""
+LEADING_PARTS = (4, 2)
+"""What parts of a full slice the first ones are, over several hops. Together they are less than one."""
 
 Step = asyncio.Future[list[WireTensor]]
 """A step in flight: what it will come back with."""
@@ -206,12 +208,16 @@ async def open_session(exchange: Exchange, model: str) -> RemoteSession:
     return RemoteSession(exchange, grant, session)
 
 
-def slice_lengths(tokens: int, bytes_per_token: int, max_tokens: int) -> list[int]:
+def slice_lengths(tokens: int, bytes_per_token: int, max_tokens: int, hops: int = 1) -> list[int]:
     """How to cut a prompt of one token or more: into equal slices, to one token, that exceed neither limit.
 
-    The limits are `max_tokens` tokens and `TARGET_SLICE_BYTES` bytes; a slice has one token at least.
+    The limits are `max_tokens` tokens and `TARGET_SLICE_BYTES` bytes; a slice has one token at least. Over
+    several hops a prompt of several slices begins with shorter ones: a slice goes on when it is there as a
+    whole, so that they let the later hops begin, and their connections get up to speed, early.
     """
     most = max(1, min(TARGET_SLICE_BYTES // bytes_per_token, max_tokens))
-    count = math.ceil(tokens / most)
-    base, longer = divmod(tokens, count)
-    return [base + 1] * longer + [base] * (count - longer)
+    first = [most // part for part in LEADING_PARTS if most >= part] if hops > 1 and tokens > most else []
+    rest = tokens - sum(first)
+    count = math.ceil(rest / most)
+    base, longer = divmod(rest, count)
+    return first + [base + 1] * longer + [base] * (count - longer)

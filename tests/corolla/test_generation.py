@@ -153,7 +153,7 @@ class TestTokens:
         head = replace(llama_head, can_chunk_prefill=chunked)
         assert await said(head, exchange, completion(prompt)) == whole_model(llama, prompt, 16)
         slices = [frame for frame in swarm.frames if frame.type == FrameType.PREFILL]
-        assert len(slices) == (11 if chunked else 1)
+        assert len(slices) == (12 if chunked else 1)
 
     async def test_a_seed_makes_sampling_repeatable(
         self, llama_head: Head, exchange: Exchange, swarm: StageHops

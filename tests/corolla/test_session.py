@@ -279,6 +279,20 @@ class TestSlices:
         assert max(lengths) == 1 or max(lengths) * bytes_per_token <= TARGET_SLICE_BYTES
         assert 0 <= max(lengths) - min(lengths) <= 1
 
+    @given(st.integers(1, 20_000), st.integers(1, 2**22), st.integers(1, 4096), st.integers(2, 64))
+    def test_over_several_hops_make_the_prompt_within_both_limits(
+        self, tokens: int, bytes_per_token: int, max_tokens: int, hops: int
+    ) -> None:
+        lengths = slice_lengths(tokens, bytes_per_token, max_tokens, hops)
+        assert sum(lengths) == tokens
+        assert min(lengths) >= 1
+        assert max(lengths) <= max_tokens
+        assert max(lengths) == 1 or max(lengths) * bytes_per_token <= TARGET_SLICE_BYTES
+
+    def test_begin_short_over_several_hops(self) -> None:
+        assert slice_lengths(512, TARGET_SLICE_BYTES // 128, 512, hops=3) == [32, 64, 104, 104, 104, 104]
+        assert slice_lengths(128, TARGET_SLICE_BYTES // 128, 512, hops=3) == [128]
+
     def test_are_as_few_as_can_be(self) -> None:
         assert slice_lengths(1000, 4, 512) == [500, 500]
         assert slice_lengths(512, 4, 512) == [512]
