@@ -1,5 +1,6 @@
 """A timed reply through the REST API, as a script would ask for it."""
 
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -26,8 +27,18 @@ class TimedReply:
         return len(self.arrivals)
 
 
-def complete(url: str, token: str, model: str, prompt: list[int], tokens: int) -> TimedReply:
-    """A greedy completion of `tokens` tokens, streamed, every event timed on arrival."""
+def complete(
+    url: str,
+    token: str,
+    model: str,
+    prompt: list[int],
+    tokens: int,
+    until: threading.Event | None = None,
+) -> TimedReply:
+    """A greedy completion of `tokens` tokens, streamed, every event timed on arrival.
+
+    Hangs up at the first token after `until` is set.
+    """
     body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
     request = urllib.request.Request(
         f"{url}/v1/completions",
@@ -48,5 +59,7 @@ def complete(url: str, token: str, model: str, prompt: list[int], tokens: int) -
             if text:
                 pieces.append(text)
                 arrivals.append(time.perf_counter())
+            if until is not None and until.is_set():
+                break
     step = (arrivals[-1] - arrivals[0]) / max(1, len(arrivals) - 1)
     return TimedReply("".join(pieces), arrivals[0] - begun, step, tuple(arrivals))

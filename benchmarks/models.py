@@ -24,6 +24,8 @@ class Shape:
     heads: int
     vocabulary: int
     context: int = 2048
+    kv_heads: int | None = None
+    """None: as many as heads."""
 
 
 TINY = Shape(hidden=64, blocks=12, intermediate=172, heads=4, vocabulary=512)
@@ -39,7 +41,7 @@ def make_llama(folder: Path, shape: Shape) -> Path:
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.blocks,
         num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads or shape.heads,
         vocab_size=shape.vocabulary,
         max_position_embeddings=shape.context,
         bos_token_id=None,

@@ -7,7 +7,7 @@ sessions that, by when they came back the last time, should be here by the end o
 Pure: no clock (`now` is given), no threads. Owner: the scheduler.
 """
 
-from collections.abc import Container
+from collections.abc import Collection
 
 from schema.ids import SessionId
 
@@ -51,9 +51,12 @@ class Gathering:
         self._done_at.pop(session, None)
         self._away.pop(session, None)
 
-    def wait(self, here: Container[SessionId], now: float) -> float:
-        """Seconds to wait for more than the steps of `here`; 0 to go on at once."""
-        limit = min(SHARE * self._batch_seconds, MOST_SECONDS)
+    def wait(self, here: Collection[SessionId], now: float) -> float:
+        """Seconds to wait for more than the steps of `here`; 0 to go on at once.
+
+        Where nothing but prompts waits it may take as long as a batch: beside decode steps they cost less.
+        """
+        limit = min(SHARE * self._batch_seconds, MOST_SECONDS) if here else self._batch_seconds
         until = self._since + limit
         if now >= until:
             return 0.0

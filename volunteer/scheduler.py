@@ -135,7 +135,7 @@ class Scheduler:
         return wait if self._decode else max(wait, self._pace.wait(now))
 
     def take(self, now: float) -> Batch:
-        """The next batch; empty only if nothing waits. Asked before `wait` is over, it gives what there is."""
+        """The next batch; empty only if nothing waits. Asked before `wait` is over it gives what there is."""
         prompts = len(self._prefill)  # before a session's step makes way for its next prompt
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
         tokens = self._pace.prefill_tokens(len(steps), prompts, now) if prompts else 0

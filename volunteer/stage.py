@@ -20,11 +20,11 @@ from torch import Tensor
 
 from corolla.models.batching import Chunk
 from corolla.models.cache import SpanCache
-from corolla.models.pool import PooledCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
 from corolla.models.families import Batching
 from corolla.models.growing import room_for
+from corolla.models.pool import PooledCache
 from corolla.models.span import SpanModel
 from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
 from schema.errors import (

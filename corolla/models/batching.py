@@ -202,10 +202,30 @@ def _ragged_attention(
     outputs: list[Tensor] = []
     for chunk, keys, values in zip(query.split(key.current.lengths, 2), key.each, value.each, strict=True):
         mask = None if chunk.shape[2] == 1 else _mask(chunk, keys, key)
+        if mask is not None and name == "sdpa" and arguments.get("position_bias") is None:
+            outputs.append(_grouped_attention(chunk, keys, values, mask, arguments.get("scaling")))
+            continue
         if mask is not None and name == "eager":
             mask = torch.zeros_like(mask, dtype=chunk.dtype).masked_fill(~mask, torch.finfo(chunk.dtype).min)
         outputs.append(attend(module, chunk, keys, values, mask, **arguments)[0])
     return torch.cat(outputs, dim=1), None
+
+
+def _grouped_attention(
+    chunk: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float | None
+) -> Tensor:
+    """Attention of a chunk, [1, heads, tokens, head_dim], with a mask: [1, tokens, heads, head_dim].
+
+    Heads that share keys attend as further tokens. The library would copy all keys for each of them, which for a
+    few tokens at the end of a long prompt is most of the work.
+    """
+    _, heads, tokens, width = chunk.shape
+    groups = heads // keys.shape[1]
+    grouped = chunk.reshape(1, keys.shape[1], groups * tokens, width)
+    output = nn.functional.scaled_dot_product_attention(
+        grouped, keys, values, attn_mask=mask.repeat(1, 1, groups, 1), scale=scaling
+    )
+    return output.reshape(1, heads, tokens, -1).transpose(1, 2)
 
 
 def _mask(chunk: Tensor, keys: Tensor, ragged: _Ragged) -> Tensor:

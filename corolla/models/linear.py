@@ -19,9 +19,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-FEW_ROWS = 16
-"""Below this many rows it is decoding, from there on prefill: they are measured apart."""
-PREFILL_ROWS = 128
+FEW_ROWS = 24
+"""Of more rows than one and fewer than this it is a batch of decode steps, from there on prefill."""
+MEASURED_ROWS = (1, 8, 128)
+"""At which decoding, a batch of decode steps and prefill are measured: what is fastest differs."""
 MEASURED_LAYERS = 3
 MEASURED_BYTES = 128 << 20
 """Layers of one shape that are measured, one at least; copies of them exist meanwhile."""
@@ -43,6 +44,8 @@ class Choice:
     by_columns: bool = False
     """The weight [out_features, in_features] is stored column by column."""
     decode: bool = False
+    """oneDNN multiplies one row."""
+    batch: bool = False
     """oneDNN multiplies a few rows."""
     prefill: bool = False
     """oneDNN multiplies many rows."""
@@ -64,8 +67,11 @@ class ChosenLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`: [..., in_features] to [..., out_features]."""
-        is_decoding = input.numel() < FEW_ROWS * self.in_features
-        by_onednn = self.choice.decode if is_decoding else self.choice.prefill
+        size = input.numel()
+        if size == self.in_features:
+            by_onednn = self.choice.decode
+        else:
+            by_onednn = self.choice.batch if size < FEW_ROWS * self.in_features else self.choice.prefill
         if by_onednn and torch.is_inference_mode_enabled():
             return _onednn(input, self.weight, self.bias)
         return super().forward(input)
@@ -124,26 +130,36 @@ def measured_choice(weights: Sequence[Tensor], may_turn: bool = True) -> Choice:
     if may_turn and weights[0].nbytes <= MAX_TURNED_BYTES:
         turned = [_by_columns(weight) for weight in weights]
         ways += [_Way(True, by_onednn, turned) for by_onednn in (False, True)]
-    return _decide(ways, _best_seconds(1, ways), _best_seconds(PREFILL_ROWS, ways))
+    return _decide(ways, *(_best_seconds(rows, ways) for rows in MEASURED_ROWS))
 
 
-def _decide(ways: Sequence[_Way], decode: Sequence[float], prefill: Sequence[float]) -> Choice:
-    """The best of `ways`, the first of which is torch's own, by the seconds that each took."""
+def _decide(
+    ways: Sequence[_Way], decode: Sequence[float], batch: Sequence[float], prefill: Sequence[float]
+) -> Choice:
+    """The best of `ways`, the first of which is torch's own, by the seconds that each took.
 
-    def fastest(seconds: Sequence[float], among: Sequence[int]) -> int:
-        best = min(among, key=seconds.__getitem__)
-        return best if seconds[best] < WORTH_IT * seconds[among[0]] else among[0]
-
+    A layout is judged by decoding and by batches of it alike: replies come one by one and many at a time.
+    """
     as_stored = [index for index, way in enumerate(ways) if not way.by_columns]
     turned = [index for index, way in enumerate(ways) if way.by_columns]
-    best_decode = fastest(decode, range(len(ways)))
-    layout = turned if best_decode in turned else as_stored
-    if layout is turned:
-        loss = min(prefill[index] for index in turned) / min(prefill[index] for index in as_stored)
-        if loss > MAX_PREFILL_LOSS:
-            layout, best_decode = as_stored, fastest(decode, as_stored)
-    best_prefill = fastest(prefill, layout)
-    return Choice(layout is turned, ways[best_decode].by_onednn, ways[best_prefill].by_onednn)
+
+    def best(seconds: Sequence[float], layout: Sequence[int]) -> float:
+        return min(seconds[index] for index in layout) / seconds[0]
+
+    layout = as_stored
+    if turned:
+        gain = best(decode, turned) + best(batch, turned)
+        loss = best(prefill, turned) / best(prefill, as_stored)
+        if gain < WORTH_IT * (best(decode, as_stored) + best(batch, as_stored)) and loss <= MAX_PREFILL_LOSS:
+            layout = turned
+    by_onednn = [ways[_fastest(seconds, layout)].by_onednn for seconds in (decode, batch, prefill)]
+    return Choice(layout is turned, *by_onednn)
+
+
+def _fastest(seconds: Sequence[float], layout: Sequence[int]) -> int:
+    """Of a layout's ways the fastest, or the first of them where it is not worth it."""
+    best = min(layout, key=seconds.__getitem__)
+    return best if seconds[best] < WORTH_IT * seconds[layout[0]] else layout[0]
 
 
 def _best_seconds(rows: int, ways: Sequence[_Way]) -> list[float]:

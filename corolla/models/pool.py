@@ -29,7 +29,9 @@ class KVPool:
 
     def __init__(self, blocks: int, pages: int, rows: int, longest: int, device: str) -> None:
         """`rows`: sequences at most, `longest`: tokens of one at most. Memory is taken at the first use."""
-        self.table = torch.zeros(rows + 1, -(-room_for(longest) // PAGE_TOKENS), dtype=torch.int64, device=device)
+        self.table = torch.zeros(
+            rows + 1, -(-room_for(longest) // PAGE_TOKENS), dtype=torch.int64, device=device
+        )
         """The page of every `PAGE_TOKENS` tokens of each sequence, [rows, pages]."""
         self.device = self.table.device
         self._free_pages = list(range(pages, 0, -1))

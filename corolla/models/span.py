@@ -242,7 +242,9 @@ class SpanModel:
                 raise SpanRefused(f"Models of type {self.family.model_type} batch single tokens only.")
             self._check(hidden, cache, attention_mask=None)
 
-    def _check(self, hidden: Tensor, cache: SpanCache | PooledCache | None, attention_mask: Tensor | None) -> None:
+    def _check(
+        self, hidden: Tensor, cache: SpanCache | PooledCache | None, attention_mask: Tensor | None
+    ) -> None:
         if hidden.dim() != 3 or hidden.shape[2] != self._hidden_size or hidden.shape[1] == 0:
             raise ShapeMismatch(
                 f"Hidden states are [batch, tokens, {self._hidden_size}] here, not {[*hidden.shape]}."

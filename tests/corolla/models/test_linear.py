@@ -15,8 +15,12 @@ from tests.corolla.models.checkpoints import llama, mistral, save
 from volunteer.config import KERNELS
 
 pytestmark = pytest.mark.skipif(not linear.is_available(), reason="this build of torch has no oneDNN")
-CHOICES = [Choice(*flags) for flags in product((False, True), repeat=3)]
-EVERYTHING = Choice(by_columns=True, decode=True, prefill=True)
+CHOICES = [Choice(*flags) for flags in product((False, True), repeat=4)]
+EVERYTHING = Choice(by_columns=True, decode=True, batch=True, prefill=True)
+
+
+SAME = [1.0, 1.0, 1.0, 1.0]
+"""Seconds of four ways between which nothing is to choose."""
 
 
 def layer(inputs: int = 24, outputs: int = 40, bias: bool = True) -> nn.Linear:
@@ -122,7 +126,7 @@ def test_what_takes_least_time_is_chosen(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(linear.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(linear, "_onednn", lambda *_: compute(by_onednn=True))
     monkeypatch.setattr(linear.nn.functional, "linear", lambda *_: compute(by_onednn=False))
-    assert measured_choice([torch.ones(2, 2)]) == Choice(by_columns=False, decode=True, prefill=True)
+    assert measured_choice([torch.ones(2, 2)]) == Choice(by_columns=False, decode=True, batch=True, prefill=True)
 
 
 def test_a_real_measurement_chooses_what_computes_the_same() -> None:
@@ -134,23 +138,30 @@ def test_a_real_measurement_chooses_what_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decode", "prefill", "choice"),
+    ("decode", "batch", "prefill", "choice"),
     [
-        pytest.param([1, 1, 1, 1], [1, 1, 1, 1], Choice(), id="all the same"),
-        pytest.param([1, 0.97, 0.96, 1], [1, 0.97, 1, 1], Choice(), id="hardly faster"),
-        pytest.param([1, 1, 0.5, 0.6], [1, 1, 1, 1], Choice(by_columns=True), id="turned"),
-        pytest.param([1, 1, 0.6, 0.5], [1, 1, 1, 0.5], Choice(True, True, True), id="turned, by oneDNN"),
-        pytest.param([1, 0.7, 0.5, 0.6], [1, 1, 2, 2], Choice(decode=True), id="turned, and slow in prefill"),
-        pytest.param([1, 1], [1, 0.5], Choice(prefill=True), id="may not be turned"),
+        pytest.param([1, 1, 1, 1], SAME, SAME, Choice(), id="all the same"),
+        pytest.param([1, 0.97, 0.96, 1], SAME, [1, 0.97, 1, 1], Choice(), id="hardly faster"),
+        pytest.param([1, 1, 0.5, 0.6], SAME, SAME, Choice(by_columns=True), id="turned"),
+        pytest.param(
+            [1, 1, 0.6, 0.5], SAME, [1, 1, 1, 0.5], Choice(True, True, False, True), id="turned, by oneDNN"
+        ),
+        pytest.param(
+            [1, 0.7, 0.5, 0.6], SAME, [1, 1, 2, 2], Choice(decode=True), id="turned, and slow in prefill"
+        ),
+        pytest.param(
+            [1, 1, 0.9, 1], [1, 0.5, 2, 2], SAME, Choice(batch=True), id="turned, and slow in batches"
+        ),
+        pytest.param([1, 1], [1, 1], [1, 0.5], Choice(prefill=True), id="may not be turned"),
     ],
 )
 def test_the_choice_is_the_fastest_that_is_worth_it(
-    decode: list[float], prefill: list[float], choice: Choice
+    decode: list[float], batch: list[float], prefill: list[float], choice: Choice
 ) -> None:
     ways = [
         linear._Way(by_columns, by_onednn, ()) for by_columns in (False, True) for by_onednn in (False, True)
     ]
-    assert linear._decide(ways[: len(decode)], decode, prefill) == choice
+    assert linear._decide(ways[: len(decode)], decode, batch, prefill) == choice
 
 
 def test_huge_weights_are_not_turned(monkeypatch: pytest.MonkeyPatch) -> None:
