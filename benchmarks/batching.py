@@ -2,9 +2,9 @@
 
     python -m benchmarks.batching [--full]
 
-One volunteer on the CPU, with one thread: two blocks of Llama-1B shapes and a head, fp32, random. Clients ask through
-relay and REST. Rounds go through 1, 2, 4, 8 and 16 replies at a time; a round counts the tokens that come
-while all of its replies are being written, together and by reply.
+One volunteer on the CPU, with one thread: two blocks of Llama-1B shapes and a head, fp32, random. Clients ask
+through relay and REST. Rounds go through 1, 2, 4, 8 and 16 replies at a time; a round counts the tokens that
+come while all of its replies are being written, together and by reply.
 
 Then four replies are written alone, and four beside a prompt of 4,096 tokens.
 """

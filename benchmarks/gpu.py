@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu [--full]
 
-Llama-8B shapes with random weights in bf16, on one volunteer with the head, then on three that share the GPU, through
-a real relay on loopback. Rounds alternate with `generate` in this process. Prints tokens a second of one reply
-and of 16 at once, and how near one volunteer comes to the bandwidth floor: the time in which the weights can be
-read once, at the speed at which memory is copied.
+Llama-8B shapes with random weights in bf16, on one volunteer with the head, then on three that share the
+GPU, through a real relay on loopback. Rounds alternate with `generate` in this process. Prints tokens a
+second of one reply and of 16 at once, and how near one volunteer comes to the bandwidth floor: the time in
+which the weights can be read once, at the speed at which memory is copied.
 """
 
 import argparse
@@ -37,7 +37,6 @@ CONFIG = LlamaConfig(
     num_key_value_heads=8,
     vocab_size=128_256,
     max_position_embeddings=8192,
-    rope_theta=500_000.0,
     architectures=["LlamaForCausalLM"],
     dtype="bfloat16",
     bos_token_id=None,

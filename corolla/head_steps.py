@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 
 from corolla.models.head import HeadModel
-from corolla.sampling import Sampler
+from corolla.sampling import Sampler, next_tokens
 from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
 from schema.errors import ShapeMismatch
 from schema.tensors import WireTensor, encode_tensors
@@ -129,7 +129,7 @@ class HeadSteps:
         model = self._model
         joined = torch.cat(list(states)).to(model.options.device, model.options.dtype)
         logits = model.logits(joined)[:, -1]
-        sampled = [_sample(step.sampler, row) for step, row in zip(steps, logits, strict=True)]
+        sampled = next_tokens([step.sampler for step in steps], logits)
         found = [(step, token) for step, token in zip(steps, sampled, strict=True) if isinstance(token, int)]
         if not found:
             return [error for error in sampled if isinstance(error, Exception)]
@@ -160,10 +160,3 @@ class HeadSteps:
         states = from_wire(hidden)
         require_finite(states)
         return states
-
-
-def _sample(sampler: Sampler, logits: torch.Tensor) -> int | Exception:
-    try:
-        return sampler.next_token(logits)
-    except Exception as error:  # noqa: BLE001 - raised where the step is awaited
-        return error

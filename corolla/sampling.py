@@ -78,10 +78,41 @@ class Sampler:
         else:
             weights = token_weights(scores, self._sampling)
             token = _drawn(weights, uniform(self._seed, self._position))
+        self.accept(token)
+        return token
+
+    @property
+    def is_plainly_greedy(self) -> bool:
+        """Whether it takes the likeliest token of the logits as they are."""
+        return self._sampling.temperature == 0 and self._penalties is None
+
+    def accept(self, token: int) -> None:
+        """Counts a token as generated at `position`."""
         self._position += 1
         if self._penalties is not None:
             self._penalties.add(token)
-        return token
+
+
+def next_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[int | NotFinite]:
+    """What `next_token` of each sampler gives for its row of `logits`, [sequences, vocab], or raises.
+
+    Greedy sequences share one reduction and one transfer from the device, the others a transfer.
+    """
+    likeliest = _likeliest_each(logits) if any(one.is_plainly_greedy for one in samplers) else []
+    rows = logits if all(one.is_plainly_greedy for one in samplers) else logits.cpu()
+    found: list[int | NotFinite] = []
+    for index, sampler in enumerate(samplers):
+        try:
+            if not sampler.is_plainly_greedy:
+                found.append(sampler.next_token(rows[index]))
+            elif likeliest[index] < 0:
+                found.append(_not_finite())
+            else:
+                sampler.accept(likeliest[index])
+                found.append(likeliest[index])
+        except NotFinite as error:
+            found.append(error)
+    return found
 
 
 def token_weights(scores: Tensor, sampling: Sampling) -> Tensor:
@@ -136,12 +167,16 @@ def _drawn(weights: Tensor, number: float) -> int:
 
 
 def _likeliest(scores: Tensor) -> int:
-    """The argmax; one transfer from the device says also whether it can be trusted."""
-    value, index = scores.max(dim=-1)
-    token = int(torch.where(torch.isfinite(value), index, -1))
+    (token,) = _likeliest_each(scores.unsqueeze(0))
     if token < 0:
         raise _not_finite()
     return token
+
+
+def _likeliest_each(scores: Tensor) -> list[int]:
+    """The argmax of each row, -1 where it cannot be trusted: one transfer from the device says both."""
+    values, indices = scores.detach().max(dim=-1)
+    return torch.where(torch.isfinite(values), indices, -1).tolist()
 
 
 def _not_finite() -> NotFinite:

@@ -1,10 +1,11 @@
 """How many tokens of a prompt go with the next batch, so that the replies beside it keep their pace.
 
-A part of a prompt costs something however small it is, and something for each token. Where the first is little, as it
-is when the part shares one pass over the weights with the decode steps, every batch takes a small part along.
-Where it is much, as on a GPU that replays decode steps as a graph and nothing else, small parts would only waste it:
-larger parts go, and the replies have the device for themselves for a while between them. Prompts get `SHARE` of
-the time that replies take, more where more prompts wait than replies are written.
+A part of a prompt costs something however small it is, and something for each token. Where the first is
+little, as it is when the part shares one pass over the weights with the decode steps, every batch takes a
+small part along. Where it is much, as on a GPU that replays decode steps as a graph and nothing else, small
+parts would only waste it: larger parts go, and the replies have the device for themselves for a while
+between them. Prompts get `SHARE` of the time that replies take, more where more prompts wait than replies
+are written.
 
 Learns from measured times only. Pure: no clock (`now` and `seconds` are given), no threads, no tensors.
 Owner: the scheduler.
@@ -30,7 +31,7 @@ WEIGHT = 0.2
 
 @dataclass(slots=True)
 class Line:
-    """Seconds of a part by its tokens: a straight line through what was measured, the newest counting most."""
+    """Seconds of a part by its tokens: a straight line through what was measured, the newest count most."""
 
     _count: float = 0.0
     _tokens: float = 0.0
@@ -51,7 +52,7 @@ class Line:
         self._products = keep * self._products + tokens * seconds
 
     def fit(self) -> tuple[float, float]:
-        """Seconds of a part of no tokens, and of each token; what cannot be told apart is put on the tokens."""
+        """Seconds of a part without tokens, and of each; what cannot be told apart is the tokens'."""
         mean_tokens, mean_seconds = self._tokens / self._count, self._seconds / self._count
         spread = self._tokens_squared / self._count - mean_tokens**2
         if spread < 0.01 * mean_tokens**2:
@@ -78,7 +79,7 @@ class Pace:
     _since_bare: int = 0
 
     def prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
-        """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out this time."""
+        """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out."""
         if not decoding and self._is_quiet(now):
             return self._largest(self._alone, first=MOST_TOKENS // 8)
         if decoding and (self._since_bare >= BARE_EVERY or not self._decode):

@@ -116,6 +116,8 @@ class Stage:
         self._model = model
         self._facts = facts
         self._caches: dict[SessionId, _Cache] = {}
+        self._costs: dict[Span, KVCost] = {}
+        """By the blocks of a route; the span has few parts."""
         self._begun: dict[SessionId, _Step] = {}
         """Slices of which a part was computed."""
 
@@ -289,7 +291,9 @@ class Stage:
     def _cache_for(self, work: Work, hidden: Tensor, now: float) -> _Cache:
         """The session's cache, at the step's position, its memory for the step booked."""
         batch, tokens, _ = hidden.shape
-        cost = KVCost.of_span(self._facts, work.span)
+        cost = self._costs.get(work.span)
+        if cost is None:
+            cost = self._costs[work.span] = KVCost.of_span(self._facts, work.span)
         if work.position == 0:
             self.close(work.session)
             self.account.grow(work.session, cost.of_tokens(batch, tokens), now)

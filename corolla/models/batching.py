@@ -115,7 +115,7 @@ class JoinedCache:
         """What the decoder is called with."""
         self._clock = Clock()
         self._current = _Pass()
-        self._own = [
+        self._own: list[Any] = [
             _JoinedLayer(layer, self._clock, self._current, self.is_ragged)
             for layer in self.layers.layers[start:end]
         ]
@@ -216,8 +216,8 @@ def _grouped_attention(
 ) -> Tensor:
     """Attention of a chunk, [1, heads, tokens, head_dim], with a mask: [1, tokens, heads, head_dim].
 
-    Heads that share keys attend as further tokens. The library would copy all keys for each of them, which for a
-    few tokens at the end of a long prompt is most of the work.
+    Heads that share keys attend as further tokens. The library would copy all keys for each of them, which
+    for a few tokens at the end of a long prompt is most of the work.
     """
     _, heads, tokens, width = chunk.shape
     groups = heads // keys.shape[1]
@@ -246,7 +246,7 @@ def _mask(chunk: Tensor, keys: Tensor, ragged: _Ragged) -> Tensor:
 def _original(module: Any) -> tuple[str, Callable[..., Any]]:
     """The attention function that `module` uses when it is not ragged, and its name."""
     name = module.config._attn_implementation.removeprefix(RAGGED)
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return name, AttentionInterface().get_interface(name, eager)
 
 

@@ -1,13 +1,13 @@
 """Decode steps of several sequences as one CUDA graph.
 
-On a GPU one token keeps the device busy for less time than Python needs to launch its hundreds of kernels. A
-graph is launched at once. It computes with fixed shapes on fixed memory: one is captured for each
-number of sequences and of tokens held, both rounded up, when it is first needed; the sequences' keys and values are
-in a pool (corolla/models/pool.py). All that changes from step to step are a few numbers for each sequence.
+On a GPU one token keeps the device busy for less time than Python needs to launch its hundreds of kernels.
+A graph is launched at once. It computes with fixed shapes on fixed memory: one is captured for each number
+of sequences and of tokens held, both rounded up, when it is first needed; the sequences' keys and values
+are in a pool (corolla/models/pool.py). All that changes from step to step is a few numbers a sequence.
 
-Inside, the sequences are a batch that is padded at the left, as the library pads it: what each may see follows from
-the mask, in the library's own code. A decoder that cannot be captured is called without a graph, which is
-said once and counted.
+Inside, the sequences are a batch that is padded at the left, as the library pads it: what each may see
+follows from the mask, in the library's own code. A decoder that cannot be captured is called without a
+graph, which is said once and counted.
 
 Owner: the thread that runs the model. Knows nothing of sessions or queues.
 """
@@ -83,8 +83,8 @@ class _StepLayer(CacheLayerMixin):
 class _Captured:
     """A graph and the memory that it reads and writes.
 
-    The graph copies its input from the host's memory by itself, so that a step is one launch. Whoever fills that
-    memory again has waited for the step before.
+    The graph copies its input from the host's memory by itself, so that a step is one launch. Whoever fills
+    that memory again has waited for the step before.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -108,12 +108,13 @@ class GraphedDecoder:
         self._step = _Step()
         self._clock = Clock()
         self._cache: Cache = DynamicCache(config=config)
-        self._cache.layers = [
+        layers: list[Any] = [
             _StepLayer(pool, self._step, self._clock, index - start, layer)
             if start <= index < end
             else placeholder(layer, self._clock)
             for index, layer in enumerate(self._cache.layers)
         ]
+        self._cache.layers = layers
         self._captured: dict[tuple[int, int], _Captured] = {}
         self._memory: Any = None
         """The graphs' shared memory for what is between the blocks: they never run at once."""
@@ -121,8 +122,8 @@ class GraphedDecoder:
     def step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
         """[sequences, 1, hidden_size] in and out, on the host or the device. Does not advance the caches.
 
-        Each has room for the token. What comes out is good until the next step, and on the host where there are
-        graphs.
+        Each has room for the token. What comes out is good until the next step, and on the host where there
+        are graphs.
         """
         count, lengths = len(caches), [cache.position + 1 for cache in caches]
         rows = [cache.row for cache in caches]

@@ -1,8 +1,9 @@
-"""KV memory in pages: keys and values of many sequences in one tensor a block, at addresses that never change.
+"""KV memory in pages: keys and values of many sequences in one tensor a block, which never moves.
 
-A captured graph reads and writes the memory that it was captured with, so caches that grow into new memory are
-no use to it. Here every block has one tensor of slots, a sequence owns pages of them, and a table says which.
-A page number is the same in every block. Page 0 and row 0 of the table belong to nobody: what is padded points there.
+A captured graph reads and writes the memory that it was captured with, so caches that grow into new memory
+are no use to it. Here every block has one tensor of slots, a sequence owns pages of them, and a table says
+which. A page number is the same in every block. Page 0 and row 0 of the table belong to nobody: what is
+padded points there.
 
 Pages are taken as a sequence grows and given back when its cache is closed. Owner: the thread that runs the
 model. Knows nothing of attention, budgets or graphs.
@@ -37,6 +38,8 @@ class KVPool:
         self._free_pages = list(range(pages, 0, -1))
         self._free_rows = list(range(rows, 0, -1))
         self._slots = (pages + 1) * PAGE_TOKENS
+        self.page_bytes = 0
+        """Of one page in all blocks that were used yet."""
         self._keys: list[Tensor | None] = [None] * blocks
         self._values: list[Tensor | None] = [None] * blocks
 
@@ -47,12 +50,6 @@ class KVPool:
     @property
     def free_rows(self) -> int:
         return len(self._free_rows)
-
-    @property
-    def page_bytes(self) -> int:
-        """Of all blocks that were used yet."""
-        tensors = [one for one in (*self._keys, *self._values) if one is not None]
-        return sum(tensor.nbytes // self._slots * PAGE_TOKENS for tensor in tensors)
 
     def take_row(self) -> int:
         if not self._free_rows:
@@ -86,6 +83,7 @@ class KVPool:
             tensor = memory[block]
             if tensor is None:
                 memory[block] = tensor = new.new_zeros((self._slots, *new.shape[1:]))
+                self.page_bytes += tensor.nbytes // self._slots * PAGE_TOKENS
             tensor.index_copy_(0, slots, new)
 
     def read(self, block: int, slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +132,7 @@ class _PooledLayer(CacheLayerMixin):
 
 
 class PooledCache:
-    """The KV cache of one sequence on all blocks of a span, in a pool. Like a `SpanCache`, but to be closed."""
+    """The KV cache of one sequence on all blocks of a span, in a pool. Else like a `SpanCache`."""
 
     batch = 1
 

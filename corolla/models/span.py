@@ -132,7 +132,7 @@ class SpanModel:
     def forward_batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """The next tokens of several sequences at once: what leaves the span of each chunk, as it entered.
 
-        With a pool on a GPU the hidden states may come on the host, and go there: a graph copies them by itself.
+        With a pool on a GPU the hidden states may come on the host, and go there: a graph copies them.
 
         All caches are of one sequence each and of the same blocks. As `forward` of each, but for the last
         bits. After an error the caches are as they were.

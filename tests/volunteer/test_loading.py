@@ -76,7 +76,7 @@ async def load(
 def bytes_per_block(candidate: Candidate) -> int:
     """Of one block's weights, and the room that its KV caches are given."""
     facts = candidate.facts
-    return max(facts.block_bytes) + loading.KV_TOKENS * max(facts.kv_bytes_per_token)
+    return max(facts.block_bytes) + fitting.KV_TOKENS * max(facts.kv_bytes_per_token)
 
 
 def step_of(session: SessionId, step: int, span: Span, tokens: int) -> Work:
@@ -269,7 +269,7 @@ class TestLoading:
         self, config: Config, device: DeviceThread
     ) -> None:
         room = 2.5 * bytes_per_block(considered(config))
-        cap = int(room / (1 - loading.RESERVED_SHARE))
+        cap = int(room / (1 - fitting.RESERVED_SHARE))
         capped = replace(config, memory=str(cap))
         loader = Loader(capped)
         (offer,) = loader.offer(loader.consider([]), None).models
@@ -277,7 +277,7 @@ class TestLoading:
         part = await load(capped, device, assignment(0, offer.max_blocks, head=offer.can_hold_head))
         head = part.head.weights.nbytes if part.head is not None else 0
         assert part.model.weights.nbytes + head + part.kv_bytes <= cap
-        assert part.kv_bytes >= 2 * loading.KV_TOKENS * max(part.candidate.facts.kv_bytes_per_token)
+        assert part.kv_bytes >= 2 * fitting.KV_TOKENS * max(part.candidate.facts.kv_bytes_per_token)
 
     async def test_serves_within_its_memory_and_refuses_by_name_what_exceeds_it(
         self, config: Config, device: DeviceThread

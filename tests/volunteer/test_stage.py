@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -398,7 +399,7 @@ def test_a_pass_that_breaks_off_leaves_every_cache_as_it_was(
 ) -> None:
     """The second block fails when the first has appended its keys already."""
     run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
-    block = model._decoder.layers[END - 1]
+    block: Any = cast(Any, model._decoder).layers[END - 1]
     whole = block.forward
 
     def fails_for_two(entering: Tensor, *args: object, **kwargs: object) -> Tensor:

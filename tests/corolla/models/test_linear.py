@@ -126,7 +126,9 @@ def test_what_takes_least_time_is_chosen(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(linear.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(linear, "_onednn", lambda *_: compute(by_onednn=True))
     monkeypatch.setattr(linear.nn.functional, "linear", lambda *_: compute(by_onednn=False))
-    assert measured_choice([torch.ones(2, 2)]) == Choice(by_columns=False, decode=True, batch=True, prefill=True)
+    assert measured_choice([torch.ones(2, 2)]) == Choice(
+        by_columns=False, decode=True, batch=True, prefill=True
+    )
 
 
 def test_a_real_measurement_chooses_what_computes_the_same() -> None:

@@ -1,0 +1,115 @@
+"""Steps of several replies at one head: each gets its own token, whatever becomes of the others."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+import torch
+
+from corolla.head_steps import HeadStep, HeadSteps
+from corolla.models import HeadModel, ModelSource
+from corolla.sampling import Sampler
+from corolla.tensors import from_wire, to_wire
+from schema.errors import NotFinite, NotServing, ShapeMismatch
+from schema.generation import Sampling
+from tests.corolla.models.checkpoints import llama, save
+
+HIDDEN = 32
+_T = TypeVar("_T")
+
+
+class Thread:
+    """A head's thread that works when it is let, and counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.is_free = asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self, work: Callable[[], _T]) -> _T:
+        self.calls += 1
+        await self.is_free.wait()
+        return work()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> HeadModel:
+    return HeadModel.load(ModelSource.open(save(llama(), tmp_path_factory.mktemp("head"))))
+
+
+def step(
+    seed: int, launch: Callable[[bytes], None] | None = None, ends: frozenset[int] = frozenset()
+) -> HeadStep:
+    hidden = torch.randn(1, 1, HIDDEN, generator=torch.Generator().manual_seed(seed))
+    return HeadStep(to_wire(hidden), 5 + seed, Sampler(Sampling(temperature=0), [1, 2], 0), ends, launch)
+
+
+def expected(model: HeadModel, one: HeadStep) -> int:
+    return int(model.logits(from_wire(one.hidden))[0, -1].argmax())
+
+
+async def test_steps_that_wait_together_each_get_their_own_token(
+    model: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, rows = Thread(), []
+    steps = HeadSteps(model, HIDDEN, thread)
+    whole = model.logits
+    monkeypatch.setattr(model, "logits", lambda hidden: rows.append(len(hidden)) or whole(hidden))
+    asked = [step(seed) for seed in range(5)]
+    tasks = [asyncio.create_task(steps.advance(one)) for one in asked]
+    await asyncio.sleep(0)
+    thread.is_free.set()
+    found = await asyncio.gather(*tasks)
+    assert rows == [5]
+    monkeypatch.undo()
+    assert [one.token for one in found] == [expected(model, one) for one in asked]
+    for one, advanced in zip(asked, found, strict=True):
+        assert advanced.hidden is not None
+        embedded = model.embed(torch.tensor([[advanced.token]]), one.position)
+        assert torch.equal(from_wire(advanced.hidden), embedded)
+
+
+async def test_what_is_wrong_with_one_step_concerns_no_other(model: HeadModel) -> None:
+    def broken(payload: bytes) -> None:
+        raise NotServing("this volunteer is leaving")
+
+    thread = Thread()
+    steps = HeadSteps(model, HIDDEN, thread)
+    fine = step(1)
+    wide = HeadStep(to_wire(torch.zeros(1, 2, HIDDEN)), 1, fine.sampler, frozenset(), None)
+    nan = HeadStep(to_wire(torch.full((1, 1, HIDDEN), torch.nan)), 1, fine.sampler, frozenset(), None)
+    tasks = [asyncio.create_task(steps.advance(one)) for one in (wide, nan, step(2, broken), fine)]
+    thread.is_free.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in outcomes[:3]] == [ShapeMismatch, NotFinite, NotServing]
+    assert not isinstance(outcomes[3], BaseException)
+    assert outcomes[3].token == expected(model, fine)
+
+
+async def test_a_step_whose_reply_was_cancelled_is_not_computed(model: HeadModel) -> None:
+    thread, sent = Thread(), []
+    steps = HeadSteps(model, HIDDEN, thread)
+    gone = asyncio.create_task(steps.advance(step(1, sent.append)))
+    stays = asyncio.create_task(steps.advance(step(2)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    thread.is_free.set()
+    assert (await stays).token == expected(model, step(2))
+    assert sent == []
+
+
+async def test_an_end_token_is_not_sent_on(model: HeadModel) -> None:
+    thread, sent = Thread(), []
+    thread.is_free.set()
+    token = expected(model, step(3))
+    advanced = await HeadSteps(model, HIDDEN, thread).advance(step(3, sent.append, frozenset({token})))
+    assert advanced == (token, None)
+    assert sent == []
+
+
+async def test_when_the_thread_has_ended_every_step_says_so(model: HeadModel) -> None:
+    async def ended(work: Callable[[], _T]) -> _T:
+        raise NotServing("this volunteer is leaving")
+
+    with pytest.raises(NotServing):
+        await HeadSteps(model, HIDDEN, ended).advance(step(1))
