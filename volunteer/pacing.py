@@ -13,7 +13,7 @@ Owner: the scheduler.
 
 from dataclasses import dataclass, field
 
-SHARE = 0.35
+SHARE = 0.25
 """How much longer than without a prompt a batch of decode steps may take, on average."""
 MOST_TOKENS = 512
 """Of one part, however fast."""

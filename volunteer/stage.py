@@ -12,21 +12,17 @@ Owner: the device thread. Does not know routes, queues or the network.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from corolla.models.batching import Chunk
-from corolla.models.cache import SpanCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
 from corolla.models.families import Batching
-from corolla.models.growing import room_for
 from corolla.models.pool import PooledCache
 from corolla.models.span import SpanModel
-from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
+from corolla.tensors import require_finite
 from schema.errors import (
     CorollaError,
     KVCacheFull,
@@ -37,73 +33,17 @@ from schema.errors import (
     ShapeMismatch,
     StepFailed,
 )
-from schema.frames import Flags, FrameType
+from schema.frames import FrameType
 from schema.ids import SessionId, Span
-from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
+from volunteer.kvcost import KVCost
+from volunteer.steps import Cache, Step, read_step
 from volunteer.work import Result, Work
 
 MAX_TOKENS = 1 << 30
 """More than any step has."""
 
 _logger = logging.getLogger(__name__)
-_Cache = SpanCache | PooledCache
-
-
-@dataclass(frozen=True, slots=True)
-class KVCost:
-    """Bytes of a span's KV cache for one sequence."""
-
-    state: int
-    """Recurrent and convolutional states, whatever the length."""
-    per_token: int
-    """Keys and values of the blocks that keep every token; they are held with room for more."""
-    windows: tuple[tuple[int, int], ...] = ()
-    """Of each sliding window its bytes a token, and the tokens that it keeps at most."""
-
-    @classmethod
-    def of_span(cls, facts: ModelFacts, span: Span) -> Self:
-        blocks = slice(span.start, span.end)
-        sizes = list(zip(facts.kv_bytes_per_token[blocks], facts.kv_tokens_at_most[blocks], strict=True))
-        return cls(
-            state=sum(facts.state_bytes[blocks]),
-            per_token=sum(size for size, limit in sizes if limit is None),
-            windows=tuple((size, limit) for size, limit in sizes if limit is not None),
-        )
-
-    def of_tokens(self, batch: int, tokens: int) -> int:
-        """Bytes that a cache of `batch` sequences of `tokens` tokens has at most."""
-        windows = sum(size * min(tokens, limit) for size, limit in self.windows)
-        return batch * (self.state + self.per_token * room_for(tokens) + windows)
-
-
-class _Input(NamedTuple):
-    """A step's tensors, checked: all of its own shapes agree, and it is finite."""
-
-    hidden: Tensor
-    mask: Tensor | None
-
-
-@dataclass(slots=True)
-class _Step:
-    """A step that is ready to run: its memory is booked, and its cache ends where it begins."""
-
-    work: Work
-    cache: _Cache
-    rest: Tensor
-    """Hidden states that are still to be computed, [batch, tokens, hidden_size]."""
-    mask: Tensor | None
-    outputs: list[Tensor] = field(default_factory=list[Tensor])
-    """Of the parts that were computed, what is wanted of them."""
-
-    @property
-    def tokens(self) -> int:
-        return self.rest.shape[1]
-
-    def take(self, tokens: int) -> Chunk:
-        """The next part, of `tokens` tokens at most."""
-        part, self.rest = self.rest[:, :tokens], self.rest[:, tokens:]
-        return Chunk(part, self.cache)
 
 
 class Stage:
@@ -115,10 +55,10 @@ class Stage:
         self.account = account
         self._model = model
         self._facts = facts
-        self._caches: dict[SessionId, _Cache] = {}
+        self._caches: dict[SessionId, Cache] = {}
         self._costs: dict[Span, KVCost] = {}
         """By the blocks of a route; the span has few parts."""
-        self._begun: dict[SessionId, _Step] = {}
+        self._begun: dict[SessionId, Step] = {}
         """Slices of which a part was computed."""
 
     @property
@@ -137,7 +77,7 @@ class Stage:
         Of a prefill slice `prefill_tokens` tokens are computed; its result is unfinished until none is left.
         """
         results: dict[Work, Result] = {}
-        ready: list[_Step] = []
+        ready: list[Step] = []
         for work in batch:
             try:
                 ready.append(self._ready(work, now))
@@ -166,20 +106,20 @@ class Stage:
             self.close(session)
         return expired
 
-    def _ready(self, work: Work, now: float) -> _Step:
+    def _ready(self, work: Work, now: float) -> Step:
         """Raises by name what stands against the step; then nothing has changed."""
         begun = self._begun.pop(work.session, None)
         if begun is not None and begun.work is work:
             return begun
         self._check_blocks(work)
-        entering = self._read(work)
-        return _Step(work, self._cache_for(work, entering.hidden, now), entering.hidden, entering.mask)
+        entering = read_step(work, self._facts, self._model.options)
+        return Step(work, self._cache_for(work, entering.hidden, now), entering.hidden, entering.mask)
 
-    def _groups(self, ready: list[_Step], prefill_tokens: int) -> list[list[_Step]]:
+    def _groups(self, ready: list[Step], prefill_tokens: int) -> list[list[Step]]:
         """Which steps run as one batch: those of one sequence without a mask, over the same blocks."""
         batching = self._model.batching
-        together: dict[tuple[int, int], list[_Step]] = {}
-        groups: list[list[_Step]] = []
+        together: dict[tuple[int, int], list[Step]] = {}
+        groups: list[list[Step]] = []
         for step in ready:
             is_single = min(step.tokens, self._part(step.work, prefill_tokens)) == 1
             joins = batching is Batching.RAGGED or (batching is Batching.PADDED and is_single)
@@ -194,7 +134,7 @@ class Stage:
         can_part = work.kind is FrameType.PREFILL and self._model.family.can_chunk_prefill
         return prefill_tokens if can_part else MAX_TOKENS
 
-    def _run_group(self, group: list[_Step], prefill_tokens: int, now: float) -> list[Result]:
+    def _run_group(self, group: list[Step], prefill_tokens: int, now: float) -> list[Result]:
         """Runs steps as one batch; if that fails, each by itself, so that one cannot harm another."""
         if len(group) > 1:
             sizes = [self._part(step.work, prefill_tokens) for step in group]
@@ -223,7 +163,7 @@ class Stage:
         outputs = self._model.forward_batch([Chunk(hidden, chunk.cache) for hidden, chunk in parts])
         return list(torch.cat(outputs, dim=1).cpu().split(lengths, dim=1))
 
-    def _run_one(self, step: _Step, prefill_tokens: int, now: float) -> Result:
+    def _run_one(self, step: Step, prefill_tokens: int, now: float) -> Result:
         tokens = MAX_TOKENS if step.mask is not None else self._part(step.work, prefill_tokens)
         try:
             chunk = step.take(tokens)
@@ -239,7 +179,7 @@ class Stage:
             return self._failure(step.work, error)
         return self._finish(step, chunk.tokens, output, now)
 
-    def _finish(self, step: _Step, tokens: int, output: Tensor, now: float) -> Result:
+    def _finish(self, step: Step, tokens: int, output: Tensor, now: float) -> Result:
         """Books what a step holds now, and makes its answer if nothing of it is left to compute."""
         work = step.work
         try:
@@ -248,13 +188,12 @@ class Stage:
             self.close(work.session)
             return Result(work, error=error)
         self._settle(work.session, step.cache, now)
-        step.outputs.append(_wanted(output, work.flags).cpu())
+        step.keep(output)
         done = tokens if work.kind is FrameType.PREFILL else 0
         if step.tokens:
             self._begun[work.session] = step
             return Result(work, tokens=done, is_unfinished=True)
-        wanted = step.outputs[-1] if Flags.LAST_ONLY in work.flags else torch.cat(step.outputs, dim=1)
-        return Result(work, encode_tensors([to_wire(wanted)]), tokens=done)
+        return Result(work, step.answer(), tokens=done)
 
     def _failure(self, work: Work, error: Exception) -> Result:
         """The error by name; one that has none ends the session."""
@@ -270,25 +209,7 @@ class Stage:
         if not self.span.start <= work.span.start < work.span.end <= self.span.end:
             raise NotServing(f"blocks {work.span} are wanted, but this volunteer serves {self.span}")
 
-    def _read(self, work: Work) -> _Input:
-        """The step's tensors on the device, after every check that does not need the KV cache."""
-        hidden_wire, mask_wire = _split(decode_tensors(work.payload))
-        require_hidden(hidden_wire, self._facts.hidden_size)
-        batch, tokens, _ = hidden_wire.shape
-        end, limit = work.position + tokens, self._facts.max_position
-        if limit is not None and end > limit:
-            raise PositionMismatch(f"the step ends at position {end}, but the model has {limit} positions")
-        if mask_wire is not None:
-            _require_mask(mask_wire, (batch, end))
-        hidden = from_wire(hidden_wire)
-        require_finite(hidden)
-        options = self._model.options
-        return _Input(
-            hidden.to(options.dtype),
-            None if mask_wire is None else from_wire(mask_wire, options.device, torch.int64),
-        )
-
-    def _cache_for(self, work: Work, hidden: Tensor, now: float) -> _Cache:
+    def _cache_for(self, work: Work, hidden: Tensor, now: float) -> Cache:
         """The session's cache, at the step's position, its memory for the step booked."""
         batch, tokens, _ = hidden.shape
         cost = self._costs.get(work.span)
@@ -315,7 +236,7 @@ class Stage:
         self.account.grow(work.session, max(0, due - self.account.held(work.session)), now)
         return cache
 
-    def _settle(self, session: SessionId, cache: _Cache, now: float) -> None:
+    def _settle(self, session: SessionId, cache: Cache, now: float) -> None:
         """Books what the session really holds; one that holds no token is no session."""
         if cache.position == 0:
             self.close(session)
@@ -337,24 +258,7 @@ class Stage:
         )
 
 
-def _split(tensors: list[WireTensor]) -> tuple[WireTensor, WireTensor | None]:
-    """Hidden states, and the attention mask if there is one."""
-    by_role = {tensor.role: tensor for tensor in tensors}
-    hidden = by_role.get(Role.HIDDEN)
-    if hidden is None or len(by_role) != len(tensors):
-        raise ShapeMismatch("a step has one tensor of hidden states, and at most one attention mask")
-    return hidden, by_role.get(Role.ATTENTION_MASK)
-
-
-def _require_mask(wire: WireTensor, shape: tuple[int, int]) -> None:
-    """Raises ShapeMismatch for what is not an attention mask of `shape`, [batch, position + tokens]."""
-    if wire.dtype is not DType.INT8 or wire.shape != shape:
-        raise ShapeMismatch(
-            f"the attention mask is {wire.dtype.name} {list(wire.shape)}; INT8 {list(shape)} is due"
-        )
-
-
-def _go_to(cache: _Cache, position: int) -> None:
+def _go_to(cache: Cache, position: int) -> None:
     """Rolls the cache back to `position` if it is longer."""
     if position > cache.position:
         raise PositionMismatch(
@@ -365,10 +269,3 @@ def _go_to(cache: _Cache, position: int) -> None:
         cache.truncate(position)
     except RollbackRefused as refusal:
         raise PositionMismatch(refusal.message) from refusal
-
-
-def _wanted(output: Tensor, flags: Flags) -> Tensor:
-    """The part of the output that the flags ask for, [batch, 0, 1 or all tokens, hidden_size]."""
-    if Flags.NO_OUTPUT in flags:
-        return output[:, :0]
-    return output[:, -1:] if Flags.LAST_ONLY in flags else output

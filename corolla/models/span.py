@@ -132,7 +132,7 @@ class SpanModel:
     def forward_batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """The next tokens of several sequences at once: what leaves the span of each chunk, as it entered.
 
-        With a pool on a GPU the hidden states may come on the host, and go there: a graph copies them.
+        With a pool the hidden states may also come on the host, and then leave there: a graph copies them.
 
         All caches are of one sequence each and of the same blocks. As `forward` of each, but for the last
         bits. After an error the caches are as they were.
@@ -168,7 +168,7 @@ class SpanModel:
         for cache in caches:
             cache.reserve(1)
         with torch.inference_mode():
-            output = self._graphed.step(hidden, caches).clone()
+            output = self._graphed.step(hidden, caches).to(hidden.device, copy=True)
         for cache in caches:
             cache.advance(1)
         return output
