@@ -17,7 +17,7 @@ import torch
 from corolla.models.head import HeadModel
 from corolla.sampling import Sampler, next_tokens
 from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
-from schema.errors import ShapeMismatch
+from schema.errors import CorollaError, ShapeMismatch
 from schema.tensors import WireTensor, encode_tensors
 
 MOST_STEPS = 64
@@ -79,7 +79,11 @@ class HeadSteps:
         """Raises ShapeMismatch or NotFinite for hidden states that are none, and what `run` raises."""
         waiting = _Waiting(step, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        call = asyncio.ensure_future(self._run(self._compute_waiting))
+        try:
+            call = asyncio.ensure_future(self._run(self._compute_waiting))
+        except CorollaError:
+            self._waiting.remove(waiting)
+            raise
         self._calls.add(call)
         call.add_done_callback(lambda done: self._tell(done, waiting.future))
         return await waiting.future

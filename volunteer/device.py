@@ -87,15 +87,15 @@ class DeviceThread:
         """
         self._queue.put_work(work, on_result)
 
-    async def call(self, function: Callable[[], _T]) -> _T:
-        """Runs `function` on the device thread, before the next batch; its error is raised here.
+    def call(self, function: Callable[[], _T]) -> "asyncio.Future[_T]":
+        """Runs `function` on the device thread, before the next batch; its value, or its error.
 
         Raises:
             NotServing: the thread is stopping.
         """
         future: asyncio.Future[_T] = self._loop.create_future()
         self._queue.put_call(Call(function, future))
-        return await future
+        return future
 
     def close(self, session: SessionId, epoch: int = 0) -> None:
         """Frees the session's KV cache after the batch that is running, and drops what waits of it.
@@ -174,7 +174,9 @@ class DeviceThread:
         answers = self._queue.computed(results, monotonic() - begun)
         if self._engine is not None:
             self._queue.observe(self._engine)
-        if answers:
+        if len(answers) == 1:
+            self._post(*answers[0])
+        elif answers:
             self._post(self._answer, answers)
 
     def _answer(self, answers: list[tuple[OnResult, Result]]) -> None:

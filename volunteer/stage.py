@@ -76,6 +76,8 @@ class Stage:
 
         Of a prefill slice `prefill_tokens` tokens are computed; its result is unfinished until none is left.
         """
+        if len(batch) == 1:
+            return [self._run_alone(batch[0], prefill_tokens, now)]
         results: dict[Work, Result] = {}
         ready: list[Step] = []
         for work in batch:
@@ -105,6 +107,12 @@ class Stage:
         for session in expired:
             self.close(session)
         return expired
+
+    def _run_alone(self, work: Work, prefill_tokens: int, now: float) -> Result:
+        try:
+            return self._run_one(self._ready(work, now), prefill_tokens, now)
+        except Exception as error:  # noqa: BLE001 - told to the driver by name
+            return self._failure(work, error)
 
     def _ready(self, work: Work, now: float) -> Step:
         """Raises by name what stands against the step; then nothing has changed."""

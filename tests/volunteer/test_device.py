@@ -187,7 +187,7 @@ async def test_calls_go_before_steps_that_wait(
     release = await hold(device, stage)
     for kind in (FrameType.STEP, FrameType.PREFILL):
         device.submit(work(SessionId(kind.name.encode().ljust(16)), kind=kind), caller)
-    call = asyncio.create_task(device.call(lambda: list(stage.ran)))
+    call = asyncio.ensure_future(device.call(lambda: list(stage.ran)))
     await asyncio.sleep(0)  # lets the task queue its call
     release()
     assert await call == [b"held"]
@@ -198,7 +198,7 @@ async def test_a_call_that_nobody_waits_for_any_more_is_not_run(
 ) -> None:
     release = await hold(device, stage)
     ran: list[int] = []
-    call = asyncio.create_task(device.call(lambda: ran.append(1)))
+    call = asyncio.ensure_future(device.call(lambda: ran.append(1)))
     await asyncio.sleep(0)  # lets the task queue its call
     call.cancel()
     await asyncio.wait([call])
@@ -334,7 +334,7 @@ async def test_what_does_not_run_in_time_fails_by_name(caller: Caller) -> None:
         stage = await device.install(EchoStage)
         release = await hold(device, stage)
         device.submit(work(), caller)
-        call = asyncio.create_task(device.call(lambda: None))
+        call = asyncio.ensure_future(device.call(lambda: None))
         await asyncio.sleep(0)  # lets the task queue its call
         stopping = asyncio.create_task(device.stop(0.0))
         await asyncio.sleep(0)  # lets the task set the deadline
