@@ -226,7 +226,11 @@ class Stage:
         if work.position == 0:
             self.close(work.session)
             self.account.grow(work.session, cost.of_tokens(batch, tokens), now)
-            cache = self._model.new_cache(batch, (work.span.start, work.span.end))
+            try:
+                cache = self._model.new_cache(batch, (work.span.start, work.span.end))
+            except CorollaError:
+                self.close(work.session)
+                raise
             self._caches[work.session] = cache
             return cache
         cache = self._caches.get(work.session)

@@ -302,6 +302,27 @@ def test_a_session_that_finds_no_memory_leaves_nothing(model: SpanModel, facts: 
     assert (stage.sessions, stage.kv_used) == (0, 0)
 
 
+def test_where_a_pool_has_no_room_for_a_session_it_is_refused_and_leaves_nothing(
+    model: SpanModel, facts: ModelFacts
+) -> None:
+    decoder = model.use_pool(tokens=4 * LEAST_ROOM, rows=1, longest=CONTEXT)
+    assert decoder is not None
+    try:
+        stage = Stage(model, facts, KVAccount(2**20))
+        run(stage, work(hidden(4), session=A))
+        (refused,) = run(stage, work(hidden(4), session=B))
+        assert isinstance(refused.error, KVCacheFull)
+        assert (stage.sessions, stage.kv_used) == (1, ROOM_BYTES)
+        stage.close(A)
+        assert (stage.sessions, stage.kv_used, decoder.pool.free_rows) == (0, 0, 1)
+        (again,) = run(stage, work(hidden(4), session=B))
+        assert again.error is None
+        stage.close_all()
+    finally:
+        model.use_no_pool()
+    assert (decoder.pool.free_pages, decoder.pool.free_rows) == (4, 1)
+
+
 # ---- what fails while it runs ------------------------------------------------------------------
 
 
