@@ -31,6 +31,8 @@ MAX_TURNED_BYTES = 256 << 20
 ROUNDS = 4
 WORTH_IT = 0.95
 """Another way is taken when it needs less than this share of the time of torch's own."""
+DECODE_WEIGHT = 3.0
+"""How much one row counts against a batch of rows where a layout is better for one of them only."""
 MAX_PREFILL_LOSS = 1.1
 """How much longer prefill may take for decoding's sake."""
 FLUSH_BYTES = 64 << 20
@@ -138,7 +140,7 @@ def _decide(
 ) -> Choice:
     """The best of `ways`, the first of which is torch's own, by the seconds that each took.
 
-    A layout is judged by decoding and by batches of it alike: replies come one by one and many at a time.
+    A layout is judged by decoding and by batches of it: replies come one by one, and sometimes many at a time.
     """
     as_stored = [index for index, way in enumerate(ways) if not way.by_columns]
     turned = [index for index, way in enumerate(ways) if way.by_columns]
@@ -148,9 +150,12 @@ def _decide(
 
     layout = as_stored
     if turned:
-        gain = best(decode, turned) + best(batch, turned)
+
+        def cost(layout: Sequence[int]) -> float:
+            return DECODE_WEIGHT * best(decode, layout) + best(batch, layout)
+
         loss = best(prefill, turned) / best(prefill, as_stored)
-        if gain < WORTH_IT * (best(decode, as_stored) + best(batch, as_stored)) and loss <= MAX_PREFILL_LOSS:
+        if cost(turned) < WORTH_IT * cost(as_stored) and loss <= MAX_PREFILL_LOSS:
             layout = turned
     by_onednn = [ways[_fastest(seconds, layout)].by_onednn for seconds in (decode, batch, prefill)]
     return Choice(layout is turned, *by_onednn)
