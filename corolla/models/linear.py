@@ -140,7 +140,7 @@ def _decide(
 ) -> Choice:
     """The best of `ways`, the first of which is torch's own, by the seconds that each took.
 
-    A layout is judged by decoding and by batches of it: replies come one by one, and sometimes many at a time.
+    A layout is judged by decoding and by batches of it: replies come alone, and sometimes many at a time.
     """
     as_stored = [index for index, way in enumerate(ways) if not way.by_columns]
     turned = [index for index, way in enumerate(ways) if way.by_columns]
