@@ -27,6 +27,7 @@ from benchmarks.completion import TimedReply, complete
 from benchmarks.models import prompt_ids
 from benchmarks.processes import RelayProcess, relay, volunteers
 from benchmarks.report import Bar, Report, Spread
+from benchmarks.swarm import local_steps_per_second
 
 MODEL = "llama-8b-shapes"
 CONFIG = LlamaConfig(
@@ -76,21 +77,8 @@ class Client:
 
 def eager_rate(model: Any, tokens: int) -> float:
     """Decode steps a second of `generate`, prefill taken out."""
-    arrivals: list[float] = []
-
-    class Clock:
-        """A streamer that notes when tokens come; the prompt comes first."""
-
-        def put(self, value: torch.Tensor) -> None:
-            arrivals.append(time.perf_counter())
-
-        def end(self) -> None:
-            pass
-
-    prompt = torch.tensor([prompt_ids(PROMPT_TOKENS, CONFIG.vocab_size)], device="cuda")
-    with torch.no_grad():
-        model.generate(prompt, max_new_tokens=tokens, do_sample=False, streamer=Clock())
-    return (len(arrivals) - 2) / (arrivals[-1] - arrivals[1])
+    rate, _ = local_steps_per_second(model, prompt_ids(PROMPT_TOKENS, CONFIG.vocab_size), tokens)
+    return rate
 
 
 def copy_bytes_per_second() -> float:

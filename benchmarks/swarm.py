@@ -58,7 +58,7 @@ def local_steps_per_second(model: Any, prompt: list[int], tokens: int) -> tuple[
 
     with torch.no_grad():
         output = model.generate(
-            torch.tensor([prompt]),
+            torch.tensor([prompt], device=model.device),
             max_new_tokens=tokens,
             do_sample=False,
             streamer=Clock(),
