@@ -13,12 +13,14 @@ Large Models", 2023, for BLOOM-176B on three A100), times five where the round t
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -176,17 +178,17 @@ async def _closed(link: RelayLink, running: "asyncio.Task[None]") -> None:
 
 def measure(bench: Bench, rounds: int, tokens: int) -> dict[str, list[float]]:
     """Steps and tokens a second, by what was measured; the first round warms up."""
-    found: dict[str, list[float]] = {}
+    ways: dict[str, Callable[[], float]] = {
+        **{f"steps, context {one}": partial(bench.steps_per_second, one, tokens) for one in CONTEXTS},
+        **{f"forward, batch {one}": partial(bench.forward_rate, one) for one in BATCHES},
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
-        values = {
-            **{f"steps, context {one}": bench.steps_per_second(one, tokens) for one in CONTEXTS},
-            **{f"forward, batch {one}": bench.forward_rate(one) for one in BATCHES},
-        }
-        shown = ", ".join(f"{name}: {value:.2f}" for name, value in values.items())
-        print(f"{shown}{'' if turn else ' (warming up)'}", flush=True)
-        if turn:
-            for name, value in values.items():
-                found.setdefault(name, []).append(value)
+        for name, way in ways.items():
+            value = way()
+            print(f"{name:>20}: {value:8.2f} a second{'' if turn else ', warming up'}", flush=True)
+            if turn:
+                found[name].append(value)
     return found
 
 
@@ -225,6 +227,8 @@ def main() -> int:
     giant, devices = GIANTS[given.model], given.devices.split(",")
     report = Report(f"giants {given.model} {given.quantization}", given.full)
     rounds, tokens = (5, 64) if given.full else (2, 24)
+    # Three processes share a GPU that the model nearly fills: what one has freed, another may need.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     floor = floor_steps_per_second(giant.config, given.quantization)
     torch.cuda.empty_cache()
     with ExitStack() as stack:

@@ -145,6 +145,12 @@ def parse_memory(text: str) -> int:
 # ---- how fast -------------------------------------------------------------------------------
 
 
+def release_unused(device: str) -> None:
+    """Gives the device's memory that torch has kept for itself back to others, as after loading."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
 @dataclass(frozen=True, slots=True)
 class Throughput:
     """Decode speed: one token through one block, per second, for one session."""
