@@ -31,7 +31,7 @@ from volunteer.device import DeviceThread
 from volunteer.kvcache import KVAccount
 from volunteer.stage import Stage
 
-POOL_SHARE = 0.8
+POOL_SHARE = 0.5
 """Of the memory for KV caches, for the pool; the rest is for sessions of several sequences."""
 POOL_TOKENS = 1 << 17
 """A larger pool helps nobody but a crowd."""
