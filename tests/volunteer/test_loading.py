@@ -24,7 +24,8 @@ from volunteer import fitting, hardware, loading
 from volunteer.config import Config, ModelChoice
 from volunteer.device import DeviceThread
 from volunteer.hardware import DeviceUnavailable
-from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader, at_most_every
+from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader
+from volunteer.progress import at_most_every
 from volunteer.work import Result, Work
 
 GB = 10**9
