@@ -50,14 +50,14 @@ With `--pause-when-busy` it pauses when other programs have used more than the l
 does not count. SIGUSR1 goes before load; SIGUSR2 ends either pause. A GPU's load is read with
 nvidia-ml-py, if it is installed, while the volunteer itself leaves the GPU alone.
 
-How fast it computes is measured, in about {TABLE_SECONDS:g} s of the device at most: one sequence's decode
-steps before it serves, since the relay is told that figure; batches of up to {BATCHES[-1]} sequences, contexts of
-{_listed(CONTEXTS)} tokens and parts of prompts of {_listed(PARTS)} tokens while nothing is served.
-What does not fit or takes too long is left out. The figures are kept in the cache folder, for this
-device, model, form and length of the span and for the versions that measured, and used at the next
-start. When the median of {RECENT_RUNS} real batches of a size takes more than {FACTOR:g} times as long, or that much
-less, everything is measured again, while nothing is served. `--measure` prints the figures, without
-a relay: to see whether a machine is worth connecting.
+How fast it computes is measured, in about {TABLE_SECONDS:g} s of the device at most. One sequence's decode
+steps go first, before it serves, since the relay is told that figure. Batches of up to {BATCHES[-1]}
+sequences, contexts of {_listed(CONTEXTS)} tokens and parts of prompts of {_listed(PARTS)}
+tokens follow while nothing is served; what does not fit or takes too long is left out. The figures
+are kept in the cache folder, for this device, model, form and length of the span and for the
+versions that measured, and used at the next start. When the median of {RECENT_RUNS} real batches of a
+size is off by a factor of {FACTOR:g}, all is measured again, while nothing is served. `--measure` prints
+the figures, without a relay: to see whether a machine is worth connecting.
 """
 
 

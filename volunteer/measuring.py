@@ -128,7 +128,8 @@ class Measurement:
         runs = noise.room_for_steps(cell.context, WARMUP_RUNS + MAX_RUNS) - WARMUP_RUNS
         if runs < MIN_RUNS:
             raise _LeftOut("the model has no such positions")
-        self._check_time(self._step_guess(cell), WARMUP_RUNS + MIN_RUNS, self._fill_guess(cell))
+        if cell != FIRST:  # that is needed, however long it takes
+            self._check_time(self._step_guess(cell), WARMUP_RUNS + MIN_RUNS, self._fill_guess(cell))
         self._fill(cell)
         position = cell.context
 

@@ -81,10 +81,12 @@ class TableStore:
     def load(self, subject: Subject) -> Table | None:
         """The table of that subject, if there is one of these versions."""
         path = self.path(subject)
-        if path is None or not path.exists():
+        if path is None:
             return None
         try:
             found = _read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (OSError, ValueError, msgspec.DecodeError) as error:
             log.warning("%s is no table of throughput (%s): measuring anew", path, error)
             return None
