@@ -11,7 +11,7 @@ from schema.ids import SessionId, new_session_id
 from schema.messages import Heartbeat, Offer
 from tests.volunteer.nodes import Start, closing, work
 from tests.volunteer.scripted_relay import ScriptedRelay
-from volunteer import drift
+from volunteer import drift, measuring
 from volunteer import gauge as gauge_module
 from volunteer.config import Config
 from volunteer.throughput import DecodeStep, Spread, Table
@@ -30,6 +30,8 @@ def speeds(relay: ScriptedRelay) -> list[float]:
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauge_module, "CHECK_SECONDS", 0.001)
     monkeypatch.setattr(drift, "RECENT_RUNS", FEW_RUNS)
+    monkeypatch.setattr(measuring, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(measuring, "CELL_SECONDS", 0.0)
 
 
 @pytest.fixture
