@@ -39,13 +39,20 @@ IMPOSSIBLE = Table(
 def config(llama: TinyLlama, tmp_path: Path) -> Config:
     models = (ModelChoice("tiny", str(llama.folder)),)
     return Config(
-        token="", relay_url="", name="anemone", models=models, device="cpu", cache=tmp_path / "cache"
+        token="",
+        relay_url="",
+        name="anemone",
+        models=models,
+        device="cpu",
+        kernels="library",
+        cache=tmp_path / "cache",
     )
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few runs as can be, and no waiting between two looks."""
+    """Few and short measurements, and no waiting between two looks."""
+    monkeypatch.setattr(measuring, "PLAN", measuring.PLAN[:3])
     monkeypatch.setattr(measuring, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(measuring, "CELL_SECONDS", 0.0)
     monkeypatch.setattr(gauge_module, "CHECK_SECONDS", 0.001)
@@ -135,7 +142,7 @@ class TestTheStart:
         self, config: Config, device: DeviceThread, begun: list[Measurement]
     ) -> None:
         await (await load(config, device)).gauge.finish()
-        await load(replace(config, kernels="library"), device)
+        await load(replace(config, kernels="fastest"), device)
         assert len(begun) == 2
 
     async def test_with_a_broken_file_measures_anew(

@@ -30,6 +30,7 @@ def speeds(relay: ScriptedRelay) -> list[float]:
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauge_module, "CHECK_SECONDS", 0.001)
     monkeypatch.setattr(drift, "RECENT_RUNS", FEW_RUNS)
+    monkeypatch.setattr(measuring, "PLAN", measuring.PLAN[:3])
     monkeypatch.setattr(measuring, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(measuring, "CELL_SECONDS", 0.0)
 
