@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from schema.errors import CorollaError
-from volunteer.noise import FILL_TOKENS, Noise
+from volunteer.noise import Noise
 from volunteer.throughput import DecodeStep, PromptPart, Spread, Table
 
 TABLE_SECONDS = 3.0
@@ -172,7 +172,7 @@ class Measurement:
             self._noise.close()
         self._context = cell.context
         self._noise.open(cell.batch)
-        slice_tokens = FILL_TOKENS if self._noise.facts.can_chunk_prefill else cell.context
+        slice_tokens = self._noise.fill_tokens if self._noise.facts.can_chunk_prefill else cell.context
         for sequence in range(held, cell.batch):
             for begin in range(0, cell.context, slice_tokens or 1):
                 self._make_way()

@@ -14,12 +14,13 @@ from corolla.models.facts import ModelFacts
 from corolla.tensors import to_wire
 from schema.frames import FrameType
 from schema.ids import SessionId, new_session_id
+from schema.limits import MAX_PAYLOAD_BYTES
 from schema.tensors import encode_tensors
 from volunteer.stage import MAX_TOKENS, Stage
 from volunteer.work import Work
 
-FILL_TOKENS = 256
-"""Of a slice that brings a sequence to its length."""
+FILL_TOKENS = 512
+"""Of a slice that brings a sequence to its length, if so many fit into half of a payload."""
 
 
 class Noise:
@@ -48,6 +49,12 @@ class Noise:
         """How many steps, up to `most`, a sequence that holds `context` tokens can take."""
         longest = self.facts.max_position
         return most if longest is None else min(most, longest - context)
+
+    @property
+    def fill_tokens(self) -> int:
+        """Of a slice that `fill` takes."""
+        each = self.facts.hidden_size * self._dtype.itemsize
+        return max(1, min(FILL_TOKENS, MAX_PAYLOAD_BYTES // 2 // each))
 
     @property
     def count(self) -> int:
