@@ -19,7 +19,7 @@ from volunteer.measuring import Measurement
 from volunteer.noise import Noise
 from volunteer.stage import Stage
 from volunteer.table_store import Subject, TableStore
-from volunteer.throughput import Table
+from volunteer.throughput import UNMEASURED, Table
 from volunteer.work import Result
 
 CHECK_SECONDS = 5.0
@@ -61,6 +61,8 @@ class Gauge:
     async def begin(self) -> None:
         """Finds or measures what is to be known before the span is served."""
         found = await asyncio.to_thread(self._shelf.load)
+        if found is not None and found.throughput == UNMEASURED:
+            found = None
         self.is_from_disk = found is not None
         self.table = found or await self._device.call(self._first)
         await self._device.watch(self._see)

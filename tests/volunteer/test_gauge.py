@@ -108,10 +108,15 @@ async def closed(device: DeviceThread, session: SessionId) -> None:
 
 async def loaded_with_a_wrong_table(config: Config, device: DeviceThread) -> LoadedPart:
     """From disk, as if this machine had been much faster."""
+    return await loaded_with_a_table(config, device, IMPOSSIBLE)
+
+
+async def loaded_with_a_table(config: Config, device: DeviceThread, table: Table) -> LoadedPart:
+    """After a first start, with another table in the file that it has left."""
     await (await load(config, device)).gauge.finish()
     (file,) = files(config)
     content = json.loads(file.read_bytes())
-    file.write_bytes(msgspec.json.encode(content | {"table": IMPOSSIBLE}))
+    file.write_bytes(msgspec.json.encode(content | {"table": table}))
     return await load(config, device)
 
 
@@ -155,6 +160,12 @@ class TestTheStart:
         assert len(begun) == 2
         assert part.throughput.blocks_per_second > 0
         assert str(file) in caplog.text
+
+    async def test_does_not_count_on_a_table_without_the_first_figure(
+        self, config: Config, device: DeviceThread, begun: list[Measurement]
+    ) -> None:
+        await loaded_with_a_table(config, device, Table())
+        assert len(begun) == 2
 
     async def test_without_a_folder_keeps_nothing(self, config: Config, device: DeviceThread) -> None:
         part = await load(replace(config, cache=None), device)
