@@ -109,9 +109,11 @@ class RelayProcess:
         with _direct.open(f"{self.url}/api/swarm", timeout=10) as answer:
             return msgspec.json.decode(answer.read(), type=SwarmStatus)
 
-    def wait_until_serving(self, names: Collection[str], children: Collection[Volunteer] = ()) -> None:
+    def wait_until_serving(
+        self, names: Collection[str], children: Collection[Volunteer] = (), seconds: float = START_SECONDS
+    ) -> None:
         """Return when the volunteers of these names serve; raise with its log when one cannot."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             serving = {one.name for one in self.swarm().volunteers if one.state == "serving"}
             if serving.issuperset(names):
@@ -151,14 +153,24 @@ def volunteer(
 
 
 @contextlib.contextmanager
-def volunteers(server: RelayProcess, spans: Mapping[str, str], *arguments: str) -> Iterator[list[Volunteer]]:
-    """A volunteer for each name and span (`start:end`), started side by side, all serving."""
+def volunteers(
+    server: RelayProcess,
+    spans: Mapping[str, str],
+    *arguments: str,
+    each: Mapping[str, Sequence[str]] | None = None,
+    seconds: float = START_SECONDS,
+) -> Iterator[list[Volunteer]]:
+    """A volunteer for each name and span (`start:end`), started side by side, all serving within `seconds`.
+
+    `each`: by name, further arguments of one alone.
+    """
+    own = each or {}
     with contextlib.ExitStack() as stack:
         running = [
-            stack.enter_context(volunteer(server, name, "--blocks", span, *arguments))
+            stack.enter_context(volunteer(server, name, "--blocks", span, *arguments, *own.get(name, ())))
             for name, span in spans.items()
         ]
-        server.wait_until_serving(spans.keys(), running)
+        server.wait_until_serving(spans.keys(), running, seconds)
         yield running
 
 

@@ -16,7 +16,7 @@ import torch
 
 from corolla.models.head import HeadModel
 from corolla.sampling import Sampler, next_tokens
-from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
+from corolla.tensors import is_finite, require_finite, require_hidden, rows_to_wire, stack_from_wire
 from schema.errors import CorollaError, ShapeMismatch
 from schema.tensors import WireTensor, encode_tensors
 
@@ -73,34 +73,53 @@ class HeadSteps:
         self._run = run
         self._waiting: deque[_Waiting] = deque()
         """Filled by the event loop, emptied by the head's thread."""
-        self._calls: set[asyncio.Future[list[_Answer]]] = set()
+        self._is_due = False
+        """Whether the head's thread is about to be asked for what waits."""
 
     async def advance(self, step: HeadStep) -> Advanced:
         """Raises ShapeMismatch or NotFinite for hidden states that are none, and what `run` raises."""
-        waiting = _Waiting(step, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(step, loop.create_future())
         self._waiting.append(waiting)
-        try:
-            call = asyncio.ensure_future(self._run(self._compute_waiting))
-        except CorollaError:
-            self._waiting.remove(waiting)
-            raise
-        self._calls.add(call)
-        call.add_done_callback(lambda done: self._tell(done, waiting.future))
+        self._ask_soon(loop)
         return await waiting.future
 
-    def _tell(self, call: "asyncio.Future[list[_Answer]]", caller: "asyncio.Future[Advanced]") -> None:
-        """Hands out what a call has computed, which may be nothing, or others' steps too."""
-        self._calls.discard(call)
+    def _ask_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Replies whose steps came back together are all heard before the head's thread is asked."""
+        if not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._ask)
+
+    def _ask(self) -> None:
+        self._is_due = False
+        try:
+            call = asyncio.ensure_future(self._run(self._compute_waiting))
+        except CorollaError as error:
+            self._fail_waiting(error)
+        else:
+            call.add_done_callback(self._tell)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        while self._waiting:
+            future = self._waiting.popleft().future
+            if not future.done():
+                future.set_exception(error)
+
+    def _tell(self, call: "asyncio.Future[list[_Answer]]") -> None:
+        """Hands out what a call has computed; another one has to come for what it has left."""
         error = asyncio.CancelledError() if call.cancelled() else call.exception()
-        if error is not None and not caller.done():
-            caller.set_exception(error)
-        for future, outcome in [] if error is not None else call.result():
+        if error is not None:
+            self._fail_waiting(error)
+            return
+        for future, outcome in call.result():
             if future.done():
                 continue
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+        if self._waiting:
+            self._ask_soon(call.get_loop())
 
     # ---- on the head's thread -----------------------------------------------------------------
 
@@ -110,57 +129,60 @@ class HeadSteps:
             waiting = self._waiting.popleft()
             if not waiting.future.done():
                 taken.append(waiting)
-        answers, ready, states = [], [], []
+        answers: list[_Answer] = []
+        ready: list[_Waiting] = []
         for waiting in taken:
             try:
-                states.append(self._checked(waiting.step.hidden))
-            except Exception as error:  # noqa: BLE001 - raised where the step is awaited
+                self._check(waiting.step.hidden)
+            except ShapeMismatch as error:
                 answers.append(_Answer(waiting.future, error))
             else:
                 ready.append(waiting)
-        if ready:
-            try:
-                outcomes = self._compute([one.step for one in ready], states)
-            except Exception as error:  # noqa: BLE001 - as above
-                outcomes = [error] * len(ready)
-            answers += [_Answer(one.future, outcome) for one, outcome in zip(ready, outcomes, strict=True)]
-        return answers
+        outcomes = self._compute_finite([one.step for one in ready])
+        return answers + [_Answer(one.future, outcome) for one, outcome in zip(ready, outcomes, strict=True)]
 
-    def _compute(
-        self, steps: Sequence[HeadStep], states: Sequence[torch.Tensor]
-    ) -> list[Advanced | Exception]:
+    def _compute_finite(self, steps: Sequence[HeadStep]) -> list[Advanced | Exception]:
+        """Outcomes in order. Hidden states that hold NaN or infinity concern no other step."""
+        if not steps:
+            return []
+        states = stack_from_wire([step.hidden for step in steps])
+        try:
+            if is_finite(states):
+                return self._compute(steps, states)
+            if len(steps) == 1:
+                require_finite(states)
+        except Exception as error:  # noqa: BLE001 - raised where the steps are awaited
+            return [error] * len(steps)
+        return [outcome for step in steps for outcome in self._compute_finite([step])]
+
+    def _compute(self, steps: Sequence[HeadStep], states: torch.Tensor) -> list[Advanced | Exception]:
         """Outcomes in order. What one step's sampler refuses concerns no other."""
         model = self._model
-        joined = torch.cat(list(states)).to(model.options.device, model.options.dtype)
-        logits = model.logits(joined)[:, -1]
+        logits = model.logits(states.to(model.options.device, model.options.dtype))[:, -1]
         sampled = next_tokens([step.sampler for step in steps], logits)
         found = [(step, token) for step, token in zip(steps, sampled, strict=True) if isinstance(token, int)]
         if not found:
             return [error for error in sampled if isinstance(error, Exception)]
         hidden = model.embed_tokens([token for _, token in found], [step.position for step, _ in found])
-        rows = iter(hidden.split(1))
+        rows = iter(rows_to_wire(hidden))
         return [
             self._sent_on(step, outcome, next(rows)) if isinstance(outcome, int) else outcome
             for step, outcome in zip(steps, sampled, strict=True)
         ]
 
     @staticmethod
-    def _sent_on(step: HeadStep, token: int, hidden: torch.Tensor) -> Advanced | Exception:
+    def _sent_on(step: HeadStep, token: int, hidden: WireTensor) -> Advanced | Exception:
         if token in step.end_tokens:
             return Advanced(token, None)
-        wire = to_wire(hidden)
         try:
             if step.launch is not None:
-                step.launch(encode_tensors([wire]))
-        except Exception as error:  # noqa: BLE001 - as above
+                step.launch(encode_tensors([hidden]))
+        except Exception as error:  # noqa: BLE001 - raised where the step is awaited
             return error
-        return Advanced(token, wire)
+        return Advanced(token, hidden)
 
-    def _checked(self, hidden: WireTensor) -> torch.Tensor:
-        """What came back, [1, 1, hidden]: one position was asked for, and logits of more may not fit."""
+    def _check(self, hidden: WireTensor) -> None:
+        """What came back is [1, 1, hidden]: one position was asked for, and logits of more may not fit."""
         require_hidden(hidden, self._hidden_size, batch=1)
         if hidden.shape[1] != 1:
             raise ShapeMismatch(f"a step came back with {hidden.shape[1]} positions instead of its last one")
-        states = from_wire(hidden)
-        require_finite(states)
-        return states

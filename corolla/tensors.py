@@ -6,6 +6,7 @@ and say so. Little-endian machines only, as the wire is.
 Knows nothing of frames or models: what shape to expect is told by the caller.
 """
 
+from collections.abc import Sequence
 from math import isfinite, prod
 
 import numpy as np
@@ -82,6 +83,30 @@ def from_wire(
     return tensor.to(device=device, dtype=dtype)
 
 
+def stack_from_wire(wires: Sequence[WireTensor]) -> Tensor:
+    """Tensors that arrived, of one shape but for their first dimension, behind each other along that one.
+
+    On the host, as they travelled. Those of one dtype are copied once, into memory of the result's own.
+    """
+    first = wires[0]
+    if any(wire.dtype is not first.dtype for wire in wires):
+        return torch.cat([from_wire(wire) for wire in wires])
+    rows = sum(wire.shape[0] for wire in wires)
+    data = bytearray().join(wire.data for wire in wires)
+    return torch.frombuffer(data, dtype=torch_dtype(first.dtype)).view(rows, *first.shape[1:])
+
+
+def rows_to_wire(tensor: Tensor, role: Role = Role.HIDDEN) -> list[WireTensor]:
+    """Every row of a tensor as `to_wire` gives it, [1, ...] each, after one copy of them all."""
+    whole = to_wire(tensor, role)
+    shape, data = (1, *tensor.shape[1:]), memoryview(whole.data)
+    size = data.nbytes // len(tensor)
+    return [
+        WireTensor(whole.dtype, shape, data[start : start + size], role)
+        for start in range(0, data.nbytes, size)
+    ]
+
+
 def require_hidden(wire: WireTensor, hidden_size: int, batch: int | None = None) -> None:
     """Refuses what cannot be hidden states [batch, tokens, hidden_size] in a floating dtype.
 
@@ -102,6 +127,11 @@ def require_hidden(wire: WireTensor, hidden_size: int, batch: int | None = None)
         raise ShapeMismatch(f"{expected}, not {list(shape)}: does the other side serve the same model?")
 
 
+def is_finite(hidden: Tensor) -> bool:
+    """Whether `require_finite` accepts `hidden`."""
+    return isfinite(_norm(hidden))
+
+
 def require_finite(hidden: Tensor) -> float:
     """The root mean square of `hidden`, from the one reduction that also shows NaN and infinity.
 
@@ -111,10 +141,14 @@ def require_finite(hidden: Tensor) -> float:
     Raises:
         NotFinite: NaN or infinity in `hidden`.
     """
-    norm = torch.linalg.vector_norm(hidden.detach(), dtype=torch.float32).item()
+    norm = _norm(hidden)
     if not isfinite(norm):
         raise NotFinite(
             f"hidden states {list(hidden.shape)} hold NaN or infinity: the volunteer that computed them "
             "has a broken device, or a dtype with too small a range for this model"
         )
     return norm / hidden.numel() ** 0.5
+
+
+def _norm(hidden: Tensor) -> float:
+    return torch.linalg.vector_norm(hidden.detach(), dtype=torch.float32).item()

@@ -71,11 +71,12 @@ def forms_that_fit(
     free_bytes: int, facts: "ModelFacts", wish: Wish, quantizations: Sequence["Quantization"]
 ) -> list[Form]:
     """What of the model fits in the memory that is free now, for each of `quantizations`."""
-    reserve = int(free_bytes * RESERVED_SHARE)
-    return [
-        Form(kind, fit_blocks(free_bytes, sizes_of(facts, kind, wish.blocks), KV_TOKENS, reserve))
-        for kind in quantizations
-    ]
+    reserve, insists = int(free_bytes * RESERVED_SHARE), wish.blocks is not None
+    forms: list[Form] = []
+    for kind in quantizations:
+        sizes = sizes_of(facts, kind, wish.blocks)
+        forms.append(Form(kind, fit_blocks(free_bytes, sizes, KV_TOKENS, reserve, blocks_first=insists)))
+    return forms
 
 
 def sizes_of(facts: "ModelFacts", quantization: "Quantization", within: Span | None = None) -> ModelSizes:
@@ -104,18 +105,21 @@ def choose_form(forms: Sequence[Form], wanted: int, quantizing_is_slow: bool) ->
     return max(forms, key=lambda form: form.fit.max_blocks)
 
 
-def fit_blocks(free_bytes: int, sizes: ModelSizes, kv_tokens: int, reserve: int) -> Fit:
+def fit_blocks(
+    free_bytes: int, sizes: ModelSizes, kv_tokens: int, reserve: int, *, blocks_first: bool = False
+) -> Fit:
     """How many blocks fit in `free_bytes` less `reserve`, each with `kv_tokens` tokens of KV cache.
 
     The head is held where that leaves at least half of the blocks: a swarm without a head answers
-    nobody, but blocks are what it is short of.
+    nobody, but blocks are what it is short of. With `blocks_first` it is held where it costs none.
     """
     room = max(0, free_bytes - reserve - sizes.span_bytes)
     pairs = zip(sizes.block_bytes, sizes.kv_bytes_per_token, strict=True)
     costs = [weights + kv_tokens * per_token for weights, per_token in pairs]
     alone = _most_in_a_row(costs, room)
     beside_head = _most_in_a_row(costs, room - sizes.head_bytes)
-    head = room >= sizes.head_bytes and 2 * beside_head >= alone
+    least = alone if blocks_first else alone / 2
+    head = room >= sizes.head_bytes and beside_head >= least
     blocks = beside_head if head else alone
     return Fit(blocks, head, kv_budget(room, sizes, blocks, head))
 

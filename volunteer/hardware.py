@@ -118,6 +118,12 @@ def free_in_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int:
         return 2**63 - 1
 
 
+def release_unused(device: str) -> None:
+    """Gives the device's memory that torch has kept for itself back to others, as after loading."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
 def parse_memory(text: str) -> int:
     """Bytes in `8GB`, `7.5 GiB`, `500M` or `1000000`: decimal units, binary ones with an i.
 

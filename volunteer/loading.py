@@ -231,6 +231,7 @@ class Loader:
         load_part = partial(self._load_part, candidate, assigned, progress)
         try:
             model, head, codec = await device.call(load_part)
+            await device.call(partial(hardware.release_unused, self._device))
         except torch.OutOfMemoryError as error:
             raise DeviceTooSmall(
                 f"{self.device_name} ran out of memory while it loaded blocks {span} of {assigned.model}: "

@@ -22,7 +22,7 @@ from corolla.models.facts import ModelFacts
 from corolla.models.families import Batching
 from corolla.models.pool import PooledCache
 from corolla.models.span import SpanModel
-from corolla.tensors import require_finite
+from corolla.tensors import is_finite, require_finite
 from schema.errors import (
     CorollaError,
     KVCacheFull,
@@ -37,7 +37,7 @@ from schema.frames import FrameType
 from schema.ids import SessionId, Span
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
 from volunteer.kvcost import KVCost
-from volunteer.steps import Cache, Step, read_step
+from volunteer.steps import Cache, Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Work
 
 MAX_TOKENS = 1 << 30
@@ -80,9 +80,12 @@ class Stage:
             return [self._run_alone(batch[0], prefill_tokens, now)]
         results: dict[Work, Result] = {}
         ready: list[Step] = []
+        begun = {work: step for work in batch if (step := self._take_begun(work)) is not None}
+        new = [work for work in batch if work not in begun]
+        inputs = read_steps(new, self._facts, self._model.options)
         for work in batch:
             try:
-                ready.append(self._ready(work, now))
+                ready.append(begun[work] if work in begun else self._begin(work, inputs[work], now))
             except Exception as error:  # noqa: BLE001 - told to the driver by name
                 results[work] = self._failure(work, error)
         for group in self._groups(ready, prefill_tokens):
@@ -110,17 +113,23 @@ class Stage:
 
     def _run_alone(self, work: Work, prefill_tokens: int, now: float) -> Result:
         try:
-            return self._run_one(self._ready(work, now), prefill_tokens, now)
+            step = self._take_begun(work)
+            if step is None:
+                step = self._begin(work, read_step(work, self._facts, self._model.options), now)
+            return self._run_one(step, prefill_tokens, now)
         except Exception as error:  # noqa: BLE001 - told to the driver by name
             return self._failure(work, error)
 
-    def _ready(self, work: Work, now: float) -> Step:
-        """Raises by name what stands against the step; then nothing has changed."""
+    def _take_begun(self, work: Work) -> Step | None:
+        """The step, if a part of it was computed. Whatever else was begun of its session is dropped."""
         begun = self._begun.pop(work.session, None)
-        if begun is not None and begun.work is work:
-            return begun
+        return begun if begun is not None and begun.work is work else None
+
+    def _begin(self, work: Work, entering: StepInput | CorollaError, now: float) -> Step:
+        """Raises by name what stands against the step; then nothing has changed."""
+        if isinstance(entering, CorollaError):
+            raise entering
         self._check_blocks(work)
-        entering = read_step(work, self._facts, self._model.options)
         return Step(work, self._cache_for(work, entering.hidden, now), entering.hidden, entering.mask)
 
     def _groups(self, ready: list[Step], prefill_tokens: int) -> list[list[Step]]:
@@ -150,13 +159,14 @@ class Stage:
             chunks = [step.take(size) for step, size in zip(group, sizes, strict=True)]
             try:
                 outputs = self._forward_batch(chunks)
+                are_finite = is_finite(torch.cat(outputs, dim=1))
             except Exception as error:  # noqa: BLE001 - each step's own failure is told to its driver
                 _logger.warning("A batch of %d steps failed (%s); each is run by itself.", len(group), error)
                 for step, rest in zip(group, rests, strict=True):
                     step.rest = rest
             else:
                 return [
-                    self._finish(step, chunk.tokens, output, now)
+                    self._finish(step, chunk.tokens, output, now, is_known_finite=are_finite)
                     for step, chunk, output in zip(group, chunks, outputs, strict=True)
                 ]
         return [self._run_one(step, prefill_tokens, now) for step in group]
@@ -187,11 +197,14 @@ class Stage:
             return self._failure(step.work, error)
         return self._finish(step, chunk.tokens, output, now)
 
-    def _finish(self, step: Step, tokens: int, output: Tensor, now: float) -> Result:
+    def _finish(
+        self, step: Step, tokens: int, output: Tensor, now: float, is_known_finite: bool = False
+    ) -> Result:
         """Books what a step holds now, and makes its answer if nothing of it is left to compute."""
         work = step.work
         try:
-            require_finite(output)
+            if not is_known_finite:
+                require_finite(output)
         except NotFinite as error:
             self.close(work.session)
             return Result(work, error=error)

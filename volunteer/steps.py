@@ -3,6 +3,7 @@
 Does not run anything. Knows neither queues nor budgets.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,8 +15,15 @@ from corolla.models.cache import SpanCache
 from corolla.models.facts import ModelFacts
 from corolla.models.loading import LoadOptions
 from corolla.models.pool import PooledCache
-from corolla.tensors import from_wire, require_finite, require_hidden, to_wire
-from schema.errors import PositionMismatch, ShapeMismatch
+from corolla.tensors import (
+    from_wire,
+    is_finite,
+    require_finite,
+    require_hidden,
+    stack_from_wire,
+    to_wire,
+)
+from schema.errors import CorollaError, PositionMismatch, ShapeMismatch
 from schema.frames import Flags
 from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
 from volunteer.work import Work
@@ -70,29 +78,69 @@ def read_step(work: Work, facts: ModelFacts, options: LoadOptions) -> StepInput:
 
     Raises MalformedTensor, ShapeMismatch, PositionMismatch or NotFinite.
     """
-    hidden_wire, mask_wire = _split(decode_tensors(work.payload))
-    require_hidden(hidden_wire, facts.hidden_size)
-    batch, tokens, _ = hidden_wire.shape
+    return _finite_input(_checked(work, facts), options)
+
+
+def read_steps(
+    batch: Sequence[Work], facts: ModelFacts, options: LoadOptions
+) -> dict[Work, StepInput | CorollaError]:
+    """What `read_step` gives for each, or raises. Single tokens of one sequence are read as one tensor."""
+    wires: dict[Work, _Wires] = {}
+    found: dict[Work, StepInput | CorollaError] = {}
+    for work in batch:
+        try:
+            wires[work] = _checked(work, facts)
+        except CorollaError as error:
+            found[work] = error
+    singles = [work for work, one in wires.items() if one.mask is None and one.hidden.shape[:2] == (1, 1)]
+    if singles:
+        joined = stack_from_wire([wires[work].hidden for work in singles])
+        if is_finite(joined):
+            rows = joined.to(options.dtype).split(1)
+            found |= {work: StepInput(row, None) for work, row in zip(singles, rows, strict=True)}
+    for work in [work for work in wires if work not in found]:
+        try:
+            found[work] = _finite_input(wires[work], options)
+        except CorollaError as error:
+            found[work] = error
+    return found
+
+
+class _Wires(NamedTuple):
+    """A step's tensors as they travelled, of shapes that agree."""
+
+    hidden: WireTensor
+    mask: WireTensor | None
+
+
+def _checked(work: Work, facts: ModelFacts) -> _Wires:
+    wires = _split(decode_tensors(work.payload))
+    require_hidden(wires.hidden, facts.hidden_size)
+    batch, tokens, _ = wires.hidden.shape
     end, limit = work.position + tokens, facts.max_position
     if limit is not None and end > limit:
         raise PositionMismatch(f"the step ends at position {end}, but the model has {limit} positions")
-    if mask_wire is not None:
-        _require_mask(mask_wire, (batch, end))
-    hidden = from_wire(hidden_wire)
+    if wires.mask is not None:
+        _require_mask(wires.mask, (batch, end))
+    return wires
+
+
+def _finite_input(wires: _Wires, options: LoadOptions) -> StepInput:
+    hidden = from_wire(wires.hidden)
     require_finite(hidden)
     return StepInput(
         hidden.to(options.dtype),
-        None if mask_wire is None else from_wire(mask_wire, options.device, torch.int64),
+        None if wires.mask is None else from_wire(wires.mask, options.device, torch.int64),
     )
 
 
-def _split(tensors: list[WireTensor]) -> tuple[WireTensor, WireTensor | None]:
+def _split(tensors: list[WireTensor]) -> _Wires:
     """Hidden states, and the attention mask if there is one."""
     by_role = {tensor.role: tensor for tensor in tensors}
     hidden = by_role.get(Role.HIDDEN)
     if hidden is None or len(by_role) != len(tensors):
         raise ShapeMismatch("a step has one tensor of hidden states, and at most one attention mask")
-    return hidden, by_role.get(Role.ATTENTION_MASK)
+    return _Wires(hidden, by_role.get(Role.ATTENTION_MASK))
 
 
 def _require_mask(wire: WireTensor, shape: tuple[int, int]) -> None:

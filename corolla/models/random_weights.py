@@ -50,10 +50,16 @@ class RandomWeights(ModelSource):
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:
-        """Of every tensor of the whole model, by the names that the model itself gives them."""
+        """Of every tensor of the whole model, by the first name that the model itself gives it.
+
+        A checkpoint that has tied weights under both of their names is loaded as if they were not tied.
+        """
         whole = build_on_meta(causal_lm_class(self.config), self, self._dtype)
         whole.tie_weights()
-        return {name: list(tensor.shape) for name, tensor in whole.state_dict().items()}
+        firsts: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in whole.state_dict(keep_vars=True).items():
+            firsts.setdefault(id(tensor), (name, tensor))
+        return {name: list(tensor.shape) for name, tensor in firsts.values()}
 
     @cached_property
     def _pool(self) -> Tensor:

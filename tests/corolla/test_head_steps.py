@@ -7,6 +7,7 @@ from typing import TypeVar
 import pytest
 import torch
 
+from corolla import head_steps
 from corolla.head_steps import HeadStep, HeadSteps
 from corolla.models import HeadModel, ModelSource
 from corolla.sampling import Sampler
@@ -61,12 +62,26 @@ async def test_steps_that_wait_together_each_get_their_own_token(
     thread.is_free.set()
     found = await asyncio.gather(*tasks)
     assert rows == [5]
+    assert thread.calls == 1
     monkeypatch.undo()
     assert [one.token for one in found] == [expected(model, one) for one in asked]
     for one, advanced in zip(asked, found, strict=True):
         assert advanced.hidden is not None
         embedded = model.embed(torch.tensor([[advanced.token]]), one.position)
         assert torch.equal(from_wire(advanced.hidden), embedded)
+
+
+async def test_more_steps_than_a_batch_takes_are_computed_in_several(
+    model: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_steps, "MOST_STEPS", 2)
+    thread = Thread()
+    thread.is_free.set()
+    steps = HeadSteps(model, HIDDEN, thread)
+    asked = [step(seed) for seed in range(5)]
+    found = await asyncio.gather(*map(steps.advance, asked))
+    assert [one.token for one in found] == [expected(model, one) for one in asked]
+    assert thread.calls == 3
 
 
 async def test_what_is_wrong_with_one_step_concerns_no_other(model: HeadModel) -> None:

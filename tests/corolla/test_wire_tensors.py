@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corolla.tensors import from_wire, require_finite, require_hidden, to_wire, torch_dtype, wire_dtype
+from corolla.tensors import (
+    from_wire,
+    require_finite,
+    require_hidden,
+    rows_to_wire,
+    stack_from_wire,
+    to_wire,
+    torch_dtype,
+    wire_dtype,
+)
 from schema.errors import NotFinite, ShapeMismatch
 from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
 
@@ -47,6 +56,20 @@ def test_any_shape_and_layout_arrives(shape: list[int], dtype: DType, strided: b
     received = from_wire(over_the_wire(sent))
     assert received.shape == sent.shape
     assert torch.equal(received, sent)
+
+
+@pytest.mark.parametrize("dtypes", [[torch.float16] * 3, [torch.float16, torch.float32, torch.float16]])
+def test_tensors_that_arrived_are_stacked_with_their_values(dtypes: list[torch.dtype]):
+    sent = [torch.randn(rows, 1, 5).half().to(dtype) for rows, dtype in enumerate(dtypes, start=1)]
+    stacked = stack_from_wire([over_the_wire(tensor) for tensor in sent])
+    assert torch.equal(stacked.double(), torch.cat([tensor.double() for tensor in sent]))
+    stacked[0] = 0.0  # its memory is no frame's
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_rows_travel_as_each_would_alone(dtype: DType):
+    tensor = torch.randn(2, 3, 4).transpose(0, 1).to(torch_dtype(dtype))
+    assert rows_to_wire(tensor) == [to_wire(row) for row in tensor.split(1)]
 
 
 def test_the_role_travels():

@@ -50,6 +50,18 @@ class TestHowManyBlocks:
         fit = fit_blocks(1_700, SIZES, kv_tokens=0, reserve=0)
         assert (fit.max_blocks, fit.can_hold_head) == (4, False)
 
+    def test_a_head_that_costs_blocks_of_a_span_that_is_insisted_on_is_not_held(
+        self, facts: ModelFacts
+    ) -> None:
+        span = Span(0, BLOCKS - 1)
+        needed = facts.span_bytes + sum(
+            weights + KV_TOKENS * per_token
+            for weights, per_token in zip(facts.block_bytes, facts.kv_bytes_per_token, strict=True)
+        )
+        free = int((needed - facts.block_bytes[-1] - KV_TOKENS * facts.kv_bytes_per_token[-1]) / 0.9) + 2
+        (insisted,) = forms_that_fit(free, facts, Wish(span), ["none"])
+        assert (insisted.fit.max_blocks, insisted.fit.can_hold_head) == (len(span), False)
+
     def test_where_no_block_fits_a_head_may(self) -> None:
         sizes = ModelSizes(block_bytes=(1000,) * 4, head_bytes=10, kv_bytes_per_token=(1,) * 4)
         fit = fit_blocks(500, sizes, kv_tokens=0, reserve=0)

@@ -403,6 +403,34 @@ def test_a_step_that_is_refused_does_not_keep_others_of_its_batch_from_running(s
     assert fine.error is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_steps_of_a_batch_may_travel_in_different_dtypes(stage: Stage, dtype: torch.dtype) -> None:
+    run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
+    exact = hidden(1).to(dtype)
+    results = stage.run([work(exact, 4, A), work(exact.float(), 4, B)], 512, 0.0)
+    first, second = map(tensor_of, results)
+    assert first.dtype is second.dtype
+    assert torch.equal(first, second)
+
+
+def test_an_unreadable_step_does_not_keep_others_of_its_batch_from_running(stage: Stage) -> None:
+    run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
+    refused, fine = stage.run([work(b"no tensors", 4, A), work(hidden(1), 4, B)], 512, 0.0)
+    assert isinstance(refused.error, MalformedTensor)
+    assert fine.error is None
+
+
+def test_an_output_of_a_batch_that_is_not_finite_ends_its_session_and_no_other(
+    stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stage, work(hidden(4), session=A), work(hidden(4), session=B))
+    monkeypatch.setattr(model, "forward_batch", lambda chunks: [nan(1), hidden(1)])
+    broken, fine = stage.run([work(hidden(1), 4, A), work(hidden(1), 4, B)], 512, 0.0)
+    assert isinstance(broken.error, NotFinite)
+    assert fine.error is None
+    assert stage.sessions == 1
+
+
 def test_a_batch_that_fails_is_run_step_by_step(
     stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,15 @@ def test_a_config_alone_is_the_same_model_in_every_process(config: PreTrainedCon
     assert torch.equal(logits(folder, (0, 1, 3)), whole)
 
 
+@pytest.mark.parametrize("config", [llama(tie_word_embeddings=True), BLOOM], ids=["llama", "bloom"])
+def test_tied_weights_are_one_tensor_and_take_its_memory_once(
+    config: PreTrainedConfig, tmp_path: Path
+) -> None:
+    source = RandomWeights.open(config_alone(config, tmp_path))
+    assert "lm_head.weight" not in source.tensor_names()
+    assert HeadModel.load(source).weights.nbytes == describe(source, torch.float32).head_bytes
+
+
 def test_blocks_are_not_all_alike(tmp_path: Path) -> None:
     source = RandomWeights.open(config_alone(llama(), tmp_path))
     names = [f"model.layers.{block}.mlp.up_proj.weight" for block in (0, 1)]
