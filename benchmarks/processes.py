@@ -137,11 +137,17 @@ def volunteer(
 ) -> Iterator[Volunteer]:
     """A volunteer of `server`, on one thread, with more arguments for its command line.
 
+    What it measures is kept beside the relay's database, and so for as long as that.
+
     `within`: see `process`.
     """
     log = server.folder / f"{name}.log"
     command = ["-m", "volunteer", "--name", name, "--threads", "1", *arguments]
-    environment = {"COROLLA_TOKEN": server.token("volunteer", name), **ONE_THREAD}
+    environment = {
+        "COROLLA_TOKEN": server.token("volunteer", name),
+        "COROLLA_CACHE": str(server.folder / "cache"),
+        **ONE_THREAD,
+    }
     with process(command, environment, log, core, within) as child:
         yield Volunteer(name, child, log)
 

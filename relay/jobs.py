@@ -71,8 +71,13 @@ async def refresh_models(services: Services) -> None:
 
 async def mark_alive(services: Services) -> None:
     """Refresh the rows of connected volunteers."""
-    peers = [volunteer.peer.id for volunteer in services.swarm.volunteers()]
-    await services.store.touch(peers, time.time())
+    volunteers = services.swarm.volunteers()
+    await services.store.touch([volunteer.peer.id for volunteer in volunteers], time.time())
+    changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
+    speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
+    await services.store.save_speeds(speeds)
+    for volunteer in changed:
+        volunteer.has_new_speed = volunteer.blocks_per_second != speeds[volunteer.peer.id]
 
 
 async def remove_rubbish(services: Services) -> None:

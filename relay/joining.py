@@ -94,7 +94,7 @@ class Joining:
         peer.tell(Serving())
 
     def heartbeat(self, peer: Peer, message: Heartbeat) -> None:
-        """Note the load, and whether the owner needs the machine: in memory, since it may change often."""
+        """Note load, speed, and whether the owner needs the machine: in memory, since it may change often."""
         volunteer = self._swarm.get(peer.id)
         if volunteer is None:
             return
@@ -102,6 +102,10 @@ class Joining:
         is_paused = message.paused is True
         if volunteer.is_paused != is_paused:
             volunteer.is_paused = is_paused
+            self._swarm.touch()
+        speed = message.blocks_per_second
+        if isinstance(speed, float) and speed != volunteer.blocks_per_second:
+            volunteer.blocks_per_second, volunteer.has_new_speed = speed, True
             self._swarm.touch()
 
     def draining(self, peer: Peer) -> bool:

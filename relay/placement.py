@@ -6,14 +6,15 @@ doubled. Does not know sockets, time or SQL: the caller runs it inside one trans
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 from schema.errors import JoinRefused
 from schema.ids import Span
 from schema.messages import ModelOffer
 
 UNMEASURED_SPEED = 1.0
-"""Blocks per second of a volunteer that measured nothing; swarms of these are ranked by count."""
+"""Blocks per second of volunteers none of which has measured; swarms of these are ranked by count."""
 SLOWEST, FASTEST = 1e-3, 1e6
 """Blocks per second between which a volunteer is believed: none makes its blocks look like holes, or like
 blocks that will never need another."""
@@ -51,6 +52,9 @@ def place(
         JoinRefused: it offers no model of this swarm, or can hold no block of any.
     """
     everyone = list(held)
+    typical = _typical(everyone)
+    speed = speed or typical
+    everyone = [one if one.blocks_per_second else replace(one, blocks_per_second=typical) for one in everyone]
     useful = [offer for offer in offers if offer.facts.name in priority and offer.max_blocks > 0]
     if offers and not any(offer.facts.name in priority for offer in offers):
         offered = ", ".join(offer.facts.name for offer in offers)
@@ -82,8 +86,14 @@ def _throughputs(blocks: int, held: Iterable[Held]) -> list[float]:
     return totals
 
 
+def _typical(held: Iterable[Held]) -> float:
+    """What is supposed of a volunteer that has not measured yet: else it would look slow beside others."""
+    measured = [other.blocks_per_second for other in held if other.blocks_per_second]
+    return median(measured) if measured else UNMEASURED_SPEED
+
+
 def _believed(speed: float) -> float:
-    return min(max(speed, SLOWEST), FASTEST) if speed else UNMEASURED_SPEED
+    return min(max(speed, SLOWEST), FASTEST)
 
 
 def _weakest(offer: ModelOffer, everyone: Iterable[Held]) -> float:

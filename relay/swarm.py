@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from relay.peer import Peer
 from relay.placement import Placement
 from relay.planner import RETRY_SECONDS, Holder, describe_gaps, missing_blocks
@@ -25,6 +27,7 @@ class Volunteer:
     peer: Peer
     device: str
     blocks_per_second: float
+    """As it has told last; 0 when it was not measured."""
     placement: Placement
     state: VolunteerState = "loading"
     """How far it has come; `shown_state` is what it does now."""
@@ -37,6 +40,8 @@ class Volunteer:
     sessions: int = 0
     is_paused: bool = False
     """As its heartbeats say: its owner needs the machine."""
+    has_new_speed: bool = False
+    """Whether `blocks_per_second` is another than in its row."""
 
     @property
     def shown_state(self) -> VolunteerState:
@@ -196,4 +201,5 @@ def _volunteer_status(volunteer: Volunteer) -> VolunteerStatus:
         done=volunteer.done,
         total=volunteer.total,
         sessions=volunteer.sessions,
+        blocks_per_second=volunteer.blocks_per_second or UNSET,
     )

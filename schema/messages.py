@@ -152,6 +152,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
     paused: bool | UnsetType = UNSET
     """Whether its owner needs the machine: no new routes through it, but those that exist are served. Left
     out when it is not."""
+    blocks_per_second: Annotated[float, Meta(ge=0.0)] | UnsetType = UNSET
+    """As in `offer`, once it was measured: a newer figure in place of the one before."""
 
 
 class RouteRequest(Struct, frozen=True, kw_only=True, tag="route_request"):

@@ -5,7 +5,7 @@ Knows shapes only; the relay fills them. No addresses and no locations, ever.
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 VolunteerState = Literal["connected", "loading", "probing", "serving", "paused", "draining"]
 
@@ -26,6 +26,8 @@ class VolunteerStatus(Struct, frozen=True, kw_only=True):
     total: int = 0
     """Progress of its present state, in the state's own units; 0 of 0 when there is none."""
     sessions: int = 0
+    blocks_per_second: float | UnsetType = UNSET
+    """Measured decode throughput of a session alone; left out when it was not measured."""
 
 
 class MissingBlocks(Struct, frozen=True):

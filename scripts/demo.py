@@ -116,6 +116,7 @@ def demo_environment(port: int) -> dict[str, str]:
         "MODELS": MODEL,
         "COROLLA_MAX_BLOCKS": str(BLOCKS_EACH),
         "COROLLA_THREADS": "1",
+        "COROLLA_CACHE": str(FOLDER / "cache"),
         "PYTHONUNBUFFERED": "1",
     }
 

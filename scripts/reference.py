@@ -6,11 +6,14 @@ fails when a page is not what this would write.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from corolla.models.families import FAMILIES, REFUSED
 from relay.settings import Settings
 from volunteer.config import command_line
+from volunteer.drift import FACTOR, RECENT_RUNS
+from volunteer.measuring import BATCHES, CONTEXTS, PARTS, TABLE_SECONDS
 from volunteer.node import DRAIN_SECONDS
 from volunteer.pausing import BUSY_SECONDS, QUIET_SECONDS
 
@@ -31,8 +34,8 @@ with exit code 2 and a sentence that names variable, value and remedy.
 
 ## A volunteer
 
-Flags of `python -m volunteer`. `COROLLA_TOKEN`, `COROLLA_RELAY`, `COROLLA_NAME`, `COROLLA_MAX_BLOCKS`
-and `COROLLA_THREADS` stand for the flags of their names; a flag goes first.
+Flags of `python -m volunteer`. `COROLLA_TOKEN`, `COROLLA_RELAY`, `COROLLA_NAME`, `COROLLA_MAX_BLOCKS`,
+`COROLLA_THREADS` and `COROLLA_CACHE` stand for the flags of their names; a flag goes first.
 
 ```
 {command_line().format_help().strip()}
@@ -46,7 +49,20 @@ With `--pause-when-busy` it pauses when other programs have used more than the l
 {BUSY_SECONDS:g} s, and resumes when they have not for {QUIET_SECONDS:g} s. CPU time of other volunteers here
 does not count. SIGUSR1 goes before load; SIGUSR2 ends either pause. A GPU's load is read with
 nvidia-ml-py, if it is installed, while the volunteer itself leaves the GPU alone.
+
+How fast it computes is measured, in about {TABLE_SECONDS:g} s of the device at most. One sequence's decode
+steps go first, before it serves, since the relay is told that figure. Batches of up to {BATCHES[-1]}
+sequences, contexts of {_listed(CONTEXTS)} tokens and parts of prompts of {_listed(PARTS)}
+tokens follow while nothing is served; what does not fit or takes too long is left out. The figures
+are kept in the cache folder, for this device, model, form and length of the span and for the
+versions that measured, and used at the next start. When the median of {RECENT_RUNS} real batches of a
+size is off by a factor of {FACTOR:g}, all is measured again, while nothing is served. `--measure` prints
+the figures, without a relay: to see whether a machine is worth connecting.
 """
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def families_page() -> str:

@@ -237,6 +237,22 @@ class TestAVolunteerThatPauses:
             assert leave(drowsy) == 0
 
 
+class TestHowFastAVolunteerIs:
+    def test_is_shown_to_everyone(self, swarm: Garden) -> None:
+        wait_until(
+            lambda: all(one.blocks_per_second for one in swarm.relay.swarm().volunteers),
+            "every volunteer has told its speed",
+        )
+        assert all(isinstance(one.blocks_per_second, float) for one in swarm.relay.swarm().volunteers)
+
+    def test_is_measured_while_it_has_nothing_to_do_and_known_when_it_comes_back(self, swarm: Garden) -> None:
+        wait_until(lambda: "decode, 2 at once" in swarm.log(LAST), "its table is whole")
+        assert leave(swarm.volunteers[LAST]) == 0
+        swarm.mend()
+        wait_until(lambda: "as measured earlier" in swarm.log(LAST), "it has found its table")
+        assert swarm.say(QUESTION)
+
+
 class TestAVolunteerThatStalls:
     def test_is_out_of_the_routes_by_its_heartbeat_and_comes_back_by_itself(self, swarm: Garden) -> None:
         before, loads = swarm.say(QUESTION), swarm.log(MIDDLE).count("weights loaded")

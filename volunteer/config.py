@@ -59,6 +59,10 @@ class Config:
     threads: int | None = None
     pause_when_busy: int | None = None
     """Percent of the machine that others may use; None: whatever they use."""
+    cache: Path | None = None
+    """The folder for what was measured; None: nothing is kept."""
+    measure: bool = False
+    """Measure and end, instead of serving: `token` and `relay_url` are empty then."""
     log_level: str = "INFO"
 
     def __repr__(self) -> str:
@@ -79,19 +83,13 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     parser = command_line()
     given = parser.parse_args(arguments)
     token = given.token or environment.get("COROLLA_TOKEN", "")
-    if not token:
+    if not token and not given.measure:
         parser.error(
             "give --token (or the environment variable COROLLA_TOKEN); the relay's operator makes one with\n"
             "  python -m relay token create --kind volunteer --name NAME"
         )
     try:
-        credential = parse_credential(token)
-        if credential.kind != "volunteer":
-            raise Unauthorized("this is a client's token; serving blocks needs a volunteer's token")
-        relay_url = given.relay or environment.get("COROLLA_RELAY", "") or credential.relay_url
-        if not relay_url:
-            raise InvalidRequest("the token carries no relay address: give it with --relay https://…")
-        peer_url(relay_url)
+        relay_url = "" if given.measure else _relay_url(token, given.relay, environment)
         name = given.name or environment.get("COROLLA_NAME") or platform.node() or "volunteer"
         return Config(
             token=token.strip(),
@@ -108,6 +106,8 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
             memory=given.memory,
             threads=given.threads or _from(environment, "COROLLA_THREADS"),
             pause_when_busy=given.pause_when_busy,
+            cache=_cache_folder(given.cache, environment),
+            measure=given.measure,
             log_level=given.log_level,
         )
     except (InvalidRequest, MalformedMessage, Unauthorized) as error:
@@ -175,12 +175,47 @@ def command_line() -> argparse.ArgumentParser:
         f"(default: {BUSY_PERCENT}); those that are served are finished",
     )
     add(
+        "--measure",
+        action="store_true",
+        help="load, print how fast this machine computes, and end; needs no token and no relay (default "
+        f"model: {next(iter(BUNDLED_MODELS))})",
+    )
+    add(
+        "--cache",
+        metavar="FOLDER",
+        help="where to keep what was measured (or COROLLA_CACHE; default: corolla in XDG_CACHE_HOME or "
+        "~/.cache)",
+    )
+    add(
         "--log-level",
         default="INFO",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         help="least important level to log (default: INFO)",
     )
     return parser
+
+
+def _relay_url(token: str, given: str | None, environment: Mapping[str, str]) -> str:
+    """Raises Unauthorized, InvalidRequest or MalformedMessage."""
+    credential = parse_credential(token)
+    if credential.kind != "volunteer":
+        raise Unauthorized("this is a client's token; serving blocks needs a volunteer's token")
+    relay_url = given or environment.get("COROLLA_RELAY", "") or credential.relay_url
+    if not relay_url:
+        raise InvalidRequest("the token carries no relay address: give it with --relay https://…")
+    peer_url(relay_url)
+    return relay_url
+
+
+def _cache_folder(given: str | None, environment: Mapping[str, str]) -> Path | None:
+    """None where nobody says where, and the user has no home."""
+    chosen = given or environment.get("COROLLA_CACHE")
+    if chosen:
+        return Path(chosen)
+    base, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
+    if base or home:
+        return Path(base or Path(home) / ".cache") / "corolla"
+    return None
 
 
 def _positive(text: str) -> int:

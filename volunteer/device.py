@@ -13,7 +13,7 @@ tensors, models or frames: the engine does.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Self, TypeVar
 
@@ -33,6 +33,8 @@ HOUSEKEEPING_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Engine)
+Watch = Callable[[Sequence[Result], float], None]
+"""Is told, on the device thread, what a batch has given and how many seconds it took."""
 
 
 class DeviceThread:
@@ -47,6 +49,7 @@ class DeviceThread:
         # The device thread's.
         self._engine: Engine | None = None
         self._housekeeping_at = 0.0
+        self._watch: Watch | None = None
         # The event loop's, set on entering.
         self._loop: asyncio.AbstractEventLoop
         self._finished: asyncio.Future[None]
@@ -73,6 +76,14 @@ class DeviceThread:
             return engine
 
         return await self.call(replace)
+
+    async def watch(self, watch: Watch) -> None:
+        """Tells `watch` of every batch from now on, after those who wait for its results."""
+
+        def replace() -> None:
+            self._watch = watch
+
+        await self.call(replace)
 
     def submit(self, work: Work, on_result: OnResult) -> None:
         """Queues one step, from any thread. `on_result` is called once, on the event loop.
@@ -121,6 +132,10 @@ class DeviceThread:
         return bool(done)
 
     # ---- the device thread --------------------------------------------------------------------
+
+    def is_wanted(self) -> bool:
+        """Whether anything waits: for calls that are long, and make way."""
+        return self._queue.is_wanted()
 
     def _main(self) -> None:
         turn: Turn | None = None
@@ -171,13 +186,16 @@ class DeviceThread:
     def _run(self, batch: Batch) -> None:
         begun = monotonic()
         results = self._compute(batch, begun)
-        answers = self._queue.computed(results, monotonic() - begun)
+        seconds = monotonic() - begun
+        answers = self._queue.computed(results, seconds)
         if self._engine is not None:
             self._queue.observe(self._engine)
         if len(answers) == 1:
             self._post(*answers[0])
         elif answers:
             self._post(self._answer, answers)
+        if self._watch is not None:
+            self._watch(results, seconds)
 
     def _answer(self, answers: list[tuple[OnResult, Result]]) -> None:
         """On the event loop: tells all of a batch at once, so that their next steps come together too."""

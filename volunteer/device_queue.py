@@ -161,6 +161,12 @@ class DeviceQueue:
 
     # ---- the device thread's side -------------------------------------------------------------
 
+    def is_wanted(self) -> bool:
+        """Whether anything waits for the device, or its end does."""
+        with self._lock:
+            waiting = self._calls or self._closing or self._scheduler.queued
+            return bool(waiting) or self._state is not _State.RUNNING
+
     def next_turn(self) -> Turn | None:
         """What is due now, perhaps nothing. None when the thread shall end."""
         with self._lock:

@@ -1,27 +1,19 @@
-"""The machine: which device to use, what it is called, how much of its memory is free, how fast it is.
+"""The machine: which device to use, what it is called, how much of its memory is free.
 
-Asks the machine and is thin. Knows nothing of the relay or of sessions, loads no model, and does not decide
-what fits (`fitting`). The dtype for a device and a checkpoint
-is `corolla.models`' to say.
+Asks the machine and is thin. Knows nothing of the relay or of sessions, loads no model, does not decide
+what fits (`fitting`), and does not measure (`measuring`). The dtype for a device and a checkpoint is
+`corolla.models`' to say.
 """
 
 import os
 import platform
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
-from time import perf_counter
 
 import torch
 
-from corolla.models.span import SpanModel
 from schema.errors import CorollaError, InvalidRequest
 
-WARMUP_STEPS = 3
-MIN_STEPS = 4
-MAX_STEPS = 200
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?", re.IGNORECASE | re.ASCII)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -126,6 +118,12 @@ def free_in_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int:
         return 2**63 - 1
 
 
+def release_unused(device: str) -> None:
+    """Gives the device's memory that torch has kept for itself back to others, as after loading."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
 def parse_memory(text: str) -> int:
     """Bytes in `8GB`, `7.5 GiB`, `500M` or `1000000`: decimal units, binary ones with an i.
 
@@ -140,58 +138,3 @@ def parse_memory(text: str) -> int:
     if size == 0:
         raise InvalidRequest("an amount of memory is more than 0: write 8GB or 7.5GiB", param="memory")
     return size
-
-
-# ---- how fast -------------------------------------------------------------------------------
-
-
-def release_unused(device: str) -> None:
-    """Gives the device's memory that torch has kept for itself back to others, as after loading."""
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-
-
-@dataclass(frozen=True, slots=True)
-class Throughput:
-    """Decode speed: one token through one block, per second, for one session."""
-
-    blocks_per_second: float
-    """The median."""
-    slow: float
-    """The slowest tenth is below this."""
-    fast: float
-    """The fastest tenth is above this."""
-
-
-def measure_decode(span: SpanModel, hidden_size: int, seconds: float = 0.5) -> Throughput:
-    """Measures single-token steps through a loaded span, for about `seconds` after the warm-up.
-
-    Call it on the thread that owns the device. Each step ends with the copy to the host, as in service.
-    """
-    hidden = torch.randn(1, 1, hidden_size, dtype=span.options.dtype, device=span.options.device)
-    cache = span.new_cache(1)
-
-    def step() -> None:
-        span.forward(hidden, cache).cpu()
-
-    try:
-        for _ in range(WARMUP_STEPS):
-            step()
-        times = time_steps(step, seconds)
-    finally:
-        cache.close()
-    blocks = span.end - span.start
-    deciles = quantiles(times, n=10)
-    return Throughput(blocks / median(times), slow=blocks / deciles[-1], fast=blocks / deciles[0])
-
-
-def time_steps(step: Callable[[], None], seconds: float) -> list[float]:
-    """Seconds of each of several steps: as many as take `seconds`, within a least and a largest number."""
-    times: list[float] = []
-    begun = last = perf_counter()
-    while len(times) < MAX_STEPS and (len(times) < MIN_STEPS or last - begun < seconds):
-        step()
-        now = perf_counter()
-        times.append(now - last)
-        last = now
-    return times

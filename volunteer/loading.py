@@ -5,10 +5,9 @@ one is assigned. Does not know the relay.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 
 import torch
 
@@ -28,8 +27,14 @@ from schema.ids import Span
 from volunteer import fitting, hardware
 from volunteer.config import Config, ModelChoice, QuantizationChoice, locate
 from volunteer.device import DeviceThread
+from volunteer.gauge import Gauge, Shelf
 from volunteer.kvcache import KVAccount
+from volunteer.noise import Noise
+from volunteer.progress import ReportProgress
 from volunteer.stage import Stage
+from volunteer.table_store import Subject, TableStore
+from volunteer.throughput import Throughput
+from volunteer.versions import present_versions
 
 POOL_SHARE = 0.5
 """Of the memory for KV caches, for the pool; the rest is for sessions of several sequences."""
@@ -40,8 +45,6 @@ UNLIMITED_CONTEXT = 1 << 20
 """Positions of a model that names no limit: longer than any prompt that a message carries."""
 
 log = logging.getLogger(__name__)
-ReportProgress = Callable[[int, int], None]
-"""Called from other threads with bytes read and bytes in all. What it raises ends the loading."""
 
 
 class DeviceTooSmall(CorollaError):
@@ -76,7 +79,11 @@ class LoadedPart:
     head: HeadModel | None
     codec: TextCodec | None
     kv_bytes: int
-    throughput: hardware.Throughput
+    gauge: Gauge
+
+    @property
+    def throughput(self) -> Throughput:
+        return self.gauge.table.throughput
 
     def is_for(self, assigned: messages.Assignment) -> bool:
         """Whether an assignment is what is in memory already."""
@@ -114,8 +121,7 @@ class LoadedPart:
         kinds = ", ".join(f"{count:,} in {kind}" for kind, count in weights.parameters.items())
         return (
             f"{weights.nbytes / 1e6:.1f} MB ({kinds}), {self.kv_bytes / 1e6:.0f} MB for KV caches, "
-            f"{self.throughput.blocks_per_second:.0f} blocks/s "
-            f"({self.throughput.slow:.0f} to {self.throughput.fast:.0f})"
+            f"{self.throughput}{', as measured earlier' if self.gauge.is_from_disk else ''}"
         )
 
 
@@ -235,9 +241,16 @@ class Loader:
         kv_bytes = int(self._left_after(weights) * (1 - fitting.RESERVED_SHARE))
         if self._device.startswith("cuda"):
             await device.call(partial(_use_pool, model, candidate, span, kv_bytes))
-        await device.install(lambda: Stage(model, candidate.facts, KVAccount(kv_bytes)))
-        throughput = await device.call(partial(hardware.measure_decode, model, candidate.facts.hidden_size))
-        return LoadedPart(candidate, span, model, head, codec, kv_bytes, throughput)
+        stage = await device.install(lambda: Stage(model, candidate.facts, KVAccount(kv_bytes)))
+        gauge = self._gauge(device, stage, candidate)
+        await gauge.begin()
+        return LoadedPart(candidate, span, model, head, codec, kv_bytes, gauge)
+
+    def _gauge(self, device: DeviceThread, stage: Stage, candidate: Candidate) -> Gauge:
+        facts, options = candidate.facts, candidate.options
+        store = TableStore(self._config.cache, present_versions())
+        subject = Subject.of(self.device_name, torch.get_num_threads(), facts, options, stage.span)
+        return Gauge(device, stage, Noise(stage, facts, options.dtype), Shelf(store, subject))
 
     @staticmethod
     def _load_part(
@@ -249,20 +262,6 @@ class Loader:
             return model, None, None
         head = HeadModel.load(source, options, progress)
         return model, head, _codec(source)
-
-
-def at_most_every(seconds: float, report: ReportProgress) -> ReportProgress:
-    """`report`, but not more often, since checkpoints have thousands of tensors; the end is always told."""
-    told = float("-inf")
-
-    def limited(done: int, total: int) -> None:
-        nonlocal told
-        now = monotonic()
-        if done >= total or now - told >= seconds:
-            told = now
-            report(done, total)
-
-    return limited
 
 
 def _use_pool(model: SpanModel, candidate: Candidate, span: Span, kv_bytes: int) -> None:

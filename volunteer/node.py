@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 from msgspec import UNSET
 
 from corolla.exchange import Exchange
-from corolla.link import LinkOptions, RelayLink, dial, is_final
-from corolla.models.errors import ModelError
+from corolla.link import LinkOptions, RelayLink, dial
 from schema import messages
 from schema.errors import CorollaError, JoinRefused, NotServing, Unavailable
 from schema.frames import Header
@@ -27,12 +26,13 @@ from schema.messages import ErrorInfo, FromRelay, Heartbeat
 from volunteer import probing
 from volunteer.config import Config
 from volunteer.device import DeviceThread
+from volunteer.gauge import Gauge
 from volunteer.head_service import HeadService
-from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader, ReportProgress, at_most_every
+from volunteer.loading import Candidate, LoadedPart, Loader
+from volunteer.progress import ReportProgress, at_most_every, to_relay
+from volunteer.retrying import backoff, is_hopeless
 from volunteer.span_service import SpanService
 
-FIRST_BACKOFF_SECONDS = 0.5
-MAX_BACKOFF_SECONDS = 15.0
 DRAIN_SECONDS = 20.0
 """How long a leaving volunteer goes on with the replies that it drives and the sessions that it serves."""
 PROGRESS_SECONDS = 0.25
@@ -59,6 +59,9 @@ class Node:
         self._heads = HeadService(self._exchange, self._tell)
         self._loading: asyncio.Task[LoadedPart] | None = None
         """Puts the span into memory, and holds it; outlives links."""
+        self._gauge: Gauge | None = None
+        self._gauging: asyncio.Task[None] | None = None
+        """Measures how fast that is, while nothing is served."""
         self._mail: asyncio.Queue[FromRelay] = asyncio.Queue()
         """Control messages of the way into the swarm, in order."""
         self._failures = 0
@@ -81,8 +84,7 @@ class Node:
             log.info("resumed: new sessions are taken again")
         else:
             self._log_pause()
-        with suppress(CorollaError):  # without a link the relay is told on the way back in
-            self._tell(self._heartbeat())
+        self._tell_state()
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -105,9 +107,10 @@ class Node:
                     log.warning("%s; trying again in %.1f s", error.message, delay)
                     await self._unless_stopping(asyncio.sleep(delay))
         finally:
-            if self._loading is not None:
-                self._loading.cancel()
-                await asyncio.gather(self._loading, return_exceptions=True)
+            tasks: list[asyncio.Task[Any]] = [task for task in (self._loading, self._gauging) if task]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # ---- one connection -----------------------------------------------------------------------
 
@@ -183,7 +186,7 @@ class Node:
         candidate = next((one for one in candidates if one.name == assigned.model), None)
         if candidate is None:
             raise JoinRefused(f"the relay assigned {assigned.model!r}, which was not offered")
-        report = at_most_every(PROGRESS_SECONDS, self._reporter(link))
+        report = at_most_every(PROGRESS_SECONDS, to_relay(link))
 
         def progress(done: int, total: int) -> None:
             if self._stopping.is_set():  # a large span takes minutes, and a thread cannot be cancelled
@@ -201,6 +204,7 @@ class Node:
         head = part.driver(self._device.call)
         if head is not None:
             self._heads.install(head, candidate.name)
+        self._keep_measured(part.gauge)
         return part
 
     async def _in_memory(self, loading: asyncio.Task[LoadedPart]) -> LoadedPart:
@@ -238,19 +242,6 @@ class Node:
                 task.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
 
-    def _reporter(self, link: RelayLink) -> ReportProgress:
-        """Tells the relay over `link` how far the loading is; for the threads that load."""
-        loop = asyncio.get_running_loop()
-
-        def tell(done: int, total: int) -> None:
-            with suppress(CorollaError):  # it is only shown to people
-                link.send_message(messages.Progress(phase="loading", done=done, total=total))
-
-        def report(done: int, total: int) -> None:
-            loop.call_soon_threadsafe(tell, done, total)
-
-        return report
-
     def _heartbeat(self) -> Heartbeat:
         stats = self._device.stats()
         return Heartbeat(
@@ -258,7 +249,20 @@ class Node:
             queued=stats.queued,
             kv_used=stats.kv_used,
             paused=UNSET if self._pause is None else True,
+            blocks_per_second=(
+                UNSET if self._gauge is None else self._gauge.table.throughput.blocks_per_second
+            ),
         )
+
+    def _keep_measured(self, gauge: Gauge) -> None:
+        if self._gauging is not None:
+            self._gauging.cancel()
+        self._gauge = gauge
+        self._gauging = asyncio.create_task(gauge.keep(self._is_idle, self._tell_state))
+
+    def _is_idle(self) -> bool:
+        """Whether nobody waits for this machine: no session, no reply, and its owner neither."""
+        return self._pause is None and not len(self._spans) and not len(self._heads)
 
     def _log_pause(self) -> None:
         if self._pause is not None:
@@ -268,6 +272,10 @@ class Node:
                 len(self._heads),
                 len(self._spans),
             )
+
+    def _tell_state(self) -> None:
+        with suppress(CorollaError):  # without a link the relay is told on the way back in
+            self._tell(self._heartbeat())
 
     def _tell(self, message: messages.FromPeer) -> None:
         self._exchange.link.send_message(message)
@@ -287,17 +295,3 @@ class Node:
                 self._heads.cancel(message.request)
             case _:
                 self._mail.put_nowait(message)
-
-
-def is_hopeless(error: CorollaError) -> bool:
-    """Whether trying again with the same settings on the same machine cannot help."""
-    return is_final(error) or isinstance(error, ModelError | DeviceTooSmall)
-
-
-def backoff(failures: int, retry_after: float | None, jitter: float) -> float:
-    """Seconds to wait after the n-th failure in a row: exponential, never above the limit.
-
-    `jitter`, from 0 to 1, spreads those who were cut off together over the second half of that time.
-    """
-    wanted = max(retry_after or 0.0, FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 10))
-    return min(MAX_BACKOFF_SECONDS, wanted) * (1 + jitter) / 2

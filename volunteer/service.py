@@ -8,7 +8,6 @@ import gc
 import logging
 import sys
 from contextlib import AsyncExitStack
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 import uvloop
@@ -22,6 +21,7 @@ from volunteer.load import MachineLoad, watching
 from volunteer.loading import Loader
 from volunteer.node import Node
 from volunteer.pausing import Limits, Pauser
+from volunteer.versions import program_version
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ async def _serve(config: Config) -> None:
     """Run a volunteer until SIGINT or SIGTERM. Raises CorollaError when it cannot go on."""
     loader = Loader(config)
     async with DeviceThread() as device:
-        node = Node(config, f"corolla {_version()}", loader, device)
+        node = Node(config, f"corolla {program_version()}", loader, device)
         percent = config.pause_when_busy
         pauser = Pauser(node.set_pause, None if percent is None else Limits(percent))
 
@@ -62,10 +62,3 @@ async def _serve(config: Config) -> None:
                 load = MachineLoad(choose_device(config.device), lambda: device.stats().busy_seconds)
                 await stack.enter_async_context(watching(load, pauser))
             await node.run()
-
-
-def _version() -> str:
-    try:
-        return version("corolla")
-    except PackageNotFoundError:
-        return "unreleased"

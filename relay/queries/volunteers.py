@@ -3,10 +3,10 @@
 Does not know which span is a good one, nor when a volunteer counts as gone: callers decide.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 
 from relay.database import reading, writing, writing_alone
 from relay.placement import Placement
@@ -86,6 +86,15 @@ class VolunteerQueries(Queries):
             return
         async with writing(self._engine) as connection:
             await connection.execute(update(Volunteer).where(Volunteer.peer.in_(peers)).values(seen_at=now))
+
+    async def save_speeds(self, speeds: Mapping[PeerId, float]) -> None:
+        """Change what these volunteers compute, in blocks a second."""
+        if not speeds:
+            return
+        change = update(Volunteer).where(Volunteer.peer == bindparam("of"))
+        rows = [{"of": peer, "speed": speed} for peer, speed in speeds.items()]
+        async with writing(self._engine) as connection:
+            await connection.execute(change.values(blocks_per_second=bindparam("speed")), rows)
 
     async def volunteers(self, seen_since: float) -> list[VolunteerRecord]:
         """The volunteers, of all replicas, that were heard of since then; oldest first."""

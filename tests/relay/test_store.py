@@ -376,6 +376,15 @@ async def test_volunteers_not_seen_lately_are_left_out(store: Store, token: Cred
     assert [one.peer for one in await store.volunteers(seen_since=150)] == [peer_id(2)]
 
 
+async def test_speeds_of_several_are_saved_at_once(store: Store, token: Credential) -> None:
+    for number in range(3):
+        await store.save_volunteer(volunteer(token, number))
+    await store.save_speeds({peer_id(0): 1.5, peer_id(2): 2.5, peer_id(9): 3.5})
+    await store.save_speeds({})
+    found = {one.peer: one.blocks_per_second for one in await store.volunteers(seen_since=0)}
+    assert found == {peer_id(0): 1.5, peer_id(1): 0.0, peer_id(2): 2.5}
+
+
 async def test_many_volunteers_are_touched_at_once(store: Store, token: Credential) -> None:
     for number in range(3):
         await store.save_volunteer(volunteer(token, number))

@@ -72,6 +72,7 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.Failed(error=ERROR, request="r1"),
     messages.Draining(),
     messages.Heartbeat(sessions=1, paused=True),
+    messages.Heartbeat(sessions=1, blocks_per_second=987.5),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),

@@ -19,8 +19,9 @@ from tests.corolla.tiny_text import SHAPE
 from tests.volunteer.scripted_relay import PATIENCE_SECONDS, ScriptedRelay
 from volunteer.config import Config
 from volunteer.device import DeviceThread
-from volunteer.loading import Candidate, LoadedPart, Loader, ReportProgress
+from volunteer.loading import Candidate, LoadedPart, Loader
 from volunteer.node import Node
+from volunteer.progress import ReportProgress
 
 SERVED = Span(0, 2)
 """What the relay gives to every volunteer here, unless told otherwise."""

@@ -80,6 +80,7 @@ class TestFlags:
             ("--name", "Anemone", "COROLLA_NAME", "Bellis", "name", "Anemone"),
             ("--max-blocks", "2", "COROLLA_MAX_BLOCKS", "3", "max_blocks", 2),
             ("--threads", "2", "COROLLA_THREADS", "3", "threads", 2),
+            ("--cache", "a", "COROLLA_CACHE", "b", "cache", Path("a")),
         ],
     )
     def test_go_before_the_environment(
@@ -108,6 +109,25 @@ class TestFlags:
         assert {*get_args(Quantization), "auto"} == {*get_args(QuantizationChoice)}
         assert set(get_args(Kernels)) == set(KERNELS)
         assert DTYPES[0] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"XDG_CACHE_HOME": "/var/cache", "HOME": "/home/ada"}, Path("/var/cache/corolla")),
+        ({"HOME": "/home/ada"}, Path("/home/ada/.cache/corolla")),
+        ({}, None),
+    ],
+)
+def test_what_was_measured_is_kept_where_caches_are(environment: dict[str, str], folder: Path | None) -> None:
+    assert parse(**environment).cache == folder
+
+
+def test_measuring_needs_no_token_and_no_relay() -> None:
+    config = parse_config(["--measure", "--blocks", "0:4"], {})
+    assert (config.measure, config.blocks) == (True, Span(0, 4))
+    assert (config.token, config.relay_url) == ("", "")
+    assert not parse().measure
 
 
 def test_a_token_is_taken_without_the_spaces_around_it() -> None:

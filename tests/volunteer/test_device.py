@@ -167,6 +167,61 @@ async def test_an_engine_that_cannot_be_built_leaves_the_one_before(
     assert (await caller.wait())[0].payload == b"still"
 
 
+async def test_who_watches_is_told_every_batch_and_what_it_took(
+    device: DeviceThread, stage: EchoStage, caller: Caller
+) -> None:
+    seen: list[tuple[list[bytes], float, int]] = []
+
+    def watch(results: Sequence[Result], seconds: float) -> None:
+        seen.append(([bytes(result.payload) for result in results], seconds, threading.get_ident()))
+
+    await device.watch(watch)
+    device.submit(work(payload=b"one"), caller)
+    await caller.wait()
+    thread = await device.call(threading.get_ident)  # after the batch is over
+    ((payloads, seconds, watched_on),) = seen
+    assert (payloads, watched_on) == ([b"one"], thread)
+    assert seconds >= 0
+
+
+async def test_a_long_call_can_see_that_others_wait(
+    device: DeviceThread, stage: EchoStage, caller: Caller
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long() -> tuple[bool, bool]:
+        before = device.is_wanted()
+        begun.set()
+        go_on.wait()
+        return before, device.is_wanted()
+
+    running = device.call(long)
+    await asyncio.to_thread(begun.wait)
+    device.submit(work(), caller)
+    go_on.set()
+    assert await running == (False, True)
+    await caller.wait()
+    assert await device.call(device.is_wanted) is False
+
+
+@pytest.mark.parametrize("ask", [lambda device: device.call(int), lambda device: device.close(A)])
+async def test_calls_and_closings_are_waited_for_too(
+    device: DeviceThread, ask: Callable[[DeviceThread], object]
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long() -> bool:
+        begun.set()
+        go_on.wait()
+        return device.is_wanted()
+
+    running = device.call(long)
+    await asyncio.to_thread(begun.wait)
+    ask(device)
+    go_on.set()
+    assert await running is True
+
+
 async def test_a_call_runs_on_the_device_thread_and_gives_its_value(device: DeviceThread) -> None:
     first = await device.call(threading.get_ident)
     assert first == await device.call(threading.get_ident) != threading.get_ident()

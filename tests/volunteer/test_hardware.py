@@ -1,21 +1,18 @@
-"""Devices by name, bytes by unit, and how fast a span is."""
+"""Devices by name, and bytes by unit."""
 
 from pathlib import Path
 
 import pytest
 
 from schema.errors import InvalidRequest
-from tests.volunteer.tiny import HIDDEN, tiny_source, tiny_span
 from volunteer import hardware
 from volunteer.hardware import (
     DeviceUnavailable,
     choose_device,
     device_name,
     free_memory,
-    measure_decode,
     parse_memory,
     pick_device,
-    time_steps,
 )
 
 GIB = 2**30
@@ -118,18 +115,3 @@ def test_amounts_of_memory_are_understood(text: str, size: float) -> None:
 def test_other_amounts_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidRequest, match="8GB"):
         parse_memory(text)
-
-
-def test_decode_is_measured_with_its_spread(tmp_path: Path) -> None:
-    speed = measure_decode(tiny_span(tiny_source(tmp_path)), HIDDEN, seconds=0.02)
-    assert 0 < speed.slow <= speed.blocks_per_second <= speed.fast
-
-
-def test_even_a_slow_step_is_timed_a_few_times() -> None:
-    ran: list[int] = []
-    times = time_steps(lambda: ran.append(1), seconds=0.0)
-    assert len(times) == len(ran) == hardware.MIN_STEPS
-
-
-def test_a_fast_step_is_not_timed_for_ever() -> None:
-    assert len(time_steps(lambda: None, seconds=60.0)) == hardware.MAX_STEPS

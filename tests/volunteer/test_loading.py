@@ -20,11 +20,12 @@ from schema.ids import SessionId, Span, new_session_id
 from schema.messages import Assignment
 from schema.tensors import encode_tensors
 from tests.corolla.tiny_text import SHAPE, TinyLlama, inline
-from volunteer import fitting, hardware, loading
+from volunteer import fitting, hardware, loading, progress
 from volunteer.config import Config, ModelChoice
 from volunteer.device import DeviceThread
 from volunteer.hardware import DeviceUnavailable
-from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader, at_most_every
+from volunteer.loading import Candidate, DeviceTooSmall, LoadedPart, Loader
+from volunteer.progress import at_most_every
 from volunteer.work import Result, Work
 
 GB = 10**9
@@ -340,7 +341,7 @@ class TestLoading:
 class TestProgress:
     def test_is_told_now_and_then_and_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = [0.0]
-        monkeypatch.setattr(loading, "monotonic", lambda: now[0])
+        monkeypatch.setattr(progress, "monotonic", lambda: now[0])
         told: list[int] = []
         report = at_most_every(1.0, lambda done, total: told.append(done))
         for done, time in ((1, 0.0), (2, 0.5), (3, 1.1), (4, 1.2), (5, 2.5), (6, 2.6), (7, 2.7)):

@@ -41,7 +41,7 @@ from tests.volunteer.nodes import SERVED, Start, closing, generate, grant_route,
 from tests.volunteer.scripted_relay import ScriptedRelay
 from volunteer.config import Config, ModelChoice
 from volunteer.loading import Candidate, DeviceTooSmall
-from volunteer.node import MAX_BACKOFF_SECONDS, backoff, is_hopeless
+from volunteer.retrying import MAX_BACKOFF_SECONDS, backoff, is_hopeless
 
 STEPS_IN = [
     "relay reached",

@@ -74,7 +74,7 @@ class TestPausing:
         del relay.answers[Hello]
         await relay.say_goodbye(Unavailable("try again", retry_after=0.0))
         await relay.wait_until_serving()
-        assert last_before_ready(relay) == Heartbeat(paused=True)
+        assert is_pause(last_before_ready(relay))
 
     async def test_outlives_a_lost_link(
         self, relay: ScriptedRelay, config: Config, start: Start, at_once: list[int]
@@ -85,7 +85,7 @@ class TestPausing:
         await relay.wait_for(lambda: relay.of(Heartbeat))
         await relay.connections[-1].close(1012)
         await relay.wait_until_serving(times=2)
-        assert last_before_ready(relay) == Heartbeat(paused=True)
+        assert is_pause(last_before_ready(relay))
         running.node.set_pause(None)
         await relay.wait_for(lambda: pauses(relay)[-1] is False)
 
@@ -96,6 +96,10 @@ class TestPausing:
         await relay.wait_until_serving()
         running.node.set_pause("it is late")
         await running.leave()
+
+
+def is_pause(message: FromPeer) -> bool:
+    return isinstance(message, Heartbeat) and message.paused is True
 
 
 def last_before_ready(relay: ScriptedRelay) -> FromPeer:

@@ -16,7 +16,7 @@
  * @typedef {{ id: string, name: string, state: VolunteerState, device: string, model: string | null,
  *   start: number | null, end: number | null, head: boolean, dtype: string | null, done: number, total:
  *   number,
- *   sessions: number }} Volunteer
+ *   sessions: number, blocks_per_second?: number }} Volunteer
  * @typedef {{ start: number, end: number }} Span
  * @typedef {{ id: string, blocks: number | null, context: number | null, complete: boolean, missing: Span[],
  *   heads: number, reason: string | null }} Model

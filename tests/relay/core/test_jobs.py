@@ -13,6 +13,7 @@ from relay.jobs import JOBS, Job
 from relay.services import Services
 from schema.credentials import parse_credential
 from schema.errors import Unavailable
+from schema.messages import Heartbeat
 from tests.relay.core.peers import MODEL
 from tests.relay.core.support import RunningRelay, running_relay
 from tests.relay.core.waiting import DEADLINE, eventually
@@ -83,6 +84,19 @@ async def test_rows_of_connected_volunteers_are_kept_alive(relay: RunningRelay) 
     await jobs.mark_alive(relay.services)
     (row,) = await relay.services.store.volunteers(seen_since=time.time() - DEADLINE)
     assert row.peer == volunteer.id
+
+
+async def test_a_new_speed_is_written_down_once(relay: RunningRelay) -> None:
+    volunteer = await relay.serving()
+    await volunteer.say(Heartbeat(blocks_per_second=12.5))
+    await volunteer.is_served()
+    await jobs.mark_alive(relay.services)
+    (row,) = await relay.services.store.volunteers(seen_since=0.0)
+    assert row.blocks_per_second == 12.5
+    await relay.services.store.save_volunteer(dataclasses.replace(row, blocks_per_second=1.0))
+    await jobs.mark_alive(relay.services)
+    (row,) = await relay.services.store.volunteers(seen_since=0.0)
+    assert row.blocks_per_second == 1.0, "it was told no other since"
 
 
 async def test_rows_that_nobody_refreshes_are_removed_at_last(relay: RunningRelay) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 
+from msgspec import UNSET
+
 from schema.errors import Unavailable
 from schema.ids import SessionId
 from schema.messages import (
@@ -70,6 +72,21 @@ async def test_a_heartbeat_tells_the_load(relay: RunningRelay) -> None:
     await peer.say(Heartbeat(sessions=7))
     await peer.is_served()
     assert relay.services.swarm.holders(MODEL)[0].sessions == 7
+
+
+async def test_a_heartbeat_tells_the_speed(relay: RunningRelay) -> None:
+    peer = await relay.serving()
+    swarm = relay.services.swarm
+    assert swarm.status().volunteers[0].blocks_per_second is UNSET
+    await peer.say(Heartbeat(blocks_per_second=12.5))
+    await peer.is_served()
+    assert swarm.status().volunteers[0].blocks_per_second == 12.5
+    seen = swarm.version
+    await peer.say(Heartbeat(blocks_per_second=12.5))
+    await peer.say(Heartbeat())
+    await peer.is_served()
+    assert swarm.version == seen, "nothing has changed"
+    assert swarm.status().volunteers[0].blocks_per_second == 12.5
 
 
 async def test_the_first_volunteers_report_of_a_model_is_kept(relay: RunningRelay) -> None:

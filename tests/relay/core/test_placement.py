@@ -219,3 +219,14 @@ def test_a_head_that_is_there_is_not_given_again_to_the_later_blocks() -> None:
 
 def test_who_cannot_hold_the_head_is_not_given_it() -> None:
     assert not placed(model_offer(max_blocks=4, head=False)).head
+
+
+def test_who_has_not_measured_yet_does_not_look_slow_beside_those_who_have() -> None:
+    """Else whoever comes while it loads would double its blocks, and not those that need it more."""
+    loading = held(0, 4)
+    slow, fast = held(4, 8, 50.0), held(0, 8, 100.0)
+    assert placed(model_offer(max_blocks=4), loading, slow, fast).span == Span(4, 8)
+
+
+def test_where_nobody_has_measured_the_number_of_holders_counts() -> None:
+    assert placed(model_offer(max_blocks=4), held(0, 4), held(0, 8)).span == Span(4, 8)
