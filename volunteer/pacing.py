@@ -93,7 +93,7 @@ class Pace:
         fixed, each = line.fit()
         if share - fixed >= fixed:
             return max(1, min(MOST_TOKENS, int((share - fixed) / each)))
-        return max(1, min(self._largest(line, FIRST_TOKENS), int(2 * fixed / each)))
+        return min(self._largest(line, FIRST_TOKENS), _worth_its_cost(fixed, each))
 
     def wait(self, now: float) -> float:
         """Seconds until a prompt's part may go; 0 for now."""
@@ -135,11 +135,18 @@ class Pace:
         return self._decode[min(self._decode, key=lambda count: abs(count - decoding))]
 
     def _largest(self, line: Line, first: int) -> int:
-        """Tokens of a part of `MOST_SECONDS`."""
+        """Tokens of a part of `MOST_SECONDS`, or of a longer one where a smaller would be a waste."""
         if not line.is_known:
             return first
         fixed, each = line.fit()
+        if MOST_SECONDS - fixed < fixed:
+            return _worth_its_cost(fixed, each)
         return max(1, min(MOST_TOKENS, int((MOST_SECONDS - fixed) / each)))
+
+
+def _worth_its_cost(fixed: float, each: float) -> int:
+    """Tokens of a part that spends two thirds of its time on them."""
+    return max(1, min(MOST_TOKENS, int(2 * fixed / each)))
 
 
 def _crowd(decoding: int, prompts: int) -> float:

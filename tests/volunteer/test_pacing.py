@@ -82,6 +82,16 @@ def test_where_nobody_decodes_a_prompt_gets_large_parts() -> None:
     assert pace.prefill_tokens(0, 1, 0.1) == MOST_TOKENS
 
 
+def test_where_a_part_takes_long_however_small_a_prompt_does_not_go_token_by_token() -> None:
+    pace, now = Pace(), 0.0
+    for turn in range(40):
+        tokens = pace.prefill_tokens(0, 1, now)
+        seconds = 0.4 + 0.002 * min(tokens, 100 + turn)  # prompts end somewhere
+        now += seconds
+        pace.measured(0, 1, min(tokens, 100 + turn), seconds, now)
+    assert pace.prefill_tokens(0, 1, now) >= 2 * 0.4 / 0.002 * 0.9
+
+
 @pytest.mark.parametrize("later", [0.0, QUIET_SECONDS / 2])
 def test_between_two_steps_of_a_reply_a_part_stays_short(later: float) -> None:
     pace = Pace()
