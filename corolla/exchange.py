@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from msgspec import UNSET
+
 from schema.errors import (
     CorollaError,
     FrameRefused,
@@ -21,7 +23,16 @@ from schema.errors import (
     StepFailed,
     Unavailable,
 )
-from schema.frames import TRAVELLING_TYPES, Flags, Frame, FrameType, Header, encode_frame, frame_of
+from schema.frames import (
+    TRAVELLING_TYPES,
+    Flags,
+    Frame,
+    FrameType,
+    Header,
+    encode_frame,
+    forked_session,
+    frame_of,
+)
 from schema.ids import PeerId, SessionId, Span, session_at_hop
 from schema.messages import (
     Failure,
@@ -67,8 +78,8 @@ class SpanServer(Protocol):
         """As `on_work`, for a frame whose payload comes later, if at all."""
         ...
 
-    def on_close(self, session: SessionId) -> None:
-        """Nobody needs this session's KV cache any more; the name is a work order's."""
+    def on_close(self, session: SessionId, keep: bool = False) -> None:
+        """This session is over; the name is a work order's. `keep`: others may begin as a fork of it."""
         ...
 
 
@@ -82,6 +93,8 @@ class WorkOrder:
     """The blocks to run."""
     is_last: bool
     """Whether the output goes back to the driver: only then do the frame's flags say what to send."""
+    forks: SessionId | None = None
+    """Of a FORK: the kept session that it names, as it is named here."""
 
 
 class Inbox(Protocol):
@@ -167,9 +180,13 @@ class Exchange:
     # ---- sessions driven here -----------------------------------------------------------------
 
     async def request_route(
-        self, model: str, session: SessionId, exclude: frozenset[PeerId] = frozenset()
+        self,
+        model: str,
+        session: SessionId,
+        exclude: frozenset[PeerId] = frozenset(),
+        prefer: frozenset[PeerId] = frozenset(),
     ) -> RouteGrant:
-        """A signed route over all blocks of a model.
+        """A signed route over all blocks of a model; over peers that are preferred, where that is as good.
 
         Raises:
             ModelUnavailable and others: what the relay said. Unavailable: there is no connection.
@@ -179,7 +196,13 @@ class Exchange:
         self._route_requests[request] = future
         try:
             self.link.send_message(
-                RouteRequest(request=request, model=model, session=session.hex(), exclude=sorted(exclude))
+                RouteRequest(
+                    request=request,
+                    model=model,
+                    session=session.hex(),
+                    exclude=sorted(exclude),
+                    prefer=sorted(prefer) or UNSET,
+                )
             )
             return await future
         finally:
@@ -188,24 +211,31 @@ class Exchange:
     def open(self, session: SessionId, inbox: Inbox) -> None:
         self._inboxes[session] = inbox
 
-    def close(self, session: SessionId, raw_route: bytes) -> None:
-        """Forget a session, and free its KV caches on every hop at once. Raises nothing."""
-        if self._inboxes.pop(session, None) is None:
-            return
+    def close(self, session: SessionId, raw_route: bytes, *, keep: bool = False) -> None:
+        """Forget a session; every hop frees its KV cache at once, or keeps it. Raises nothing."""
+        if self._inboxes.pop(session, None) is not None:
+            self._close_on_hops(session, raw_route, keep=keep)
+
+    def release(self, session: SessionId, raw_route: bytes) -> None:
+        """Free what the hops have kept of a session. Raises nothing."""
+        self._close_on_hops(session, raw_route, keep=False)
+
+    def _close_on_hops(self, session: SessionId, raw_route: bytes, *, keep: bool) -> None:
         try:
             route = self._read_route(raw_route)
             hops = {hop.peer for hop in route.hops}
             if route.origin in hops and self._span_server is not None:
-                self._span_server.on_close(session_at_hop(route.origin, session))
+                self._span_server.on_close(session_at_hop(route.origin, session), keep)
             if hops - {route.origin}:
-                self._send(Frame(FrameType.CLOSE, 0, session, 0, 0, raw_route, b""))
+                flags = Flags.KEEP if keep else Flags.NONE
+                self._send(Frame(FrameType.CLOSE, 0, session, 0, 0, raw_route, b"", flags))
         except CorollaError as error:
             log.info("the hops cannot be told: %s", error.message, extra={"session": session.hex()})
 
     # ---- frames out ---------------------------------------------------------------------------
 
     def post(self, frame: Frame) -> None:
-        """Send a STEP, PREFILL or PROBE frame to the stop that it names, which may be this process.
+        """Send a STEP, PREFILL, PROBE or FORK frame to the stop that it names, which may be this process.
 
         Raises:
             Unavailable, QueueFull: it cannot be sent.
@@ -254,7 +284,8 @@ class Exchange:
             if inbox is not None:
                 inbox.on_failure(step_error(decode_failure(frame.payload)))
         elif frame.type == FrameType.CLOSE and self._span_server is not None:
-            self._span_server.on_close(session_at_hop(route.origin, frame.session))
+            keep = bool(frame.flags & Flags.KEEP)
+            self._span_server.on_close(session_at_hop(route.origin, frame.session), keep)
 
     def _deliver_step(self, frame: Frame, route: Route) -> None:
         if route.stop(frame.hop) != self.link.peer_id:
@@ -268,7 +299,9 @@ class Exchange:
 
 
 def _order(frame: Frame, route: Route) -> WorkOrder:
+    is_fork = frame.type == FrameType.FORK
     return WorkOrder(
+        forks=session_at_hop(route.origin, forked_session(frame.payload)) if is_fork else None,
         session=session_at_hop(route.origin, frame.session),
         span=route.hops[frame.hop].span,
         is_last=frame.hop + 1 == len(route.hops),

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from types import TracebackType
 
 from relay.hub import Hub
@@ -94,15 +95,21 @@ class Replies:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, body: GenerationRequest) -> Reply:
+    def start(self, body: GenerationRequest, asker: str = "") -> Reply:
         """Hand a request to the head that writes the fewest replies now.
+
+        Among equals an asker's requests go to the same one, which may still know how they begin.
 
         Raises:
             NotFound, ModelUnavailable: no such model, or it cannot answer now.
             QueueFull: no head reads fast enough. TooLarge: more than a control message may hold.
         """
         busy = Counter(reply.head for reply in self._running.values())
-        heads = sorted(self._swarm.require_heads(body.model), key=lambda head: busy[head.peer.id])
+        key = f"{asker}\0{body.model}"
+        heads = sorted(
+            self._swarm.require_heads(body.model),
+            key=lambda head: (busy[head.peer.id], affinity(key, head.peer.id)),
+        )
         request = secrets.token_hex(12)
         for head in heads:
             if head.peer.send_message(Generate(request=request, body=body)):
@@ -133,7 +140,7 @@ class Replies:
         if reply.first_token is None:
             reply.first_token = seconds
         if isinstance(event, Finished):
-            self._metrics.observe_reply(reply.first_token, seconds, event.usage.completion_tokens)
+            self._metrics.observe_reply(reply.first_token, seconds, event.usage)
 
     def _fail(self, reply: Reply, error: GenerationFailed) -> None:
         reply.put(Failed(request=reply.request, error=ErrorInfo.of(error)))
@@ -150,3 +157,8 @@ class Replies:
         head = self._hub.get(reply.head)
         if cancel and head is not None:
             head.tell(Cancel(request=reply.request))
+
+
+def affinity(key: str, peer: PeerId) -> bytes:
+    """Rendezvous hashing: the peer with the least of these is `key`'s, as long as it is there."""
+    return sha256(f"{key}\0{peer}".encode()).digest()

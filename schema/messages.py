@@ -164,6 +164,8 @@ class RouteRequest(Struct, frozen=True, kw_only=True, tag="route_request"):
     end: Block | None = None
     exclude: Annotated[list[PeerHex], Meta(max_length=1000)] = field(default_factory=lambda: list[str]())
     """Peers that this session must not use."""
+    prefer: Annotated[list[PeerHex], Meta(max_length=MAX_HOPS)] | UnsetType = UNSET
+    """Peers that still hold what the session may begin with."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):

@@ -25,6 +25,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.open: set[SessionId] = set()
+        self.kept: set[SessionId] = set()
 
     @property
     def sessions(self) -> int:
@@ -40,6 +41,10 @@ class Echo:
 
     def close(self, session: SessionId) -> None:
         self.open.discard(session)
+
+    def keep(self, session: SessionId, now: float) -> None:
+        self.open.discard(session)
+        self.kept.add(session)
 
     def close_all(self) -> None:
         self.open.clear()
