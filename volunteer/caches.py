@@ -85,12 +85,16 @@ class SessionCaches:
         finally:
             self._free(self._account.keep(source, now))
 
-    def settle(self, session: SessionId, cache: Cache, now: float) -> None:
-        """Books what the session really holds; one that holds no token is no session."""
+    def settle(self, session: SessionId, cache: Cache, now: float, *, is_unfinished: bool = False) -> None:
+        """Books what the session really holds; one that holds no token is no session.
+
+        While a part of its step is still to be computed, the memory for that stays booked.
+        """
         if cache.position == 0:
             self.close(session)
         else:
-            self._account.settle(session, cache.nbytes, now)
+            booked = self._account.held(session) if is_unfinished else 0
+            self._account.settle(session, max(cache.nbytes, booked), now)
 
     def keep(self, session: SessionId, now: float) -> None:
         """The session is over; its cache stays, as long as there is room."""

@@ -214,7 +214,7 @@ class Stage:
         except NotFinite as error:
             self.close(work.session)
             return Result(work, error=error)
-        self._caches.settle(work.session, step.cache, now)
+        self._caches.settle(work.session, step.cache, now, is_unfinished=step.tokens > 0)
         step.keep(output)
         done = tokens if work.kind is FrameType.PREFILL else 0
         if step.tokens:
