@@ -30,6 +30,8 @@ class Prompt:
     """What a session is to hold."""
 
     model: str
+    asker: str
+    """Only what the same one has asked before is used again."""
     tokens: list[int]
     embed: Embed
 
@@ -71,7 +73,7 @@ class Beginner:
         finally:
             self._forget_lost(session)
         if session.is_kept and begun.fed is not None:
-            self._note(session, prompt.model, begun.fed)
+            self._note(session, prompt, begun.fed)
 
     async def _begin(self, prompt: Prompt) -> Begun:
         session, match = await self._open(prompt)
@@ -87,13 +89,14 @@ class Beginner:
 
     async def _open(self, prompt: Prompt) -> tuple[RemoteSession, Match | None]:
         """A session, and what it may begin with: that depends on its route, and its route on that."""
-        prefixes, tokens = self._prefixes, prompt.tokens
+        prefixes = self._prefixes
         if prefixes is None:
             return await open_session(self._exchange, prompt.model), None
-        found = prefixes.find(Wanted(prompt.model, tokens), time.monotonic())
+        wanted = Wanted(prompt.model, prompt.asker, prompt.tokens)
+        found = prefixes.find(wanted, time.monotonic())
         prefer = frozenset(hop.peer for hop in found.kept.hops) if found else frozenset[PeerId]()
         session = await open_session(self._exchange, prompt.model, prefer)
-        return session, prefixes.find(Wanted(prompt.model, tokens, session.hops), time.monotonic())
+        return session, prefixes.find(wanted._replace(hops=session.hops), time.monotonic())
 
     async def _prefill(self, session: RemoteSession, prompt: Prompt, match: Match | None = None) -> Begun:
         """Opens the session. If that fails it is over, and freed on every hop."""
@@ -113,11 +116,17 @@ class Beginner:
         """Whether what the hops hold can be cut to what they surely hold; a step may be under way."""
         return self._prefixes is not None and self._prefixes.can_cut(session.position, session.held)
 
-    def _note(self, session: RemoteSession, model: str, fed: list[int]) -> None:
+    def _note(self, session: RemoteSession, prompt: Prompt, fed: list[int]) -> None:
         if self._prefixes is None:
             return
-        tokens = tuple(fed[: session.held])
-        kept = KeptSession(session.id, model, session.hops, session.grant.route, tokens)
+        kept = KeptSession(
+            id=session.id,
+            model=prompt.model,
+            asker=prompt.asker,
+            hops=session.hops,
+            route=session.grant.route,
+            tokens=tuple(fed[: session.held]),
+        )
         for dropped in self._prefixes.note(kept, time.monotonic()):
             self._exchange.release(dropped.id, dropped.route)
 

@@ -70,9 +70,11 @@ class Completed:
 
 
 async def generate(
-    head: Head, exchange: Exchange, request: GenerationRequest
+    head: Head, exchange: Exchange, request: GenerationRequest, asker: str | None = ""
 ) -> AsyncGenerator[TextDelta | Completed]:
     """The reply to a request, as it appears; ends with `Completed`.
+
+    What hops still hold of the same `asker`'s replies is not computed again; None: everything is.
 
     Closing the iterator before that ends the session and frees its KV caches on every hop. After it they may
     be kept, see corolla/beginning.py.
@@ -86,8 +88,8 @@ async def generate(
     tokens = await head.run(partial(encode_request, head.codec, request))
     limit = token_limit(len(tokens), head.context, request.stopping.max_tokens)
     reply = _Reply(head, request, tokens)
-    prompt = Prompt(request.model, tokens, lambda *where: head.run(partial(reply.embed_prompt, *where)))
-    async with Beginner(exchange, head.prefixes).begin(prompt) as begun:
+    prompt = Prompt(request.model, asker or "", tokens, partial(_embedded, head, reply))
+    async with Beginner(exchange, None if asker is None else head.prefixes).begin(prompt) as begun:
         session, hidden = begun.session, begun.hidden
         first_token = 0.0
         reason: FinishReason | None = None
@@ -200,6 +202,10 @@ def token_limit(prompt_tokens: int, context: int, max_tokens: int | None) -> int
             "shorten the conversation"
         )
     return room if max_tokens is None else min(room, max_tokens)
+
+
+async def _embedded(head: Head, reply: _Reply, position: int, hops: int) -> list[WireTensor]:
+    return await head.run(partial(reply.embed_prompt, position, hops))
 
 
 def _in_flight(session: RemoteSession, prepared: PreparedStep | None, hidden: WireTensor) -> Step:

@@ -23,6 +23,8 @@ MOST_TOKENS = 1 << 20
 NOTED_SECONDS = 600.0
 """How long a session is noted after its last use: as long as hops keep it."""
 
+Tokens = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class KeptSession:
@@ -30,10 +32,12 @@ class KeptSession:
 
     id: SessionId
     model: str
+    asker: str
+    """Whose it was: how another's prompts begin is not found out by asking the same."""
     hops: tuple[Hop, ...]
     route: bytes
     """As it was signed, to tell the hops that nobody needs it any more."""
-    tokens: tuple[int, ...]
+    tokens: Tokens
     """That were fed to it, in order."""
 
 
@@ -45,9 +49,10 @@ class Match(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is to be begun. `hops` is None as long as no route is known."""
+    """What is to be begun, and for whom. `hops` is None as long as no route is known."""
 
     model: str
+    asker: str
     prompt: Sequence[int]
     hops: tuple[Hop, ...] | None = None
 
@@ -92,12 +97,13 @@ class PrefixIndex:
 
         At least one token of the prompt is left, since its output is needed.
         """
+        prompt = tuple(wanted.prompt)
         best: Match | None = None
         for kept in self._kept.values():
             if now - self._used_at[kept.id] > NOTED_SECONDS or not _fits(kept, wanted):
                 continue
             least = LEAST_TOKENS if best is None else best.tokens + 1
-            shared = self._shared(kept.tokens, wanted.prompt, least)
+            shared = self._shared(kept.tokens, prompt, least)
             if shared >= least:
                 best = Match(kept, shared)
         if best is not None:
@@ -130,24 +136,25 @@ class PrefixIndex:
         return [
             kept
             for kept in self._kept.values()
-            if (kept.model, kept.hops) == (new.model, new.hops)
+            if (kept.model, kept.asker, kept.hops) == (new.model, new.asker, new.hops)
             and self._shared(new.tokens, kept.tokens, len(kept.tokens), leaves=0) == len(kept.tokens)
         ]
 
-    def _shared(self, held: Sequence[int], prompt: Sequence[int], least: int, leaves: int = 1) -> int:
+    def _shared(self, held: Tokens, prompt: Tokens, least: int, leaves: int = 1) -> int:
         """How many tokens of a session that `held` these a prompt can begin with; 0 below `least`."""
         most = min(len(held), len(prompt) - leaves)
         least = max(least, len(held) - self._tokens_to_roll_back(len(held)))
-        if most < least or tuple(held[:least]) != tuple(prompt[:least]):
+        if most < least or held[:least] != prompt[:least]:
             return 0
         return least + _common(held[least:most], prompt[least:most])
 
 
 def _fits(kept: KeptSession, wanted: Wanted) -> bool:
-    return kept.model == wanted.model and wanted.hops in (None, kept.hops)
+    is_theirs = (kept.model, kept.asker) == (wanted.model, wanted.asker)
+    return is_theirs and wanted.hops in (None, kept.hops)
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common(one: Tokens, other: Tokens) -> int:
     """How long two sequences are equal."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

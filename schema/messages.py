@@ -260,6 +260,9 @@ class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
 
     request: RequestId
     body: GenerationRequest
+    asker: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    """A name that the relay made up for whoever asks, for this head and for a while. What was computed for
+    one of them is used again for nobody else."""
 
 
 class Cancel(Struct, frozen=True, kw_only=True, tag="cancel"):

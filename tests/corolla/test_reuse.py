@@ -56,10 +56,11 @@ class Reader:
         """Sessions that each hop keeps."""
         return [stage.kept for stage in self.stages.values()]
 
-    async def ask(self, prompt: list[int], head: Head | None = None) -> Completed:
+    async def ask(self, prompt: list[int], head: Head | None = None, asker: str | None = "") -> Completed:
         """The end of a reply; its tokens are in `words`."""
         self.words: list[int] = []
-        async with aclosing(generate(head or self.head, self.exchange, completion(prompt))) as events:
+        reply = generate(head or self.head, self.exchange, completion(prompt), asker)
+        async with aclosing(reply) as events:
             async for event in events:
                 if isinstance(event, Completed):
                     return event
@@ -120,6 +121,15 @@ async def test_the_same_prompt_again_computes_its_last_token(llama: TinyLlama) -
     first = reader.words
     assert cached(await reader.ask(SYSTEM)) == len(SYSTEM) - 1
     assert reader.words == first
+
+
+async def test_what_another_has_asked_is_computed_again(llama: TinyLlama) -> None:
+    """Else a reply's usage, or its time, would tell how others' prompts begin."""
+    reader = Reader(llama)
+    await reader.ask(SYSTEM, asker="ada")
+    assert cached(await reader.ask(SYSTEM, asker="bob")) == 0
+    assert cached(await reader.ask(SYSTEM, asker=None)) == 0
+    assert cached(await reader.ask(SYSTEM, asker="ada")) == len(SYSTEM) - 1
 
 
 async def test_a_short_prefix_is_computed(llama: TinyLlama) -> None:

@@ -98,6 +98,9 @@ FROM_RELAY: list[messages.FromRelay] = [
     messages.Cancel(request="r1"),
     messages.HopLost(session=SESSION, peer=FIRST),
     messages.Goodbye(error=ERROR),
+    messages.Generate(
+        request="r2", body=messages.GenerationRequest(model="a/b-é", prompt=[1, 2]), asker="0123456789abcdef"
+    ),
 ]
 FROM_PAGE: list[browser.FromPage] = [
     browser.Chat(
