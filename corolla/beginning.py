@@ -82,8 +82,7 @@ class Beginner:
                 return await self._prefill(session, prompt, match)
             except StepFailed as error:
                 log.info("a kept session could not be used: %s", error.message)
-                if self._prefixes is not None:
-                    self._prefixes.forget(match.kept.id)
+                self._forget(match.kept)
                 session = await open_session(self._exchange, prompt.model)
         return await self._prefill(session, prompt)
 
@@ -127,9 +126,17 @@ class Beginner:
             route=session.grant.route,
             tokens=tuple(fed[: session.held]),
         )
-        for dropped in self._prefixes.note(kept, time.monotonic()):
-            self._exchange.release(dropped.id, dropped.route)
+        self._release(self._prefixes.note(kept, time.monotonic()))
 
     def _forget_lost(self, session: RemoteSession) -> None:
         if self._prefixes is not None and session.lost:
-            self._prefixes.forget_hops(session.lost)
+            self._release(self._prefixes.forget_hops(session.lost))
+
+    def _forget(self, kept: KeptSession) -> None:
+        if self._prefixes is not None:
+            self._prefixes.forget(kept.id)
+            self._release([kept])
+
+    def _release(self, dropped: list[KeptSession]) -> None:
+        for kept in dropped:
+            self._exchange.release(kept.id, kept.route)

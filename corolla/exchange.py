@@ -8,12 +8,12 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 from msgspec import UNSET
 
+from corolla.orders import WorkOrder, order_of
 from schema.errors import (
     CorollaError,
     FrameRefused,
@@ -30,10 +30,9 @@ from schema.frames import (
     FrameType,
     Header,
     encode_frame,
-    forked_session,
     frame_of,
 )
-from schema.ids import PeerId, SessionId, Span, session_at_hop
+from schema.ids import PeerId, SessionId, session_at_hop
 from schema.messages import (
     Failure,
     FromPeer,
@@ -70,31 +69,17 @@ Launch = Callable[[bytes], None]
 class SpanServer(Protocol):
     """What serves blocks in this process; a plain client has none."""
 
-    def on_work(self, frame: Frame, order: "WorkOrder") -> None:
+    def on_work(self, frame: Frame, order: WorkOrder) -> None:
         """A step to compute; its answer goes to `Exchange.answer` or `Exchange.fail`."""
         ...
 
-    def prepare(self, frame: Frame, order: "WorkOrder") -> Launch:
+    def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         """As `on_work`, for a frame whose payload comes later, if at all."""
         ...
 
     def on_close(self, session: SessionId, keep: bool = False) -> None:
         """This session is over; the name is a work order's. `keep`: others may begin as a fork of it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class WorkOrder:
-    """What a route says about a step for this process, beside the frame."""
-
-    session: SessionId
-    """The name to keep its KV cache under; see `session_at_hop`."""
-    span: Span
-    """The blocks to run."""
-    is_last: bool
-    """Whether the output goes back to the driver: only then do the frame's flags say what to send."""
-    forks: SessionId | None = None
-    """Of a FORK: the kept session that it names, as it is named here."""
 
 
 class Inbox(Protocol):
@@ -255,7 +240,7 @@ class Exchange:
         route = self._read_route(frame.route)
         if self._span_server is None or route.stop(frame.hop) != self.link.peer_id:
             return None
-        return self._span_server.prepare(frame, _order(frame, route))
+        return self._span_server.prepare(frame, order_of(frame, route))
 
     def answer(self, work: Frame, payload: bytes) -> None:
         """Send the output of a step on to the next stop of its route. Errors as `post`."""
@@ -295,17 +280,7 @@ class Exchange:
             if inbox is not None:
                 inbox.on_output(frame)
         elif self._span_server is not None:
-            self._span_server.on_work(frame, _order(frame, route))
-
-
-def _order(frame: Frame, route: Route) -> WorkOrder:
-    is_fork = frame.type == FrameType.FORK
-    return WorkOrder(
-        forks=session_at_hop(route.origin, forked_session(frame.payload)) if is_fork else None,
-        session=session_at_hop(route.origin, frame.session),
-        span=route.hops[frame.hop].span,
-        is_last=frame.hop + 1 == len(route.hops),
-    )
+            self._span_server.on_work(frame, order_of(frame, route))
 
 
 def step_error(failure: Failure) -> CorollaError:

@@ -122,11 +122,12 @@ class PrefixIndex:
             del self._used_at[session]
             self.tokens -= len(kept.tokens)
 
-    def forget_hops(self, peers: Collection[PeerId]) -> None:
-        """These volunteers are gone, and what they held."""
-        for kept in list(self._kept.values()):
-            if any(hop.peer in peers for hop in kept.hops):
-                self.forget(kept.id)
+    def forget_hops(self, peers: Collection[PeerId]) -> list[KeptSession]:
+        """These volunteers are gone, and what they held. Returns what others hold in vain now."""
+        lost = [kept for kept in self._kept.values() if any(hop.peer in peers for hop in kept.hops)]
+        for kept in lost:
+            self.forget(kept.id)
+        return lost
 
     def _expired(self, now: float) -> list[KeptSession]:
         return [kept for kept in self._kept.values() if now - self._used_at[kept.id] > NOTED_SECONDS]

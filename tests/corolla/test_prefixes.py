@@ -138,8 +138,9 @@ def test_what_is_forgotten_is_not_found() -> None:
 
 
 def test_volunteers_that_are_gone_take_everything_along() -> None:
-    index = index_of(kept("far", [*BASE, 1]), kept("near", [*BASE, 2], hops=NEAR))
-    index.forget_hops({BELLIS, PeerId("0" * 16)})
+    far = kept("far", [*BASE, 1])
+    index = index_of(far, kept("near", [*BASE, 2], hops=NEAR))
+    assert index.forget_hops({BELLIS, PeerId("0" * 16)}) == [far]
     assert (len(index), index.tokens) == (1, LEAST_TOKENS + 1)
 
 
