@@ -74,7 +74,7 @@ class TestPausing:
         del relay.answers[Hello]
         await relay.say_goodbye(Unavailable("try again", retry_after=0.0))
         await relay.wait_until_serving()
-        assert last_before_ready(relay) == Heartbeat(paused=True)
+        assert is_pause(last_before_ready(relay))
 
     async def test_outlives_a_lost_link(
         self, relay: ScriptedRelay, config: Config, start: Start, at_once: list[int]
@@ -85,7 +85,7 @@ class TestPausing:
         await relay.wait_for(lambda: relay.of(Heartbeat))
         await relay.connections[-1].close(1012)
         await relay.wait_until_serving(times=2)
-        assert last_before_ready(relay) == Heartbeat(paused=True)
+        assert is_pause(last_before_ready(relay))
         running.node.set_pause(None)
         await relay.wait_for(lambda: pauses(relay)[-1] is False)
 
@@ -102,3 +102,8 @@ def last_before_ready(relay: ScriptedRelay) -> FromPeer:
     """What it said before it last became ready."""
     ready = max(index for index, message in enumerate(relay.messages) if isinstance(message, Ready))
     return relay.messages[ready - 1]
+
+
+def is_pause(message: FromPeer) -> bool:
+    """Whatever else it says: the session of the probe may still be open."""
+    return isinstance(message, Heartbeat) and message.paused is True
