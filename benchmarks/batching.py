@@ -22,7 +22,7 @@ from statistics import median, quantiles
 
 from benchmarks.completion import TimedReply, complete
 from benchmarks.models import Shape, make_llama, prompt_ids
-from benchmarks.processes import RelayProcess, relay, volunteers
+from benchmarks.processes import NOTHING_KEPT, RelayProcess, relay, volunteers
 from benchmarks.report import Bar, Report, Spread
 
 MODEL = "llama-1b-shapes"
@@ -167,7 +167,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = make_llama(Path(stack.enter_context(tempfile.TemporaryDirectory())), SHAPE)
         server = stack.enter_context(relay(MODEL, LOG_LEVEL="WARNING"))
-        arguments = ("--model", f"{MODEL}={folder}", "--device", "cpu")
+        arguments = ("--model", f"{MODEL}={folder}", "--device", "cpu", *NOTHING_KEPT)
         stack.enter_context(volunteers(server, {"v0": f"0:{SHAPE.blocks}"}, *arguments))
         threads = stack.enter_context(ThreadPoolExecutor(max(COUNTS) + 1))
         client = Client(server, server.token("client", "benchmark"), threads)

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.completion import TimedReply, complete
 from benchmarks.models import prompt_ids
-from benchmarks.processes import RelayProcess, relay, volunteers
+from benchmarks.processes import NOTHING_KEPT, RelayProcess, relay, volunteers
 from benchmarks.report import Bar, Report, Spread
 from benchmarks.swarm import local_steps_per_second
 
@@ -122,7 +122,8 @@ def main() -> int:
         server = stack.enter_context(relay(MODEL, LOG_LEVEL="WARNING"))
         threads = stack.enter_context(ThreadPoolExecutor(MANY))
         client = Client(server, server.token("client", "benchmark"), threads)
-        arguments = ("--model", f"{MODEL}={folder}", "--weights", "random", "--device", "cuda")
+        weights = ("--model", f"{MODEL}={folder}", "--weights", "random")
+        arguments = (*weights, "--device", "cuda", *NOTHING_KEPT)
         with torch.device("cuda"):
             model = AutoModelForCausalLM.from_config(CONFIG, dtype=torch.bfloat16).eval()
         floor = copy_bytes_per_second() / sum(one.nbytes for one in model.parameters())

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.completion import complete
 from benchmarks.models import TINY, make_llama, prompt_ids
-from benchmarks.processes import RelayProcess, relay, volunteers
+from benchmarks.processes import NOTHING_KEPT, RelayProcess, relay, volunteers
 from benchmarks.report import Bar, Report, Spread
 from benchmarks.swarm import even_spans
 from corolla.models.head import HeadModel
@@ -66,7 +66,7 @@ def measure(
     prompt = prompt_ids(PROMPT_TOKENS, TINY.vocabulary)
     client = server.token("client", "benchmark")
     found: dict[str, list[float]] = {"step": [], "compute": [], "overhead a hop": []}
-    with volunteers(server, spans, "--model", f"{MODEL}={folder}"):
+    with volunteers(server, spans, "--model", f"{MODEL}={folder}", *NOTHING_KEPT):
         for turn in range(rounds + 1):
             step = complete(server.url, client, MODEL, prompt, tokens).step
             compute = chain.step_seconds(prompt, tokens)

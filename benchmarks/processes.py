@@ -22,6 +22,8 @@ from schema.swarm import SwarmStatus
 
 START_SECONDS = 120.0
 EXIT_SECONDS = 30.0
+NOTHING_KEPT = ("--prefix-cache", "0")
+"""For volunteers that shall compute every prompt as a whole, though it is the same every time."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

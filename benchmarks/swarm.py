@@ -24,7 +24,7 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.completion import complete
 from benchmarks.models import SMALL, make_llama, prompt_ids
-from benchmarks.processes import RelayProcess, relay, volunteers
+from benchmarks.processes import NOTHING_KEPT, RelayProcess, relay, volunteers
 from benchmarks.report import Bar, Report, Spread
 
 MODEL = "small-llama"
@@ -82,7 +82,7 @@ def compare(server: RelayProcess, local: Local, count: int, kernels: str) -> dic
     prompt, tokens = prompt_ids(PROMPT_TOKENS, SMALL.vocabulary), local.tokens
     token = server.token("client", "benchmark")
     found: dict[str, list[float]] = {"swarm": [], "local": [], "ratio": []}
-    arguments = ("--model", f"{MODEL}={local.folder}", "--kernels", kernels)
+    arguments = ("--model", f"{MODEL}={local.folder}", "--kernels", kernels, *NOTHING_KEPT)
     with volunteers(server, even_spans(SMALL.blocks, count), *arguments):
         for turn in range(local.rounds + 1):
             reply = complete(server.url, token, MODEL, prompt, tokens)

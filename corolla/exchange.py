@@ -8,10 +8,12 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from msgspec import UNSET
+
+from corolla.orders import WorkOrder, order_of
 from schema.errors import (
     CorollaError,
     FrameRefused,
@@ -21,8 +23,16 @@ from schema.errors import (
     StepFailed,
     Unavailable,
 )
-from schema.frames import TRAVELLING_TYPES, Flags, Frame, FrameType, Header, encode_frame, frame_of
-from schema.ids import PeerId, SessionId, Span, session_at_hop
+from schema.frames import (
+    TRAVELLING_TYPES,
+    Flags,
+    Frame,
+    FrameType,
+    Header,
+    encode_frame,
+    frame_of,
+)
+from schema.ids import PeerId, SessionId, session_at_hop
 from schema.messages import (
     Failure,
     FromPeer,
@@ -59,29 +69,17 @@ Launch = Callable[[bytes], None]
 class SpanServer(Protocol):
     """What serves blocks in this process; a plain client has none."""
 
-    def on_work(self, frame: Frame, order: "WorkOrder") -> None:
+    def on_work(self, frame: Frame, order: WorkOrder) -> None:
         """A step to compute; its answer goes to `Exchange.answer` or `Exchange.fail`."""
         ...
 
-    def prepare(self, frame: Frame, order: "WorkOrder") -> Launch:
+    def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         """As `on_work`, for a frame whose payload comes later, if at all."""
         ...
 
-    def on_close(self, session: SessionId) -> None:
-        """Nobody needs this session's KV cache any more; the name is a work order's."""
+    def on_close(self, session: SessionId, keep: bool = False) -> None:
+        """This session is over; the name is a work order's. `keep`: others may begin as a fork of it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class WorkOrder:
-    """What a route says about a step for this process, beside the frame."""
-
-    session: SessionId
-    """The name to keep its KV cache under; see `session_at_hop`."""
-    span: Span
-    """The blocks to run."""
-    is_last: bool
-    """Whether the output goes back to the driver: only then do the frame's flags say what to send."""
 
 
 class Inbox(Protocol):
@@ -167,9 +165,13 @@ class Exchange:
     # ---- sessions driven here -----------------------------------------------------------------
 
     async def request_route(
-        self, model: str, session: SessionId, exclude: frozenset[PeerId] = frozenset()
+        self,
+        model: str,
+        session: SessionId,
+        exclude: frozenset[PeerId] = frozenset(),
+        prefer: frozenset[PeerId] = frozenset(),
     ) -> RouteGrant:
-        """A signed route over all blocks of a model.
+        """A signed route over all blocks of a model; over peers that are preferred, where that is as good.
 
         Raises:
             ModelUnavailable and others: what the relay said. Unavailable: there is no connection.
@@ -179,7 +181,13 @@ class Exchange:
         self._route_requests[request] = future
         try:
             self.link.send_message(
-                RouteRequest(request=request, model=model, session=session.hex(), exclude=sorted(exclude))
+                RouteRequest(
+                    request=request,
+                    model=model,
+                    session=session.hex(),
+                    exclude=sorted(exclude),
+                    prefer=sorted(prefer) or UNSET,
+                )
             )
             return await future
         finally:
@@ -188,24 +196,31 @@ class Exchange:
     def open(self, session: SessionId, inbox: Inbox) -> None:
         self._inboxes[session] = inbox
 
-    def close(self, session: SessionId, raw_route: bytes) -> None:
-        """Forget a session, and free its KV caches on every hop at once. Raises nothing."""
-        if self._inboxes.pop(session, None) is None:
-            return
+    def close(self, session: SessionId, raw_route: bytes, *, keep: bool = False) -> None:
+        """Forget a session; every hop frees its KV cache at once, or keeps it. Raises nothing."""
+        if self._inboxes.pop(session, None) is not None:
+            self._close_on_hops(session, raw_route, keep=keep)
+
+    def release(self, session: SessionId, raw_route: bytes) -> None:
+        """Free what the hops have kept of a session. Raises nothing."""
+        self._close_on_hops(session, raw_route, keep=False)
+
+    def _close_on_hops(self, session: SessionId, raw_route: bytes, *, keep: bool) -> None:
         try:
             route = self._read_route(raw_route)
             hops = {hop.peer for hop in route.hops}
             if route.origin in hops and self._span_server is not None:
-                self._span_server.on_close(session_at_hop(route.origin, session))
+                self._span_server.on_close(session_at_hop(route.origin, session), keep)
             if hops - {route.origin}:
-                self._send(Frame(FrameType.CLOSE, 0, session, 0, 0, raw_route, b""))
+                flags = Flags.KEEP if keep else Flags.NONE
+                self._send(Frame(FrameType.CLOSE, 0, session, 0, 0, raw_route, b"", flags))
         except CorollaError as error:
             log.info("the hops cannot be told: %s", error.message, extra={"session": session.hex()})
 
     # ---- frames out ---------------------------------------------------------------------------
 
     def post(self, frame: Frame) -> None:
-        """Send a STEP, PREFILL or PROBE frame to the stop that it names, which may be this process.
+        """Send a STEP, PREFILL, PROBE or FORK frame to the stop that it names, which may be this process.
 
         Raises:
             Unavailable, QueueFull: it cannot be sent.
@@ -225,7 +240,7 @@ class Exchange:
         route = self._read_route(frame.route)
         if self._span_server is None or route.stop(frame.hop) != self.link.peer_id:
             return None
-        return self._span_server.prepare(frame, _order(frame, route))
+        return self._span_server.prepare(frame, order_of(frame, route))
 
     def answer(self, work: Frame, payload: bytes) -> None:
         """Send the output of a step on to the next stop of its route. Errors as `post`."""
@@ -254,7 +269,8 @@ class Exchange:
             if inbox is not None:
                 inbox.on_failure(step_error(decode_failure(frame.payload)))
         elif frame.type == FrameType.CLOSE and self._span_server is not None:
-            self._span_server.on_close(session_at_hop(route.origin, frame.session))
+            keep = bool(frame.flags & Flags.KEEP)
+            self._span_server.on_close(session_at_hop(route.origin, frame.session), keep)
 
     def _deliver_step(self, frame: Frame, route: Route) -> None:
         if route.stop(frame.hop) != self.link.peer_id:
@@ -264,15 +280,7 @@ class Exchange:
             if inbox is not None:
                 inbox.on_output(frame)
         elif self._span_server is not None:
-            self._span_server.on_work(frame, _order(frame, route))
-
-
-def _order(frame: Frame, route: Route) -> WorkOrder:
-    return WorkOrder(
-        session=session_at_hop(route.origin, frame.session),
-        span=route.hops[frame.hop].span,
-        is_last=frame.hop + 1 == len(route.hops),
-    )
+            self._span_server.on_work(frame, order_of(frame, route))
 
 
 def step_error(failure: Failure) -> CorollaError:

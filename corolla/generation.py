@@ -13,18 +13,21 @@ from functools import partial
 from typing import TypeVar
 
 import torch
+from msgspec.structs import replace
 
+from corolla.beginning import Beginner, Prompt
 from corolla.exchange import Exchange
 from corolla.head_steps import HeadStep, HeadSteps, Runner
 from corolla.models.head import HeadModel
+from corolla.prefixes import PrefixIndex
 from corolla.sampling import Sampler, resolved_seed
-from corolla.session import PreparedStep, RemoteSession, Step, open_session, slice_lengths
+from corolla.session import PreparedStep, RemoteSession, Step, slice_lengths
 from corolla.stopping import StopStrings
 from corolla.tensors import to_wire
 from corolla.text import TextCodec
 from schema.errors import ContextTooLong, InvalidRequest
 from schema.frames import Flags, FrameType
-from schema.generation import FinishReason, GenerationRequest, HopTiming, Timing, Usage
+from schema.generation import FinishReason, GenerationRequest, HopTiming, PromptDetails, Timing, Usage
 from schema.tensors import WireTensor
 
 PREFILL_TOKENS = 512
@@ -45,6 +48,8 @@ class Head:
     can_chunk_prefill: bool
     run: Runner
     steps: HeadSteps
+    prefixes: PrefixIndex | None = None
+    """What the hops may still hold of earlier replies; None: every prompt is computed as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +70,14 @@ class Completed:
 
 
 async def generate(
-    head: Head, exchange: Exchange, request: GenerationRequest
+    head: Head, exchange: Exchange, request: GenerationRequest, asker: str | None = ""
 ) -> AsyncGenerator[TextDelta | Completed]:
     """The reply to a request, as it appears; ends with `Completed`.
 
-    Closing the iterator ends the session and frees its KV caches on every hop.
+    What hops still hold of the same `asker`'s replies is not computed again; None: everything is.
+
+    Closing the iterator before that ends the session and frees its KV caches on every hop. After it they may
+    be kept, see corolla/beginning.py.
 
     Raises:
         InvalidRequest, ContextTooLong: the request cannot be served by this model.
@@ -77,19 +85,19 @@ async def generate(
         CorollaError: why the reply cannot be finished.
     """
     started = time.monotonic()
-    prompt = await head.run(partial(encode_request, head.codec, request))
-    limit = token_limit(len(prompt), head.context, request.stopping.max_tokens)
-    reply = _Reply(head, request, prompt)
-    async with await open_session(exchange, request.model) as session:
-        hops = len(session.grant.hops)
-        hidden = await session.prefill(await head.run(partial(reply.embed_prompt, prompt, hops)))
+    tokens = await head.run(partial(encode_request, head.codec, request))
+    limit = token_limit(len(tokens), head.context, request.stopping.max_tokens)
+    reply = _Reply(head, request, tokens)
+    prompt = Prompt(request.model, asker or "", tokens, partial(_embedded, head, reply))
+    async with Beginner(exchange, None if asker is None else head.prefixes).begin(prompt) as begun:
+        session, hidden = begun.session, begun.hidden
         first_token = 0.0
         reason: FinishReason | None = None
         while reason is None:
             position = session.position
             prepared = None if reply.tokens + 1 == limit else session.prepare()
             token, next_hidden = await head.steps.advance(reply.step(hidden, position, prepared))
-            reply.tokens += 1
+            reply.ids.append(token)
             first_token = first_token or time.monotonic() - started
             in_flight = None
             if next_hidden is None:
@@ -106,12 +114,13 @@ async def generate(
                 yield TextDelta(text, reply.tokens)
             if in_flight is not None and reason is None:
                 hidden = await session.receive(in_flight)
-        rest = reply.rest()
-        if rest:
-            yield TextDelta(rest, reply.tokens)
-        usage = Usage(len(prompt), reply.tokens, len(prompt) + reply.tokens)
-        total = time.monotonic() - started
-        yield Completed(reason, usage, Timing(first_token=first_token, total=total, route=_route_of(session)))
+        begun.fed = tokens + reply.ids
+    rest = reply.rest()
+    if rest:
+        yield TextDelta(rest, reply.tokens)
+    total = time.monotonic() - started
+    timing = Timing(first_token=first_token, total=total, route=_route_of(session))
+    yield Completed(reason, _usage(len(tokens), reply.tokens, begun.cached), timing)
 
 
 class _Reply:
@@ -121,18 +130,24 @@ class _Reply:
     """
 
     def __init__(self, head: Head, request: GenerationRequest, prompt: list[int]) -> None:
-        self.tokens = 0
+        self.ids: list[int] = []
         """Tokens generated so far, the end token included."""
         self._head = head
+        self._prompt = prompt
         self._sampler = Sampler(request.sampling, prompt, resolved_seed(request.sampling))
         # A chat's reply stands alone; a completion continues its prompt, spaces included.
         self._detokenizer = head.codec.detokenizer(prompt if request.messages is None else ())
         self._end_tokens = head.codec.end_tokens(request.stopping.stop_token_ids)
         self._stops = StopStrings(request.stopping.stop)
 
-    def embed_prompt(self, prompt: list[int], hops: int) -> list[WireTensor]:
-        """The prompt's embeddings, [1, tokens, hidden] in slices for the wire, over a route of `hops`."""
-        hidden = self._head.model.embed(torch.tensor([prompt]), position=0)
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    def embed_prompt(self, position: int, hops: int) -> list[WireTensor]:
+        """Embeddings of the prompt from `position` on, [1, tokens, hidden], in slices for `hops` hops."""
+        prompt = self._prompt[position:]
+        hidden = self._head.model.embed(torch.tensor([prompt]), position=position)
         if not self._head.can_chunk_prefill:
             return [to_wire(hidden)]
         bytes_per_token = hidden.element_size() * hidden.shape[2]
@@ -189,11 +204,20 @@ def token_limit(prompt_tokens: int, context: int, max_tokens: int | None) -> int
     return room if max_tokens is None else min(room, max_tokens)
 
 
+async def _embedded(head: Head, reply: _Reply, position: int, hops: int) -> list[WireTensor]:
+    return await head.run(partial(reply.embed_prompt, position, hops))
+
+
 def _in_flight(session: RemoteSession, prepared: PreparedStep | None, hidden: WireTensor) -> Step:
     """The decode step that `hidden` enters, sent unless it was launched already."""
     if prepared is not None:
         return prepared.step
     return session.send([hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY)
+
+
+def _usage(prompt: int, completion: int, cached: int) -> Usage:
+    usage = Usage(prompt, completion, prompt + completion)
+    return replace(usage, prompt_tokens_details=PromptDetails(cached)) if cached else usage
 
 
 def _route_of(session: RemoteSession) -> list[HopTiming]:

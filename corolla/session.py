@@ -10,13 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 from corolla.exchange import Exchange, Launch
 from schema.errors import CorollaError, GenerationFailed, InvalidRequest
 from schema.frames import Flags, Frame, FrameType
-from schema.ids import PeerId, SessionId, new_session_id
+from schema.ids import PeerId, SessionId, Span, new_session_id
 from schema.limits import TARGET_SLICE_BYTES
 from schema.messages import RouteGrant
+from schema.routes import Hop
 from schema.tensors import WireTensor, decode_tensors, encode_tensors
 
 STEP_SECONDS = 120.0
@@ -41,8 +43,18 @@ class PreparedStep:
     """See `corolla.exchange.Launch`; takes the encoded tensors."""
 
 
+class _Waiting(NamedTuple):
+    """A step in flight, and the position at which it ends."""
+
+    step: Step
+    end: int
+
+
 class RemoteSession:
-    """A session over a granted route; an async context manager that frees the KV caches at its end."""
+    """A session over a granted route; an async context manager that frees the KV caches at its end.
+
+    Unless they are to be kept: `keep`.
+    """
 
     def __init__(self, exchange: Exchange, grant: RouteGrant, session: SessionId) -> None:
         self.grant = grant
@@ -51,9 +63,15 @@ class RemoteSession:
         """Tokens sent so far."""
         self._exchange = exchange
         self._next_step = 0
-        self._waiting: dict[int, Step] = {}
+        self.held = 0
+        """Tokens whose steps have come back: all hops hold them."""
+        self.is_kept = False
+        """Whether the hops keep the KV caches at the end."""
+        self._waiting: dict[int, _Waiting] = {}
         """Steps in flight by their number."""
         self._failed: CorollaError | None = None
+        self.lost: set[PeerId] = set()
+        """Hops that have left."""
 
     async def __aenter__(self) -> "RemoteSession":
         self._exchange.open(self.id, self)
@@ -62,19 +80,26 @@ class RemoteSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for future in self._waiting.values():
-            future.cancel()
+        for waiting in self._waiting.values():
+            waiting.step.cancel()
         self._failed = self._failed or GenerationFailed("this session is over: open another one")
-        self._exchange.close(self.id, self.grant.route)
+        self._exchange.close(self.id, self.grant.route, keep=self.is_kept)
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        return tuple(Hop(PeerId(hop.peer), Span(hop.start, hop.end)) for hop in self.grant.hops)
 
     # ---- called by the exchange ----
 
     def on_output(self, frame: Frame) -> None:
-        future = self._waiting.pop(frame.step, None)
-        if future is None or future.done():
+        waiting = self._waiting.pop(frame.step, None)
+        if waiting is None:
+            return
+        future, self.held = waiting.step, max(self.held, waiting.end)
+        if future.done():
             return
         try:
-            future.set_result(decode_tensors(frame.payload))
+            future.set_result([] if frame.type == FrameType.FORK else decode_tensors(frame.payload))
         except CorollaError as error:
             unreadable = GenerationFailed(f"a volunteer's answer is no list of tensors: {error.message}")
             _fail(future, unreadable)
@@ -82,17 +107,32 @@ class RemoteSession:
 
     def on_failure(self, error: CorollaError) -> None:
         self._failed = self._failed or error
-        for future in self._waiting.values():
-            _fail(future, error)
+        for waiting in self._waiting.values():
+            _fail(waiting.step, error)
         self._waiting.clear()
 
     def on_hop_lost(self, peer: PeerId) -> None:
+        self.lost.add(peer)
         name = next((hop.name for hop in self.grant.hops if hop.peer == peer), peer)
         self.on_failure(
             GenerationFailed(f"the volunteer {name!r} left in the middle of the reply: send it again")
         )
 
     # ---- called by the driver ----
+
+    def keep(self) -> None:
+        """Have the hops keep the KV caches at the end, for sessions that begin as a fork of this one."""
+        self.is_kept = True
+
+    def fork(self, kept: SessionId, tokens: int) -> None:
+        """Begin with the first `tokens` tokens of a session that was kept; what follows may be sent at once.
+
+        Where a hop cannot, this session fails with the hop's reason. Raises as `send`.
+        """
+        self.position = tokens
+        frame = self._next_frame(FrameType.FORK, Flags.NONE, kept)
+        self._expect(frame, tokens=0)
+        self._exchange.post(frame)
 
     def send(self, tensors: Sequence[WireTensor], *, kind: FrameType, want: Flags) -> Step:
         """Send one step of `tensors[0].shape[1]` tokens; the future is its output.
@@ -140,7 +180,7 @@ class RemoteSession:
     def _expect(self, frame: Frame, tokens: int) -> Step:
         """Count a step as sent."""
         future: Step = asyncio.get_running_loop().create_future()
-        self._waiting[frame.step] = future
+        self._waiting[frame.step] = _Waiting(future, frame.position + tokens)
         self._next_step += 1
         self.position += tokens
         return future
@@ -201,10 +241,12 @@ def _fail(step: Step, error: CorollaError) -> None:
         step.exception()
 
 
-async def open_session(exchange: Exchange, model: str) -> RemoteSession:
-    """A session over a fresh route. Errors as `Exchange.request_route`."""
+async def open_session(
+    exchange: Exchange, model: str, prefer: frozenset[PeerId] = frozenset()
+) -> RemoteSession:
+    """A session over a fresh route. Arguments and errors as `Exchange.request_route`."""
     session = new_session_id()
-    grant = await exchange.request_route(model, session)
+    grant = await exchange.request_route(model, session, prefer=prefer)
     return RemoteSession(exchange, grant, session)
 
 

@@ -110,7 +110,7 @@ async def build_services(settings: Settings, store: Store) -> Services:
         forwarder=forwarder,
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings),
-        replies=Replies(hub, swarm, metrics),
+        replies=Replies(hub, swarm, metrics, secret),
     )
 
 

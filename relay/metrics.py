@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from schema.credentials import TokenKind
 from schema.errors import CorollaError, all_errors
 from schema.frames import FrameType
+from schema.generation import Usage
 from schema.swarm import VolunteerState
 
 ROLES = (*get_args(TokenKind), "page")
@@ -35,6 +36,8 @@ class Metrics:
         """Routes granted: sessions that have begun."""
         self.tokens = 0
         """Tokens of replies."""
+        self.cached_tokens = 0
+        """Tokens of prompts that hops still held, and did not compute again."""
         self.connections = dict.fromkeys(ROLES, 0)
         """Open connections by role."""
         self.frames_forwarded = {int(kind): 0 for kind in FrameType}
@@ -79,11 +82,12 @@ class Metrics:
         """One HTTP request answered. `route`: the path's pattern, never the path."""
         self._requests.labels(route, str(status)).inc()
 
-    def observe_reply(self, first_token: float, total: float, tokens: int) -> None:
-        """One reply complete. Seconds since its request, and the tokens that it has."""
+    def observe_reply(self, first_token: float, total: float, usage: Usage) -> None:
+        """One reply complete. Seconds since its request, and the tokens that it took."""
         self._first_token.observe(first_token)
         self._reply.observe(total)
-        self.tokens += tokens
+        self.tokens += usage.completion_tokens
+        self.cached_tokens += usage.prompt_tokens_details.cached_tokens
 
     def watch_queues(self, queued_bytes: Callable[[], int]) -> None:
         """Have the bytes that wait for peers looked up at every `render`."""
@@ -118,6 +122,7 @@ class _Numbers(Collector):
         yield _counter("refusals", "Refusals by error code.", now.refusals, "reason")
         yield _counter("sessions", "Sessions begun: routes granted.", now.sessions)
         yield _counter("tokens", "Tokens of replies.", now.tokens)
+        yield _counter("cached_tokens", "Tokens of prompts that were not computed again.", now.cached_tokens)
         connections = GaugeMetricFamily("corolla_connections", "Open connections.", labels=["role"])
         for role, count in now.connections.items():
             connections.add_metric([role], count)

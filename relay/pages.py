@@ -7,6 +7,7 @@ Does not know frames, routes or how a reply is made.
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,7 @@ class _PageSession:
 
     def __init__(self, services: Services, socket: WebSocket, token_id: str | None) -> None:
         self.token_id = token_id
+        self._asker = token_id or secrets.token_hex(8)  # where nobody signs in, each page is somebody
         self._services = services
         self._socket = socket
         self._replies: dict[str, asyncio.Task[None]] = {}
@@ -181,7 +183,7 @@ class _PageSession:
         body = GenerationRequest(
             model=chat.model, messages=chat.messages, sampling=chat.sampling, stopping=chat.stopping
         )
-        async with self._services.replies.start(body) as reply:
+        async with self._services.replies.start(body, self._asker) as reply:
             async for event in reply.events(self._services.settings.request_seconds):
                 if isinstance(event, Delta):
                     await self._say(browser.ReplyDelta(id=chat.id, text=event.text))

@@ -1,7 +1,8 @@
 """Which volunteers a session's frames visit: a pure function over the swarm as it is.
 
 Fewest hops first, since every hop costs a round trip; among equals, the driver's own volunteer
-(that leg never leaves its process), then the least loaded. Does not know sockets, time or SQL.
+(that leg never leaves its process), then the least loaded; one that the driver prefers may have a few
+sessions more. Does not know sockets, time or SQL.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ from schema.ids import PeerId, Span
 from schema.limits import MAX_HOPS
 from schema.routes import Hop
 
+PREFERRED_SESSIONS = 2
+"""How many sessions of a preferred volunteer are not counted: what it holds spares a prompt's computation.
+And its load is as old as its last heartbeat, so that the reply which has just ended is often still in it."""
 RETRY_SECONDS = 10.0
 """When asking again for an incomplete model makes sense."""
 
@@ -33,9 +37,21 @@ class Cost(NamedTuple):
     elsewhere: int = 0
     """Hops that are not the driver's own volunteer."""
     sessions: int = 0
+    not_preferred: int = 0
+    """Hops that the driver did not ask for."""
 
     def plus(self, other: "Cost") -> "Cost":
-        return Cost(self.hops + other.hops, self.elsewhere + other.elsewhere, self.sessions + other.sessions)
+        return Cost(*map(sum, zip(self, other, strict=True)))
+
+
+class Wishes(NamedTuple):
+    """Which peers a driver does not want, and which it would like."""
+
+    exclude: frozenset[PeerId] = frozenset()
+    prefer: frozenset[PeerId] = frozenset()
+
+
+NO_WISHES = Wishes()
 
 
 def missing_blocks(holders: Iterable[Holder], wanted: Span) -> list[Span]:
@@ -54,7 +70,7 @@ def missing_blocks(holders: Iterable[Holder], wanted: Span) -> list[Span]:
 
 
 def plan_route(
-    holders: Iterable[Holder], wanted: Span, origin: PeerId, exclude: frozenset[PeerId] = frozenset()
+    holders: Iterable[Holder], wanted: Span, origin: PeerId, wishes: Wishes = NO_WISHES
 ) -> tuple[Hop, ...]:
     """The cheapest chain of hops over all blocks of `wanted`. A hop may use a part of its span.
 
@@ -64,11 +80,11 @@ def plan_route(
     Raises:
         ModelUnavailable: some block has no holder; names the blocks. Or there are too many hops.
     """
-    usable = [holder for holder in holders if holder.peer not in exclude]
+    usable = [holder for holder in holders if holder.peer not in wishes.exclude]
     gaps = missing_blocks(usable, wanted)
     if gaps:
         raise ModelUnavailable(f"{describe_gaps(gaps)} no volunteer", retry_after=RETRY_SECONDS)
-    cheapest = _cheapest_of_each_span(usable, origin)
+    cheapest = _cheapest_of_each_span(usable, origin, wishes.prefer)
     best: dict[int, tuple[Cost, Holder | None]] = {wanted.end: (Cost(), None)}
     for start in range(wanted.end - 1, wanted.start - 1, -1):
         best[start] = min(
@@ -82,14 +98,21 @@ def plan_route(
     return _follow(best, wanted)
 
 
-def _cheapest_of_each_span(holders: Iterable[Holder], origin: PeerId) -> list[tuple[Cost, Holder]]:
+def _cheapest_of_each_span(
+    holders: Iterable[Holder], origin: PeerId, prefer: frozenset[PeerId]
+) -> list[tuple[Cost, Holder]]:
     """Among volunteers of the same span only the cheapest can be on the best route."""
     found: dict[Span, tuple[Cost, Holder]] = {}
     for holder in holders:
-        cost = Cost(1, int(holder.peer != origin), holder.sessions)
+        cost = _cost(holder, origin, is_preferred=holder.peer in prefer)
         if holder.span not in found or cost < found[holder.span][0]:
             found[holder.span] = (cost, holder)
     return list(found.values())
+
+
+def _cost(holder: Holder, origin: PeerId, *, is_preferred: bool) -> Cost:
+    sessions = max(0, holder.sessions - PREFERRED_SESSIONS) if is_preferred else holder.sessions
+    return Cost(1, int(holder.peer != origin), sessions, int(not is_preferred))
 
 
 def _follow(best: dict[int, tuple[Cost, Holder | None]], wanted: Span) -> tuple[Hop, ...]:

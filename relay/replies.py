@@ -7,13 +7,18 @@ Does not know HTTP, pages or what a token is.
 
 import asyncio
 import secrets
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from hashlib import blake2b
 from types import TracebackType
+
+from msgspec import UNSET
 
 from relay.hub import Hub
 from relay.metrics import Metrics
-from relay.swarm import Swarm
+from relay.planner import PREFERRED_SESSIONS
+from relay.swarm import Swarm, Volunteer
 from schema.errors import GenerationFailed, QueueFull
 from schema.generation import GenerationRequest
 from schema.ids import PeerId
@@ -24,6 +29,8 @@ ReplyEvent = Delta | Finished
 RETRY_SECONDS = 2.0
 """When asking again for heads that are too busy to be asked makes sense."""
 MAX_REPLY_CHARS = 32 * 1024 * 1024
+NAME_SECONDS = 86_400
+"""How long a head knows an asker by the same name."""
 DELTA_CHARS = 100
 """How long one reply may get, and what each of its deltas counts besides its text: a head is a stranger,
 and what it writes waits here for a reader who may be slow."""
@@ -85,8 +92,10 @@ class Reply:
 class Replies:
     """All replies of this replica that heads are writing."""
 
-    def __init__(self, hub: Hub, swarm: Swarm, metrics: Metrics) -> None:
+    def __init__(self, hub: Hub, swarm: Swarm, metrics: Metrics, secret: bytes) -> None:
+        """`secret`: the relays' own."""
         self._hub = hub
+        self._secret = secret
         self._swarm = swarm
         self._metrics = metrics
         self._running: dict[str, Reply] = {}
@@ -94,21 +103,30 @@ class Replies:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, body: GenerationRequest) -> Reply:
+    def start(self, body: GenerationRequest, asker: str = "") -> Reply:
         """Hand a request to the head that writes the fewest replies now.
+
+        Among equals the same `asker`'s requests go to the same one, which may still know how they begin.
+        Empty where it is not known who asks.
 
         Raises:
             NotFound, ModelUnavailable: no such model, or it cannot answer now.
             QueueFull: no head reads fast enough. TooLarge: more than a control message may hold.
         """
         busy = Counter(reply.head for reply in self._running.values())
-        heads = sorted(self._swarm.require_heads(body.model), key=lambda head: busy[head.peer.id])
+        heads = self._swarm.require_heads(body.model)
+        names = {head.peer.id: self._name_of(asker, head.peer.id) for head in heads}
+        heads.sort(key=lambda head: (busy[head.peer.id], _load(head), names[head.peer.id]))
         request = secrets.token_hex(12)
         for head in heads:
-            if head.peer.send_message(Generate(request=request, body=body)):
+            known = names[head.peer.id] if asker else UNSET
+            if head.peer.send_message(Generate(request=request, body=body, asker=known)):
                 reply = self._running[request] = Reply(self, request, head.peer.id)
                 return reply
         raise QueueFull(f"no head of {body.model!r} reads fast enough: try again", retry_after=RETRY_SECONDS)
+
+    def _name_of(self, asker: str, head: PeerId) -> str:
+        return made_up_name(self._secret, asker, head, int(time.time() // NAME_SECONDS))
 
     def deliver(self, sender: PeerId, event: Delta | Finished | Failed) -> bool:
         """Pass a head's event on. False when the reply is not (any more) this head's to write."""
@@ -133,7 +151,7 @@ class Replies:
         if reply.first_token is None:
             reply.first_token = seconds
         if isinstance(event, Finished):
-            self._metrics.observe_reply(reply.first_token, seconds, event.usage.completion_tokens)
+            self._metrics.observe_reply(reply.first_token, seconds, event.usage)
 
     def _fail(self, reply: Reply, error: GenerationFailed) -> None:
         reply.put(Failed(request=reply.request, error=ErrorInfo.of(error)))
@@ -150,3 +168,17 @@ class Replies:
         head = self._hub.get(reply.head)
         if cancel and head is not None:
             head.tell(Cancel(request=reply.request))
+
+
+def made_up_name(secret: bytes, asker: str, head: PeerId, period: int) -> str:
+    """What a head knows an asker by: another head, or the same one later, gets another name.
+
+    As random as a hash, so that the least of an asker's names also chooses among heads (rendezvous hashing).
+    """
+    said = f"{asker}\0{head}\0{period}".encode()
+    return blake2b(said, digest_size=8, key=secret, person=b"corolla-asker-01").hexdigest()
+
+
+def _load(head: Volunteer) -> int:
+    """Sessions beyond those that may well be over: what a head tells of itself is some seconds old."""
+    return max(0, head.sessions - PREFERRED_SESSIONS)

@@ -40,17 +40,17 @@ STREAM_HEADERS = [
 
 async def chat_completions(request: Request) -> Response:
     """`POST /v1/chat/completions`."""
-    await _require_client(request)
+    asker = await _require_client(request)
     body = await parse_body(request, ChatCompletionRequest)
-    reply = services_of(request.scope).replies.start(body.to_generation())
+    reply = services_of(request.scope).replies.start(body.to_generation(), asker)
     return _respond(request, body, reply, rendering.ChatRendering(body.model, reply.request))
 
 
 async def completions(request: Request) -> Response:
     """`POST /v1/completions`."""
-    await _require_client(request)
+    asker = await _require_client(request)
     body = await parse_body(request, CompletionRequest)
-    reply = services_of(request.scope).replies.start(body.to_generation())
+    reply = services_of(request.scope).replies.start(body.to_generation(), asker)
     return _respond(request, body, reply, rendering.TextRendering(body.model, reply.request))
 
 
@@ -105,10 +105,12 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return json_response(error_body(named), error.status_code, error.headers)
 
 
-async def _require_client(request: Request) -> None:
+async def _require_client(request: Request) -> str:
+    """The token's id."""
     token = await services_of(request.scope).store.authenticate(bearer_token(request.scope))
     if token.kind != "client":
         raise Forbidden("this is a volunteer's token; the API needs a client's token")
+    return token.id
 
 
 def _respond(

@@ -5,7 +5,7 @@ Reads the swarm, asks the planner, signs. Does not know sockets or SQL.
 
 import time
 
-from relay.planner import plan_route
+from relay.planner import Wishes, plan_route
 from relay.swarm import Swarm
 from schema.errors import InvalidRequest, ModelUnavailable
 from schema.ids import PeerId, SessionId, Span, model_key, new_session_id
@@ -37,7 +37,8 @@ class Routing:
         if not start < end <= facts.blocks:
             raise InvalidRequest(f"blocks {start}:{end} are not in {request.model!r} (0:{facts.blocks})")
         holders = self._swarm.holders(request.model)
-        hops = plan_route(holders, Span(start, end), origin, peer_ids(request.exclude))
+        wishes = Wishes(peer_ids(request.exclude), peer_ids(request.prefer or []))
+        hops = plan_route(holders, Span(start, end), origin, wishes)
         route = self._route(origin, hops, request.model)
         signed = sign_route(route, SessionId(bytes.fromhex(request.session)), self._secret)
         shown = [self._show(hop) for hop in hops]

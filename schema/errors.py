@@ -16,6 +16,7 @@
     │   └── QueueFull              the next hop does not read fast enough
     ├── StepFailed                 a volunteer could not compute a step
     │   ├── SessionUnknown         a step for a session whose KV cache is not here
+    │   ├── PrefixUnknown          a fork of a session that is not kept here, or not up to there
     │   ├── PositionMismatch       a step that does not continue where the KV cache ends
     │   ├── KVCacheFull            no memory for more tokens
     │   ├── ShapeMismatch          a tensor of another shape or dtype than the model's
@@ -122,6 +123,10 @@ class StepFailed(CorollaError):
 
 class SessionUnknown(StepFailed):
     code = "session_unknown"
+
+
+class PrefixUnknown(StepFailed):
+    code = "prefix_unknown"
 
 
 class PositionMismatch(StepFailed):

@@ -11,6 +11,9 @@ sender is the stop before it and puts the same bytes on that peer's queue.
     route    `route_bytes` bytes, see schema/routes.py
     payload  `payload_bytes` bytes, see the table below and schema/tensors.py
 
+A session may begin as a FORK of another one that its hops have kept (CLOSE with KEEP) instead of with its
+first tokens: it then holds the first `position` tokens of that one. The payload names it by its id.
+
 `step` counts a session's frames from 0 and comes back on the answer. `position` is the number of
 tokens that precede this frame's first token; a volunteer whose KV cache is longer rolls it back to
 there. `epoch` is raised by the driver when it abandons what is in flight: older frames are ignored.
@@ -40,21 +43,23 @@ class FrameType(IntEnum):
     STEP = 1  # tensors: hidden states [batch, tokens, hidden], mask?   previous stop -> next stop
     PREFILL = 2  # tensors: as STEP; yields to STEP in every queue      previous stop -> next stop
     PROBE = 3  # tensors: as STEP; route is one hop, the origin itself  previous stop -> next stop
-    CLOSE = 4  # empty; frees the session's KV cache on every hop       origin (or relay) -> all hops
+    CLOSE = 4  # empty; frees or keeps the session's KV cache           origin (or relay) -> all hops
     FAILURE = 5  # JSON: schema.messages.Failure                        hop (or relay) -> origin
+    FORK = 6  # id of a kept session, which the new one begins as       previous stop -> next stop
 
 
 KNOWN_TYPES = frozenset(int(kind) for kind in FrameType)
-TRAVELLING_TYPES = frozenset({FrameType.STEP, FrameType.PREFILL, FrameType.PROBE})
+TRAVELLING_TYPES = frozenset({FrameType.STEP, FrameType.PREFILL, FrameType.PROBE, FrameType.FORK})
 """Frames that go from stop to stop along the route."""
 
 
 class Flags(IntFlag):
-    """What the last hop sends back. No flag: every position's hidden state."""
+    """What the last hop sends back. No flag: every position's hidden state. And what a CLOSE leaves."""
 
     NONE = 0
     LAST_ONLY = 1  # only the last position: all that sampling needs
     NO_OUTPUT = 2  # a zero-token tensor: an acknowledgement, for all prefill chunks but the last
+    KEEP = 4  # of a CLOSE: the KV cache stays for sessions that fork it, as long as there is room
 
 
 class Header(NamedTuple):
@@ -140,6 +145,17 @@ def frame_of(header: Header, message: bytes) -> Frame:
         flags=header.flags,
         epoch=header.epoch,
     )
+
+
+def forked_session(payload: bytes | memoryview) -> SessionId:
+    """The kept session that a FORK's payload names.
+
+    Raises:
+        MalformedFrame: it is no session id.
+    """
+    if len(payload) != SESSION_ID_BYTES:
+        raise MalformedFrame(f"a fork names a session of {SESSION_ID_BYTES} bytes, not {len(payload)}")
+    return SessionId(bytes(payload))
 
 
 def encode_frame(frame: Frame) -> bytes:

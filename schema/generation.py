@@ -70,12 +70,21 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stopping: Stopping = Stopping()
 
 
-class Usage(Struct, frozen=True):
+class PromptDetails(Struct, frozen=True):
+    """What became of a prompt's tokens."""
+
+    cached_tokens: Annotated[int, Meta(ge=0, le=MAX_INT32)] = 0
+    """Those that the hops still held of an earlier reply, and did not compute again."""
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
     """Tokens that a reply took."""
 
     prompt_tokens: Annotated[int, Meta(ge=0, le=MAX_INT32)]
     completion_tokens: Annotated[int, Meta(ge=0, le=MAX_INT32)]
     total_tokens: Annotated[int, Meta(ge=0, le=MAX_INT32)]
+    prompt_tokens_details: PromptDetails = PromptDetails()
+    """Left out when nothing is to be told."""
 
 
 class HopTiming(Struct, frozen=True):

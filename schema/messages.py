@@ -166,6 +166,8 @@ class RouteRequest(Struct, frozen=True, kw_only=True, tag="route_request"):
     end: Block | None = None
     exclude: Annotated[list[PeerHex], Meta(max_length=1000)] = field(default_factory=lambda: list[str]())
     """Peers that this session must not use."""
+    prefer: Annotated[list[PeerHex], Meta(max_length=MAX_HOPS)] | UnsetType = UNSET
+    """Peers that still hold what the session may begin with."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
@@ -260,6 +262,9 @@ class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
 
     request: RequestId
     body: GenerationRequest
+    asker: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    """A name that the relay made up for whoever asks, for this head and for a while. What was computed for
+    one of them is used again for nobody else."""
 
 
 class Cancel(Struct, frozen=True, kw_only=True, tag="cancel"):

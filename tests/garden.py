@@ -59,6 +59,8 @@ class Chat:
         self.deltas: list[str] = []
         self.error: dict[str, str] | None = None
         self.finish_reason: str | None = None
+        self.cached_tokens = 0
+        """Of the prompt, as the reply's usage says."""
         self.is_done = False
         """Whether the stream ended with `[DONE]`."""
         self.status = 0
@@ -70,6 +72,7 @@ class Chat:
             "max_tokens": max_tokens,
             "temperature": 0,
             "stream": True,
+            "stream_options": {"include_usage": True},
         }
         self._left = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -117,6 +120,8 @@ class Chat:
         elif data:
             event = msgspec.json.decode(data)
             self.error = event.get("error", self.error)
+            if event.get("usage"):
+                self.cached_tokens = event["usage"].get("prompt_tokens_details", {}).get("cached_tokens", 0)
             for choice in event.get("choices", ()):
                 self.deltas += filter(None, [choice["delta"].get("content")])
                 self.finish_reason = choice.get("finish_reason") or self.finish_reason

@@ -100,6 +100,23 @@ class TestReplies:
         swarm.wait_for_no_sessions()
         assert chat.finish_reason is None
 
+    def test_that_begin_alike_compute_only_what_is_new(self, swarm: Garden) -> None:
+        system = " ".join(map(str, range(100, 160)))
+
+        def ask(words: str) -> tuple[str, int]:
+            with swarm.chat(f"{system} {words}", max_tokens=16) as chat:
+                chat.wait_for_end()
+            return chat.text, chat.cached_tokens
+
+        first, second = ask("1 2 3"), ask("4 5 6 7")
+        assert (first[1], second[1]) == (0, 60)
+        assert (ask("1 2 3"), ask("4 5 6 7")) == ((first[0], 62), (second[0], 63))
+        assert ask(f"1 2 3 {first[0]} 8 9")[1] == 63 + 15  # the last token was never computed
+        swarm.volunteers[MIDDLE].process.kill()
+        wait_until(lambda: swarm.status(MIDDLE) is None, "the relay sees that it is gone")
+        swarm.mend()
+        assert ask("1 2 3") == (first[0], 0)
+
     def test_with_a_wrong_token_are_refused_with_the_remedy(self, swarm: Garden) -> None:
         wrong = str(new_credential("client", swarm.relay.url))
         with Chat(swarm.relay.url, wrong, QUESTION, 8) as chat:

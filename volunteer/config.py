@@ -16,6 +16,7 @@ from schema.credentials import parse_credential
 from schema.errors import InvalidRequest, MalformedMessage, Unauthorized
 from schema.ids import Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
+from volunteer.kvcache import KEPT_SHARE
 
 if TYPE_CHECKING:  # at run time it would load torch: help and mistakes are to be told at once
     from corolla.models.loading import Kernels
@@ -57,6 +58,8 @@ class Config:
     weights: "Weights" = "checkpoint"
     memory: str | None = None
     threads: int | None = None
+    prefix_cache: float = KEPT_SHARE
+    """Share of the memory for KV caches that sessions which are over may take; 0 keeps none."""
     pause_when_busy: int | None = None
     """Percent of the machine that others may use; None: whatever they use."""
     cache: Path | None = None
@@ -105,6 +108,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
             weights=given.weights,
             memory=given.memory,
             threads=given.threads or _from(environment, "COROLLA_THREADS"),
+            prefix_cache=given.prefix_cache,
             pause_when_busy=given.pause_when_busy,
             cache=_cache_folder(given.cache, environment),
             measure=given.measure,
@@ -165,6 +169,15 @@ def command_line() -> argparse.ArgumentParser:
     )
     add("--memory", metavar="SIZE", help="use at most this much memory, such as 8GB")
     add("--threads", type=_positive, metavar="N", help="CPU threads to compute with (or COROLLA_THREADS)")
+    add(
+        "--prefix-cache",
+        type=_share,
+        default=KEPT_SHARE,
+        metavar="SHARE",
+        help="keep what was computed of prompts and replies, so that the next turn of a chat need not "
+        "compute it again, in up to this share of the memory for KV caches, from 0 (off) to 1 (default: "
+        f"{KEPT_SHARE:g}); replies that are being written go first",
+    )
     add(
         "--pause-when-busy",
         nargs="?",
@@ -228,6 +241,16 @@ def _percent(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 99")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return share
 
 
 def _from(environment: Mapping[str, str], variable: str) -> int | None:

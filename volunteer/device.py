@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 from schema.errors import NotServing, StepFailed
 from schema.ids import SessionId
-from volunteer.device_queue import Call, DeviceQueue, DeviceStats, OnResult, Turn
+from volunteer.device_queue import Call, Closing, DeviceQueue, DeviceStats, OnResult, Turn
 from volunteer.scheduler import Batch, Limits
 from volunteer.work import Engine, Result, Work
 
@@ -108,12 +108,14 @@ class DeviceThread:
         self._queue.put_call(Call(function, future))
         return future
 
-    def close(self, session: SessionId, epoch: int = 0) -> None:
+    def close(self, session: SessionId, epoch: int = 0, *, keep: bool = False) -> None:
         """Frees the session's KV cache after the batch that is running, and drops what waits of it.
+
+        With `keep` the cache stays for forks of it.
 
         Later steps of it are refused, unless their epoch is above `epoch` and above all seen so far.
         """
-        self._queue.put_close(session, epoch)
+        self._queue.put_close(session, epoch, keep)
 
     def stats(self) -> DeviceStats:
         return self._queue.stats()
@@ -162,10 +164,13 @@ class DeviceThread:
         elif not any(turn):
             self._queue.sleep(HOUSEKEEPING_SECONDS if rest is None else rest)
 
-    def _tidy(self, engine: Engine, closing: list[SessionId]) -> None:
-        for session in closing:
-            engine.close(session)
+    def _tidy(self, engine: Engine, closing: list[Closing]) -> None:
         now, expired = monotonic(), 0
+        for session, keeps in closing:
+            if keeps:
+                engine.keep(session, now)
+            else:
+                engine.close(session)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_SECONDS
             expired = len(engine.expire(now))

@@ -23,6 +23,7 @@ from volunteer.work import Engine, Result, Work
 
 OnResult = Callable[[Result], None]
 NOTHING = Batch([], 0)
+_NOT_DECODED = (FrameType.PREFILL, FrameType.FORK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,18 @@ class Call:
     future: asyncio.Future[Any]
 
 
+class Closing(NamedTuple):
+    """A session that is over."""
+
+    session: SessionId
+    keeps: bool
+    """Whether its KV cache stays for forks of it."""
+
+
 class Turn(NamedTuple):
     """What the thread does before it takes a batch: all that waits to be closed or called."""
 
-    closing: list[SessionId]
+    closing: list[Closing]
     calls: list[Call]
 
 
@@ -104,7 +113,7 @@ class DeviceQueue:
         self._callers: dict[Work, OnResult] = {}
         """Who is to be told, of work that waits or runs."""
         self._calls: list[Call] = []
-        self._closing: list[SessionId] = []
+        self._closing: list[Closing] = []
         self._counters = _Counters()
         self._asleep = False
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -131,10 +140,10 @@ class DeviceQueue:
             self._calls.append(call)
             self._rouse()
 
-    def put_close(self, session: SessionId, epoch: int) -> None:
+    def put_close(self, session: SessionId, epoch: int, keeps: bool = False) -> None:
         with self._lock:
             self._forget(self._scheduler.cancel(session, epoch))
-            self._closing.append(session)
+            self._closing.append(Closing(session, keeps))
             self._rouse()
 
     def drain(self, seconds: float) -> None:
@@ -201,7 +210,7 @@ class DeviceQueue:
         """
         with self._lock:
             now = monotonic()
-            decoded = [one.work.session for one in results if one.work.kind is not FrameType.PREFILL]
+            decoded = [one.work.session for one in results if one.work.kind not in _NOT_DECODED]
             self._scheduler.computed(decoded, sum(one.tokens for one in results), seconds, now)
             self._counters.busy_seconds += seconds
             for result in results:

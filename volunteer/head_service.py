@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 
+from msgspec import UNSET
+
 from corolla.exchange import Exchange
 from corolla.generation import Head, TextDelta, generate
 from schema.errors import CorollaError, GenerationFailed, NotServing
@@ -70,7 +72,8 @@ class HeadService:
         if head is None or message.body.model != self._model:
             raise NotServing(f"this volunteer has no head of {message.body.model!r}")
         request = message.request
-        async with aclosing(generate(head, self._exchange, message.body)) as events:
+        asker = None if message.asker is UNSET else message.asker
+        async with aclosing(generate(head, self._exchange, message.body, asker)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     self._tell(Delta(request=request, text=event.text, tokens=event.tokens))

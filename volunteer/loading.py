@@ -20,6 +20,7 @@ from corolla.models.quantization import Quantization, missing_libraries
 from corolla.models.random_weights import RandomWeights, number_tokenizer
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
+from corolla.prefixes import PrefixIndex
 from corolla.text import TextCodec
 from schema import messages
 from schema.errors import CorollaError, JoinRefused
@@ -102,18 +103,24 @@ class LoadedPart:
             kv_bytes=self.kv_bytes,
         )
 
-    def driver(self, run: Runner) -> Head | None:
-        """The head as the generation loop takes it, if there is one; `run`: on the device's thread."""
+    def driver(self, run: Runner, *, reuses: bool) -> Head | None:
+        """The head as the generation loop takes it, if there is one; `run`: on the device's thread.
+
+        `reuses`: what hops keep of earlier replies. Not for families that take a prompt only as a whole.
+        """
         if self.head is None or self.codec is None:
             return None
+        facts = self.candidate.facts
+        prefixes = PrefixIndex(facts.tokens_to_roll_back) if reuses and facts.can_chunk_prefill else None
         return Head(
             model=self.head,
             codec=self.codec,
-            hidden_size=self.candidate.facts.hidden_size,
+            hidden_size=facts.hidden_size,
             context=self.candidate.context,
-            can_chunk_prefill=self.candidate.facts.can_chunk_prefill,
+            can_chunk_prefill=facts.can_chunk_prefill,
             run=run,
-            steps=HeadSteps(self.head, self.candidate.facts.hidden_size, run),
+            steps=HeadSteps(self.head, facts.hidden_size, run),
+            prefixes=prefixes,
         )
 
     def __str__(self) -> str:
@@ -241,7 +248,8 @@ class Loader:
         kv_bytes = int(self._left_after(weights) * (1 - fitting.RESERVED_SHARE))
         if self._device.startswith("cuda"):
             await device.call(partial(_use_pool, model, candidate, span, kv_bytes))
-        stage = await device.install(lambda: Stage(model, candidate.facts, KVAccount(kv_bytes)))
+        account = KVAccount(kv_bytes, kept_share=self._config.prefix_cache)
+        stage = await device.install(lambda: Stage(model, candidate.facts, account))
         gauge = self._gauge(device, stage, candidate)
         await gauge.begin()
         return LoadedPart(candidate, span, model, head, codec, kv_bytes, gauge)

@@ -4,7 +4,8 @@
                 └── cancel, or a newer epoch: dropped, counted
 
 The rules, in order:
-1. A session's steps leave in the order in which they came, one per batch.
+1. A session's steps leave in the order in which they came, one per batch. Forks, which compute nothing, go
+   at once and by themselves.
 2. Decode steps that wait go together; those about to come are worth a short wait (volunteer/gathering.py).
 3. One prefill slice goes with them, in parts small enough not to stall them (volunteer/pacing.py).
 4. Within a kind, sessions take turns.
@@ -84,6 +85,7 @@ class Scheduler:
         self._lanes: dict[SessionId, _Lane] = {}
         self._decode: OrderedDict[SessionId, None] = OrderedDict()
         self._prefill: OrderedDict[SessionId, None] = OrderedDict()
+        self._forks: OrderedDict[SessionId, None] = OrderedDict()
         """Sessions by the kind of their oldest waiting step, in the order of their turns."""
         self._gathering = Gathering()
         self._pace = Pace()
@@ -129,13 +131,15 @@ class Scheduler:
 
     def wait(self, now: float) -> float:
         """Seconds for which `take` should wait, because more is about to come; 0 when it should not."""
-        if not self.queued or len(self._decode) >= self.limits.batch:
+        if not self.queued or self._forks or len(self._decode) >= self.limits.batch:
             return 0.0
         wait = self._gathering.wait(self._decode, now)
         return wait if self._decode else max(wait, self._pace.wait(now))
 
     def take(self, now: float) -> Batch:
         """The next batch; empty only if nothing waits. Asked before `wait` is over it gives what there is."""
+        if self._forks:
+            return Batch([self._pop(self._forks, now) for _ in range(len(self._forks))], 0)
         prompts = len(self._prefill)  # before a session's step makes way for its next prompt
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
         tokens = self._pace.prefill_tokens(len(steps), prompts, now) if prompts else 0
@@ -188,7 +192,7 @@ class Scheduler:
         self._count(lane, work)
         if len(lane.waiting) == 1:
             self._turns_of(work)[work.session] = None
-        if work.kind is not FrameType.PREFILL:
+        if _is_decode(work):
             self._gathering.arrived(work.session, now)
 
     def _count(self, lane: _Lane, work: Work) -> None:
@@ -212,7 +216,9 @@ class Scheduler:
         return work
 
     def _turns_of(self, work: Work) -> OrderedDict[SessionId, None]:
-        return self._prefill if work.kind is FrameType.PREFILL else self._decode
+        if work.kind is FrameType.FORK:
+            return self._forks
+        return self._decode if _is_decode(work) else self._prefill
 
     def _drop_lane(self, session: SessionId, reason: str) -> list[Work]:
         lane = self._lanes.pop(session, None)
@@ -229,3 +235,7 @@ class Scheduler:
         self._epochs.move_to_end(session)
         if len(self._epochs) > REMEMBERED_SESSIONS:
             self._epochs.popitem(last=False)
+
+
+def _is_decode(work: Work) -> bool:
+    return work.kind not in (FrameType.PREFILL, FrameType.FORK)

@@ -67,6 +67,7 @@ class SpanService:
             span=order.span,
             payload=payload,
             flags=Flags(frame.flags) if order.is_last else Flags.NONE,
+            forks=order.forks,
         )
         self._device.submit(work, partial(self._on_result, frame))
 
@@ -74,8 +75,8 @@ class SpanService:
         self._sessions.add(session)
         self._idle.clear()
 
-    def on_close(self, session: SessionId) -> None:
-        self._device.close(session)
+    def on_close(self, session: SessionId, keep: bool = False) -> None:
+        self._device.close(session, keep=keep)
         self._sessions.discard(session)
         if not self._sessions:
             self._idle.set()

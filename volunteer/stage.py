@@ -3,9 +3,9 @@
 Steps that come together run as one batch where the model's family can; a prefill slice runs in parts, as
 many tokens at a time as it is given.
 
-A session begins with a step at position 0, goes on where its KV cache ends, and may go back to an earlier
-position where the model's family can. A step that is refused before it runs leaves its session as it
-was; one that fails while it runs ends its session. Neither touches another session.
+A session begins with a step at position 0, or as a fork of one that was kept; it goes on where its KV cache
+ends, and may go back to an earlier position where the model's family can. A step that is refused before it
+runs leaves its session as it was; one that fails while it runs ends its session. Neither touches another one.
 
 Owner: the device thread. Does not know routes, queues or the network.
 """
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from corolla.models.batching import Chunk
-from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
 from corolla.models.families import Batching
 from corolla.models.pool import PooledCache
@@ -28,16 +27,13 @@ from schema.errors import (
     KVCacheFull,
     NotFinite,
     NotServing,
-    PositionMismatch,
-    SessionUnknown,
-    ShapeMismatch,
     StepFailed,
 )
 from schema.frames import FrameType
 from schema.ids import SessionId, Span
+from volunteer.caches import SessionCaches
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
-from volunteer.kvcost import KVCost
-from volunteer.steps import Cache, Step, StepInput, read_step, read_steps
+from volunteer.steps import Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Work
 
 MAX_TOKENS = 1 << 30
@@ -55,20 +51,23 @@ class Stage:
         self.account = account
         self._model = model
         self._facts = facts
-        self._caches: dict[SessionId, Cache] = {}
-        self._costs: dict[Span, KVCost] = {}
-        """By the blocks of a route; the span has few parts."""
+        self._caches = SessionCaches(model, facts, account)
         self._begun: dict[SessionId, Step] = {}
         """Slices of which a part was computed."""
 
     @property
     def sessions(self) -> int:
-        """Sessions with a KV cache."""
+        """Sessions with a KV cache, without those that are over and kept."""
         return len(self._caches)
 
     @property
+    def kept(self) -> int:
+        """Sessions that are over and kept."""
+        return self._caches.kept
+
+    @property
     def kv_used(self) -> int:
-        """Bytes of KV cache."""
+        """Bytes of KV cache, kept ones included."""
         return self.account.used
 
     def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
@@ -80,10 +79,12 @@ class Stage:
             return [self._run_alone(batch[0], prefill_tokens, now)]
         results: dict[Work, Result] = {}
         ready: list[Step] = []
-        begun = {work: step for work in batch if (step := self._take_begun(work)) is not None}
-        new = [work for work in batch if work not in begun]
+        results |= {work: self._fork(work, now) for work in batch if work.kind is FrameType.FORK}
+        steps = [work for work in batch if work not in results]
+        begun = {work: step for work in steps if (step := self._take_begun(work)) is not None}
+        new = [work for work in steps if work not in begun]
         inputs = read_steps(new, self._facts, self._model.options)
-        for work in batch:
+        for work in steps:
             try:
                 ready.append(begun[work] if work in begun else self._begin(work, inputs[work], now))
             except Exception as error:  # noqa: BLE001 - told to the driver by name
@@ -93,25 +94,40 @@ class Stage:
         return [results[work] for work in batch]
 
     def close(self, session: SessionId) -> None:
-        """Frees the session's KV cache, if it has one."""
-        cache = self._caches.pop(session, None)
-        if cache is not None:
-            cache.close()
+        """Frees the session's KV cache, if it has one, kept or not."""
         self._begun.pop(session, None)
-        self.account.release(session)
+        self._caches.close(session)
+
+    def keep(self, session: SessionId, now: float) -> None:
+        """The session is over; its KV cache stays for forks of it, as long as there is room."""
+        if self._begun.pop(session, None) is not None:
+            self._caches.close(session)  # it ended in the middle of a slice
+        self._caches.keep(session, now)
 
     def close_all(self) -> None:
-        for session in list(self._caches):
-            self.close(session)
+        self._begun.clear()
+        self._caches.close_all()
 
     def expire(self, now: float) -> list[SessionId]:
-        """Closes and names the sessions that have been idle for too long."""
-        expired = self.account.expire(now)
+        """Closes what has been idle, or kept, for too long; names the sessions that were not over."""
+        expired = self._caches.expire(now)
         for session in expired:
-            self.close(session)
+            self._begun.pop(session, None)
         return expired
 
+    def _fork(self, work: Work, now: float) -> Result:
+        """Its answer is itself: the next stop has the same to do."""
+        try:
+            self._check_blocks(work)
+            self._begun.pop(work.session, None)
+            self._caches.fork(work, now)
+        except Exception as error:  # noqa: BLE001 - told to the driver by name
+            return self._failure(work, error)
+        return Result(work, bytes(work.payload))
+
     def _run_alone(self, work: Work, prefill_tokens: int, now: float) -> Result:
+        if work.kind is FrameType.FORK:
+            return self._fork(work, now)
         try:
             step = self._take_begun(work)
             if step is None:
@@ -130,7 +146,9 @@ class Stage:
         if isinstance(entering, CorollaError):
             raise entering
         self._check_blocks(work)
-        return Step(work, self._cache_for(work, entering.hidden, now), entering.hidden, entering.mask)
+        batch, tokens, _ = entering.hidden.shape
+        cache = self._caches.for_step(work, batch, tokens, now)
+        return Step(work, cache, entering.hidden, entering.mask)
 
     def _groups(self, ready: list[Step], prefill_tokens: int) -> list[list[Step]]:
         """Which steps run as one batch: those of one sequence without a mask, over the same blocks."""
@@ -191,7 +209,7 @@ class Stage:
                 hidden = chunk.hidden.to(self._model.options.device)
                 output = self._model.forward(hidden, step.cache, step.mask)
         except CorollaError as error:  # refused before anything was computed
-            self._settle(step.work.session, step.cache, now)
+            self._caches.settle(step.work.session, step.cache, now)
             return Result(step.work, error=error)
         except Exception as error:  # noqa: BLE001 - told to the driver by name
             return self._failure(step.work, error)
@@ -208,7 +226,7 @@ class Stage:
         except NotFinite as error:
             self.close(work.session)
             return Result(work, error=error)
-        self._settle(work.session, step.cache, now)
+        self._caches.settle(work.session, step.cache, now, is_unfinished=step.tokens > 0)
         step.keep(output)
         done = tokens if work.kind is FrameType.PREFILL else 0
         if step.tokens:
@@ -230,44 +248,6 @@ class Stage:
         if not self.span.start <= work.span.start < work.span.end <= self.span.end:
             raise NotServing(f"blocks {work.span} are wanted, but this volunteer serves {self.span}")
 
-    def _cache_for(self, work: Work, hidden: Tensor, now: float) -> Cache:
-        """The session's cache, at the step's position, its memory for the step booked."""
-        batch, tokens, _ = hidden.shape
-        cost = self._costs.get(work.span)
-        if cost is None:
-            cost = self._costs[work.span] = KVCost.of_span(self._facts, work.span)
-        if work.position == 0:
-            self.close(work.session)
-            self.account.grow(work.session, cost.of_tokens(batch, tokens), now)
-            try:
-                cache = self._model.new_cache(batch, (work.span.start, work.span.end))
-            except CorollaError:
-                self.close(work.session)
-                raise
-            self._caches[work.session] = cache
-            return cache
-        cache = self._caches.get(work.session)
-        if cache is None:
-            raise SessionUnknown(
-                f"a step at position {work.position}, but this volunteer holds nothing of its session: "
-                "send it again from position 0"
-            )
-        if (cache.start, cache.end) != (work.span.start, work.span.end):
-            raise NotServing(f"this session runs blocks {cache.start}:{cache.end} here, not {work.span}")
-        if cache.batch != batch:
-            raise ShapeMismatch(f"this session has {cache.batch} sequences, the step {batch}")
-        _go_to(cache, work.position)
-        due = cost.of_tokens(batch, work.position + tokens)
-        self.account.grow(work.session, max(0, due - self.account.held(work.session)), now)
-        return cache
-
-    def _settle(self, session: SessionId, cache: Cache, now: float) -> None:
-        """Books what the session really holds; one that holds no token is no session."""
-        if cache.position == 0:
-            self.close(session)
-        else:
-            self.account.settle(session, cache.nbytes, now)
-
     def _named(self, error: Exception) -> StepFailed:
         if not isinstance(error, torch.OutOfMemoryError):
             return StepFailed(
@@ -281,16 +261,3 @@ class Stage:
             "or use another volunteer",
             retry_after=RETRY_SECONDS,
         )
-
-
-def _go_to(cache: Cache, position: int) -> None:
-    """Rolls the cache back to `position` if it is longer."""
-    if position > cache.position:
-        raise PositionMismatch(
-            f"a step at position {position}, but the KV cache ends at {cache.position}: "
-            "send what lies between first"
-        )
-    try:
-        cache.truncate(position)
-    except RollbackRefused as refusal:
-        raise PositionMismatch(refusal.message) from refusal

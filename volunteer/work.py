@@ -17,7 +17,7 @@ class Work:
     """One step of one session, as it came in a frame. Two of them are equal only if they are the same one."""
 
     kind: FrameType
-    """STEP, PREFILL or PROBE; only PREFILL yields to the others."""
+    """STEP, PREFILL, PROBE or FORK; PREFILL yields to the others."""
     session: SessionId
     step: int
     position: int
@@ -27,6 +27,8 @@ class Work:
     payload: bytes | memoryview
     flags: Flags = Flags.NONE
     """What to send back. NONE on every hop but the route's last: the next hop needs all."""
+    forks: SessionId | None = None
+    """The kept session that a FORK begins as. Its own payload is what it is answered with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Engine(Protocol):
 
     @property
     def sessions(self) -> int:
-        """Sessions with a KV cache."""
+        """Sessions with a KV cache, without those that are over and kept."""
         ...
 
     @property
@@ -64,6 +66,10 @@ class Engine(Protocol):
 
     def close(self, session: SessionId) -> None:
         """Frees the session's KV cache, if it has one."""
+        ...
+
+    def keep(self, session: SessionId, now: float) -> None:
+        """The session is over; its KV cache stays for forks of it, as long as there is room."""
         ...
 
     def close_all(self) -> None: ...

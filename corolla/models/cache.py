@@ -10,8 +10,9 @@ Owner: the thread that runs the model. Knows nothing of memory budgets or of oth
 
 import functools
 import inspect
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
@@ -74,6 +75,7 @@ class SpanCache:
         self.start = start
         self.end = end
         self.batch = batch
+        self._config = config
         self._family = family
         self._clock = Clock()
         self.layers: Cache = DynamicCache(config=config)
@@ -125,17 +127,40 @@ class SpanCache:
             if surplus > 0:
                 _cut(layer, surplus)
 
+    def fork(self, position: int) -> "SpanCache":
+        """A cache of its own that holds a copy of the first `position` tokens. Raises as `truncate`."""
+        drop = self._require_cut(position)
+        copy = SpanCache(self._config, self._family, self.start, self.end, self.batch)
+        with torch.inference_mode():
+            for ours, theirs in zip(self.own, copy.own, strict=True):
+                if isinstance(theirs, GrowingLayer):
+                    theirs.begin_as(ours, position)
+                else:
+                    vars(theirs).update(_copied(vars(ours)))
+                    if drop:
+                        _cut(theirs, drop)
+        copy._clock.position = position
+        return copy
+
     def truncate(self, position: int) -> None:
         """Forgets every token from `position` on.
 
         Raises `RollbackRefused` where the family has a recurrent state, which keeps no history, and where
         a sliding window has already dropped what it would need (after more than `ROLLBACK_TOKENS` tokens).
         """
+        drop = self._require_cut(position)
+        if drop:
+            for layer in self.own:
+                _cut(layer, drop)
+            self._clock.position = position
+
+    def _require_cut(self, position: int) -> int:
+        """How many tokens are to be dropped to end at `position`. Raises as `truncate`."""
         drop = self.position - position
         if drop < 0 or position < 0:
             raise RollbackRefused(f"The cache holds {self.position} tokens; it cannot be cut to {position}.")
         if drop == 0:
-            return
+            return 0
         if not self._family.can_roll_back:
             raise RollbackRefused(
                 f"Models of type {self._family.model_type} keep a recurrent state without history. "
@@ -146,9 +171,7 @@ class SpanCache:
                 f"A sliding window has dropped tokens that position {position} attends to. "
                 "Start a new cache and run the tokens again."
             )
-        for layer in self.own:
-            _cut(layer, drop)
-        self._clock.position = position
+        return drop
 
 
 def layer_tensors(layer: Any) -> list[Tensor]:
@@ -156,6 +179,17 @@ def layer_tensors(layer: Any) -> list[Tensor]:
     values = list(vars(layer).values())
     values += [item for value in values if isinstance(value, dict) for item in value.values()]
     return [value for value in values if isinstance(value, Tensor) and value.dim() > 0]
+
+
+def _copied(value: Any) -> Any:
+    """What a layer is made of, its tensors copied."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [_copied(one) for one in cast("list[Any]", value)]
+    return value
 
 
 def _growing(layer: Any) -> Any:

@@ -59,6 +59,13 @@ class ModelFacts:
     can_roll_back: bool
     can_chunk_prefill: bool
 
+    def tokens_to_roll_back(self, held: int) -> int:
+        """How many of `held` tokens a cache can surely forget again; see `SpanCache.truncate`."""
+        if not self.can_roll_back:
+            return 0
+        windows = [limit for limit in self.kv_tokens_at_most if limit is not None]
+        return held if held <= min(windows, default=held) else ROLLBACK_TOKENS
+
 
 def describe(source: ModelSource, dtype: torch.dtype) -> ModelFacts:
     """The facts of `source` when computed in `dtype`.

@@ -39,6 +39,17 @@ class GrowingLayer(DynamicLayer):
         """The memory that is held: keys and values, each [batch, heads, room, head_dim]."""
         return self._rooms or ()
 
+    def begin_as(self, other: "GrowingLayer", tokens: int) -> None:
+        """Copies the first `tokens` tokens of another layer into this one, which is new."""
+        if not tokens or other.keys is None or other.values is None:
+            return
+        self.lazy_initialization(other.keys, other.values)
+        self._rooms = (
+            _with_room(other.keys, other.keys[..., :tokens, :], tokens, tokens),
+            _with_room(other.values, other.values[..., :tokens, :], tokens, tokens),
+        )
+        self.keys, self.values = (room[..., :tokens, :] for room in self._rooms)
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ Pages are taken as a sequence grows and given back when its cache is closed. Own
 model. Knows nothing of attention, budgets or graphs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class KVPool:
         self._slots = (pages + 1) * PAGE_TOKENS
         self.page_bytes = 0
         """Of one page in all blocks that were used yet."""
+        self.reclaim: Callable[[], bool] = lambda: False
+        """Gives back what nobody needs at the moment, a cache at a time; whether there was any."""
         self._keys: list[Tensor | None] = [None] * blocks
         self._values: list[Tensor | None] = [None] * blocks
 
@@ -52,12 +55,16 @@ class KVPool:
         return len(self._free_rows)
 
     def take_row(self) -> int:
+        while not self._free_rows and self.reclaim():
+            pass
         if not self._free_rows:
             raise KVCacheFull("too many replies are being written here: try again", retry_after=RETRY_SECONDS)
         return self._free_rows.pop()
 
     def take_pages(self, row: int, held: int, count: int) -> list[int]:
         """`count` pages more for the sequence of `row`, which has `held`."""
+        while count > len(self._free_pages) and self.reclaim():
+            pass
         if count > len(self._free_pages):
             raise KVCacheFull(
                 f"{count} pages of KV memory are needed and {len(self._free_pages)} are free: "
@@ -85,6 +92,12 @@ class KVPool:
                 memory[block] = tensor = new.new_zeros((self._slots, *new.shape[1:]))
                 self.page_bytes += tensor.nbytes // self._slots * PAGE_TOKENS
             tensor.index_copy_(0, slots, new)
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """What is stored in slots `source`, in slots `target` too, in every block that was used yet."""
+        for tensor in (*self._keys, *self._values):
+            if tensor is not None:
+                tensor.index_copy_(0, target, tensor.index_select(0, source))
 
     def read(self, block: int, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of slots [sequences, tokens]: [sequences, heads, tokens, head_dim] each."""
@@ -141,6 +154,7 @@ class PooledCache:
         self.start = start
         self.end = end
         self.pool = pool
+        self._config = config
         self.row = pool.take_row()
         self.slots: Tensor = pool.table[0, :0]
         """Of the tokens that are held and of those of the pass that runs."""
@@ -173,9 +187,30 @@ class PooledCache:
     def begin(self, tokens: int) -> None:
         """Before a pass over `tokens` tokens that reads its slots. Raises `KVCacheFull`."""
         self.reserve(tokens)
+        self.slots = self._slots_of(self.position + tokens)
+
+    def fork(self, position: int) -> "PooledCache":
+        """A cache of its own that holds a copy of the first `position` tokens.
+
+        Raises `RollbackRefused` for tokens that are not held, and `KVCacheFull`.
+        """
+        self._require(position)
+        copy = PooledCache(self.pool, self._config, self.start, self.end)
+        try:
+            copy.reserve(position)
+        except KVCacheFull:
+            copy.close()
+            raise
+        with torch.inference_mode():
+            self.pool.copy(self._slots_of(position), copy._slots_of(position))
+        copy.advance(position)
+        return copy
+
+    def _slots_of(self, tokens: int) -> Tensor:
+        """Where the first `tokens` tokens are."""
         device = self.pool.table.device
         row = torch.tensor(self.row, device=device)
-        self.slots = self.pool.slots(row, torch.arange(self.position + tokens, device=device))
+        return self.pool.slots(row, torch.arange(tokens, device=device))
 
     def advance(self, tokens: int) -> None:
         self._clock.position += tokens
@@ -185,9 +220,12 @@ class PooledCache:
 
     def truncate(self, position: int) -> None:
         """Forgets every token from `position` on; raises `RollbackRefused` for one that is not held."""
+        self._require(position)
+        self._clock.position = position
+
+    def _require(self, position: int) -> None:
         if not 0 <= position <= self.position:
             raise RollbackRefused(f"The cache holds {self.position} tokens; it cannot be cut to {position}.")
-        self._clock.position = position
 
     def close(self) -> None:
         """Gives the pages back. The cache is of no more use."""

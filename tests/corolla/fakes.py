@@ -103,6 +103,7 @@ class RecordingServer:
     def __init__(self) -> None:
         self.work: list[tuple[Frame, WorkOrder]] = []
         self.closed: list[SessionId] = []
+        self.kept: list[SessionId] = []
 
     def on_work(self, frame: Frame, order: WorkOrder) -> None:
         self.work.append((frame, order))
@@ -110,8 +111,8 @@ class RecordingServer:
     def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         return lambda payload: self.on_work(frame._replace(payload=payload), order)
 
-    def on_close(self, session: SessionId) -> None:
-        self.closed.append(session)
+    def on_close(self, session: SessionId, keep: bool = False) -> None:
+        (self.kept if keep else self.closed).append(session)
 
 
 class RecordingInbox:

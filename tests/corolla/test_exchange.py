@@ -19,7 +19,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.frames import Flags, Frame, FrameType, encode_frame, parse_header
-from schema.ids import SessionId, Span, session_at_hop
+from schema.ids import PeerId, SessionId, Span, session_at_hop
 from schema.messages import ErrorInfo, HopLost, Refused, Serving, decode_failure
 from schema.outbox import Urgency
 from schema.routes import Hop
@@ -175,6 +175,29 @@ class TestClosing:
         ]
         assert link.urgencies == [Urgency.CONTROL]
 
+    def test_may_have_it_kept_on_every_hop(
+        self, exchange: Exchange, link: RecordingLink, server: RecordingServer, inbox: RecordingInbox
+    ) -> None:
+        exchange.close(SESSION, route_of(*LOCAL_FIRST), keep=True)
+        assert (server.closed, server.kept) == ([], [session_at_hop(ME, SESSION)])
+        assert [(sent.type, sent.flags) for sent in link.frames] == [(FrameType.CLOSE, Flags.KEEP)]
+
+    def test_frees_what_was_kept_later(
+        self, exchange: Exchange, link: RecordingLink, server: RecordingServer, inbox: RecordingInbox
+    ) -> None:
+        route = route_of(*LOCAL_FIRST)
+        exchange.close(SESSION, route, keep=True)
+        exchange.release(SESSION, route)
+        assert server.closed == server.kept
+        assert [sent.flags for sent in link.frames] == [Flags.KEEP, Flags.NONE]
+
+    def test_by_a_driver_elsewhere_may_have_it_kept(
+        self, exchange: Exchange, server: RecordingServer
+    ) -> None:
+        route = route_of(*ALONE, origin=BELLIS)
+        deliver(exchange, Frame(FrameType.CLOSE, 0, SESSION, 0, 0, route, b"", Flags.KEEP))
+        assert server.kept == [session_at_hop(BELLIS, SESSION)]
+
     def test_needs_no_link_when_all_blocks_are_here(
         self, exchange: Exchange, link: RecordingLink, server: RecordingServer, inbox: RecordingInbox
     ) -> None:
@@ -211,6 +234,35 @@ class TestClosing:
     ) -> None:
         deliver(exchange, Frame(FrameType.CLOSE, 0, SESSION, 0, 0, route_of(*ALONE, origin=BELLIS), b""))
         assert server.closed == [session_at_hop(BELLIS, SESSION)]
+
+
+class TestForks:
+    """Of a session that the hops have kept."""
+
+    def fork(self, payload: bytes = OTHER, origin: PeerId = BELLIS) -> Frame:
+        return Frame(FrameType.FORK, 0, SESSION, 0, 5, route_of(*ALONE, origin=origin), payload)
+
+    def test_find_it_under_the_name_of_their_own_driver(
+        self, exchange: Exchange, server: RecordingServer
+    ) -> None:
+        for origin in (BELLIS, ANEMONE):
+            deliver(exchange, self.fork(origin=origin))
+        assert [order.forks for _, order in server.work] == [
+            session_at_hop(BELLIS, OTHER),
+            session_at_hop(ANEMONE, OTHER),
+        ]
+
+    def test_that_name_none_are_no_work(self, exchange: Exchange, server: RecordingServer) -> None:
+        deliver(exchange, self.fork(payload=OTHER[:-1]))
+        assert server.work == []
+
+    def test_are_never_overtaken_by_the_slices_behind_them(
+        self, exchange: Exchange, link: RecordingLink
+    ) -> None:
+        route = route_of(*FAR_AWAY)
+        exchange.post(Frame(FrameType.FORK, 0, SESSION, 0, 5, route, OTHER))
+        exchange.post(step(route, FrameType.PREFILL))
+        assert link.urgencies == [Urgency.PREFILL] * 2
 
 
 class TestFramesIn:

@@ -22,7 +22,7 @@ from corolla.models.loading import LoadOptions
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 from corolla.text import TextCodec
-from schema.frames import Flags, Frame, FrameType
+from schema.frames import Flags, Frame, FrameType, forked_session
 from schema.ids import PeerId, SessionId, session_at_hop
 from schema.outbox import Urgency
 from schema.routes import Hop
@@ -87,8 +87,8 @@ class LocalStage:
         else:
             self._exchange.fail(frame, result.error)
 
-    def on_close(self, session: SessionId) -> None:
-        self._stage.close(session)
+    def on_close(self, session: SessionId, keep: bool = False) -> None:
+        end_session(self._stage, session, keep=keep)
 
 
 class StageHops(Hops):
@@ -108,8 +108,10 @@ class StageHops(Hops):
     def send_frame(self, frame: bytes, urgency: Urgency) -> None:
         super().send_frame(frame, urgency)
         if self.closed:
+            closed = self.frames[-1]
             for stage in self._stages:
-                stage.close(session_at_hop(ME, self.frames[-1].session))
+                keep = bool(closed.flags & Flags.KEEP)
+                end_session(stage, session_at_hop(ME, closed.session), keep=keep)
 
     def _answer(self, frame: Frame) -> Frame:
         payload = frame.payload
@@ -124,6 +126,13 @@ class StageHops(Hops):
         return returned(frame, bytes(payload))
 
 
+def end_session(stage: Stage, session: SessionId, *, keep: bool) -> None:
+    if keep:
+        stage.keep(session, monotonic())
+    else:
+        stage.close(session)
+
+
 def run_step(
     stage: Stage, frame: Frame, session: SessionId, payload: bytes | memoryview, flags: Flags
 ) -> Result:
@@ -136,6 +145,7 @@ def run_step(
         span=stage.span,
         payload=payload,
         flags=flags,
+        forks=session_at_hop(ME, forked_session(payload)) if frame.type == FrameType.FORK else None,
     )
     return stage.run([work], 512, monotonic())[0]
 

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay.metrics import Metrics
 from schema.errors import all_errors
 from schema.frames import FrameType
+from schema.generation import PromptDetails, Usage
 
 
 @pytest.fixture
@@ -72,11 +73,13 @@ def test_requests_are_counted_by_route_and_status(metrics: Metrics) -> None:
 
 
 def test_a_reply_is_timed(metrics: Metrics) -> None:
-    metrics.observe_reply(first_token=0.3, total=3.0, tokens=20)
+    usage = Usage(50, 20, 70, PromptDetails(cached_tokens=40))
+    metrics.observe_reply(first_token=0.3, total=3.0, usage=usage)
     assert value(metrics, "first_token_seconds_bucket le=0.25") == 0
     assert value(metrics, "first_token_seconds_bucket le=0.5") == 1
     assert value(metrics, "reply_seconds_sum") == 3.0
     assert value(metrics, "tokens_total") == 20
+    assert value(metrics, "cached_tokens_total") == 40
 
 
 def test_queues_and_volunteers_are_looked_up_when_asked_for(metrics: Metrics) -> None:

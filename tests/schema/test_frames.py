@@ -17,6 +17,7 @@ from schema.frames import (
     FrameType,
     decode_frame,
     encode_frame,
+    forked_session,
     parse_header,
 )
 from schema.ids import SessionId
@@ -56,7 +57,17 @@ def test_known_types_are_those_of_the_table() -> None:
 
 
 def test_what_travels_along_the_route() -> None:
-    assert {FrameType.STEP, FrameType.PREFILL, FrameType.PROBE} == TRAVELLING_TYPES
+    assert {FrameType.STEP, FrameType.PREFILL, FrameType.PROBE, FrameType.FORK} == TRAVELLING_TYPES
+
+
+def test_a_fork_names_a_session() -> None:
+    assert forked_session(memoryview(bytes(16))) == bytes(16)
+
+
+@pytest.mark.parametrize("length", [0, 15, 17, 32])
+def test_a_fork_that_names_none_is_malformed(length: int) -> None:
+    with pytest.raises(MalformedFrame, match=f"not {length}"):
+        forked_session(bytes(length))
 
 
 def test_every_type_of_the_table_says_its_payload_and_its_sender() -> None:

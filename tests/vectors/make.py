@@ -204,6 +204,9 @@ FRAMES = {
         HIDDEN,
     ),
     "a close": Frame(FrameType.CLOSE, 0, SESSION, 8, 131, ROUTE, b""),
+    "a close that keeps": Frame(FrameType.CLOSE, 0, SESSION, 0, 0, ROUTE, b"", Flags.KEEP),
+    "a fork to hop 0": Frame(FrameType.FORK, 0, SESSION, 0, 130, ROUTE, bytes(range(16))),
+    "its answer, the same at every stop": Frame(FrameType.FORK, 2, SESSION, 0, 130, ROUTE, bytes(range(16))),
     "a failure": Frame(
         FrameType.FAILURE, 1, SESSION, 7, 130, ROUTE, messages.encode_failure(FAILURE), epoch=2
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from schema import browser, messages
 from schema.errors import MalformedMessage
-from schema.generation import HopTiming, Message, Sampling, Stopping, Timing, Usage
+from schema.generation import HopTiming, Message, PromptDetails, Sampling, Stopping, Timing, Usage
 from schema.ids import PeerId
 from schema.swarm import MissingBlocks, ModelStatus, SwarmStatus, VolunteerStatus
 
@@ -28,6 +28,7 @@ FACTS = messages.ModelFacts(
     context=131_072,
 )
 USAGE = Usage(5, 2, 7)
+CACHED_USAGE = Usage(50, 2, 52, PromptDetails(cached_tokens=48))
 TIMING = Timing(first_token=0.25, total=1.5, route=[HopTiming("Ada's desk", 0, 16)])
 SAMPLING = Sampling(temperature=0.0, top_k=40, seed=-(2**63))
 STOPPING = Stopping(max_tokens=64, stop=["\n\n", "\N{WAVING HAND SIGN}"], stop_token_ids=[0, 2**31 - 1])
@@ -73,6 +74,8 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.Draining(),
     messages.Heartbeat(sessions=1, paused=True),
     messages.Heartbeat(sessions=1, blocks_per_second=987.5),
+    messages.RouteRequest(request="r2", model="a/b-é", session=SESSION, prefer=[SECOND, FIRST]),
+    messages.Finished(request="r2", reason="stop", usage=CACHED_USAGE, timing=TIMING),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),
@@ -96,6 +99,9 @@ FROM_RELAY: list[messages.FromRelay] = [
     messages.Cancel(request="r1"),
     messages.HopLost(session=SESSION, peer=FIRST),
     messages.Goodbye(error=ERROR),
+    messages.Generate(
+        request="r2", body=messages.GenerationRequest(model="a/b-é", prompt=[1, 2]), asker="0123456789abcdef"
+    ),
 ]
 FROM_PAGE: list[browser.FromPage] = [
     browser.Chat(

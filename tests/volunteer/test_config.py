@@ -25,6 +25,7 @@ from volunteer.config import (
     locate,
     parse_config,
 )
+from volunteer.kvcache import KEPT_SHARE
 
 RELAY = "https://relay.example"
 TOKEN = Credential("volunteer", "abc", "very-secret", RELAY)
@@ -92,6 +93,11 @@ class TestFlags:
     def test_of_the_token_go_before_the_environment(self) -> None:
         other = new_credential("volunteer", "https://other.example")
         assert parse("--token", str(other)).relay_url == "https://other.example"
+
+    @pytest.mark.parametrize(("text", "share"), [("0", 0.0), ("0.25", 0.25), ("1", 1.0)])
+    def test_give_a_share_of_the_memory_to_what_is_kept(self, text: str, share: float) -> None:
+        assert parse().prefix_cache == KEPT_SHARE
+        assert parse("--prefix-cache", text).prefix_cache == share
 
     def test_pause_for_others_only_when_asked_to(self) -> None:
         assert parse().pause_when_busy is None
@@ -164,6 +170,10 @@ WRONG = [
     pytest.param(["--blocks", "0:99999"], "end <=", id="too many blocks"),
     pytest.param(["--pause-when-busy", "0"], "from 1 to 99", id="a machine that is always busy"),
     pytest.param(["--pause-when-busy", "100"], "from 1 to 99", id="a machine that is never busy"),
+    pytest.param(["--prefix-cache", "-0.1"], "from 0 to 1", id="less memory than none"),
+    pytest.param(["--prefix-cache", "1.1"], "from 0 to 1", id="more memory than there is"),
+    pytest.param(["--prefix-cache", "nan"], "from 0 to 1", id="memory that is no number"),
+    pytest.param(["--prefix-cache", "half"], "from 0 to 1", id="memory as a word"),
     pytest.param(["--max-blocks", "0"], "above 0", id="no blocks"),
     pytest.param(["--max-blocks", "-3"], "above 0", id="fewer than no blocks"),
     pytest.param(["--max-blocks", "many"], "above 0", id="blocks as a word"),

@@ -27,6 +27,7 @@ class EchoStage:
         self.entered = threading.Semaphore(0)
         self.expired = threading.Semaphore(0)
         self.open: set[SessionId] = set()
+        self.kept: set[SessionId] = set()
         self.idle: list[SessionId] = []
         self.ran: list[bytes] = []
 
@@ -52,6 +53,10 @@ class EchoStage:
 
     def close(self, session: SessionId) -> None:
         self.open.discard(session)
+
+    def keep(self, session: SessionId, now: float) -> None:
+        self.open.discard(session)
+        self.kept.add(session)
 
     def close_all(self) -> None:
         self.open.clear()

@@ -7,7 +7,7 @@ import pytest
 from schema.errors import NotServing, StepFailed
 from schema.frames import FrameType
 from schema.ids import SessionId, Span
-from volunteer.device_queue import Call, DeviceQueue
+from volunteer.device_queue import Call, Closing, DeviceQueue
 from volunteer.work import Result, Work
 
 A, B = SessionId(b"a" * 16), SessionId(b"b" * 16)
@@ -37,7 +37,7 @@ async def test_a_turn_holds_everything_to_close_and_call_and_leaves_the_steps() 
         queue.put_work(step, ignore)
         queue.put_call(call)
         queue.put_close(B, 0)
-    assert queue.next_turn() == ([B, B], calls)
+    assert queue.next_turn() == ([Closing(B, keeps=False)] * 2, calls)
     assert queue.take().batch.steps == [steps[0]]
     assert queue.next_turn() == ([], [])
     assert queue.take().batch.steps == [steps[1]]

@@ -263,6 +263,29 @@ def test_a_cache_rolled_back_goes_on_exactly_or_refuses(whole: Whole) -> None:
         assert torch.equal(step(spans, rolled_back, token), step(spans, straight, token))
 
 
+def test_a_fork_goes_on_exactly_beside_its_source(whole: Whole) -> None:
+    """From its end, past every sliding window of eight; and from before its end, or that is refused."""
+    spans = whole.spans["two spans"]
+    hidden = whole.head.embed(prompts(1))
+    wrong = whole.head.embed(prompts(2)[1:])
+    source, straight = ([span.new_cache() for span in spans] for _ in range(2))
+    for caches in (source, straight):
+        step(spans, caches, hidden[:, :10])
+    fork = [cache.fork(10) for cache in source]
+    for at in range(10, PROMPT):
+        step(spans, source, wrong[:, at : at + 1])
+    forks = [fork]
+    if whole.source.family.can_roll_back:
+        forks.append([cache.fork(10) for cache in source])
+    else:
+        with pytest.raises(RollbackRefused):
+            source[0].fork(10)
+    for at in range(10, PROMPT):
+        token = hidden[:, at : at + 1]
+        expected = step(spans, straight, token)
+        assert all(torch.equal(step(spans, caches, token), expected) for caches in forks)
+
+
 def test_sequences_decode_together_as_they_do_alone(whole: Whole) -> None:
     """Of different lengths, in an order that changes, and past the length of every window."""
     group = Group(whole, lengths=(PROMPT, 1, 7))

@@ -3,12 +3,16 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import msgspec
 import pytest
+from msgspec import UNSET, UnsetType
 
 from corolla.exchange import Exchange
+from corolla.prefixes import LEAST_TOKENS, PrefixIndex
 from schema.errors import KVCacheFull, QueueFull, Unavailable
-from schema.frames import FrameType
+from schema.frames import Flags, FrameType
 from schema.generation import GenerationRequest, Sampling, Stopping
 from schema.messages import Delta, Failed, Finished, FromPeer, Generate
 from tests.corolla.fakes import Hops, failure, until
@@ -130,6 +134,18 @@ class TestAReply:
         service.start(generate())
         await service.finish()
         assert hops.closed
+
+
+@pytest.mark.parametrize("asker", ["ada", UNSET])
+async def test_only_a_reply_whose_asker_is_known_is_kept(
+    service: HeadService, hops: Hops, asker: str | UnsetType
+) -> None:
+    head = replace(scripted_head("Good day."), prefixes=PrefixIndex(lambda held: held))
+    service.install(head, "tiny")
+    service.start(msgspec.structs.replace(generate(prompt="x" * LEAST_TOKENS), asker=asker))
+    await service.finish()
+    assert hops.closed
+    assert bool(hops.frames[-1].flags & Flags.KEEP) is (asker == "ada")
 
 
 class TestCancelling:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from schema.errors import KVCacheFull
 from schema.ids import SessionId
-from volunteer.kvcache import KVAccount
+from volunteer.kvcache import KEPT_SECONDS, KVAccount
 
-A, B = SessionId(b"a" * 16), SessionId(b"b" * 16)
+A, B, C, D = (SessionId(letter * 16) for letter in (b"a", b"b", b"c", b"d"))
 
 
 def test_growing_books_bytes() -> None:
@@ -34,6 +34,52 @@ def test_growing_beyond_the_capacity_is_refused_and_changes_nothing() -> None:
         account.grow(B, 41, 0.0)
     assert (account.used, account.held(B), len(account)) == (60, 0, 1)
     assert refusal.value.retry_after is not None
+
+
+def test_what_is_kept_goes_the_least_recently_used_first() -> None:
+    account = KVAccount(100, kept_share=1.0)
+    for name in (A, B, C):
+        account.grow(name, 30, 0.0)
+        assert account.keep(name, 0.0) == []
+    account.wake(A, 1.0)
+    assert account.keep(A, 1.0) == []
+    assert account.grow(D, 40, 2.0) == [B]
+    assert (account.used, account.kept, len(account)) == (100, 60, 1)
+    with pytest.raises(KVCacheFull):
+        account.grow(D, 61, 2.0)
+    assert (account.used, account.kept) == (100, 60)
+    assert account.grow(D, 60, 2.0) == [C, A]
+    assert (account.used, account.kept) == (100, 0)
+
+
+def test_what_is_in_use_is_not_evicted() -> None:
+    account = KVAccount(100, kept_share=1.0)
+    account.grow(A, 60, 0.0)
+    account.keep(A, 0.0)
+    account.wake(A, 0.0)
+    assert account.evict() is None
+    with pytest.raises(KVCacheFull):
+        account.grow(B, 60, 0.0)
+
+
+def test_no_more_is_kept_than_its_share() -> None:
+    account = KVAccount(100, kept_share=0.5)
+    for name, size in ((A, 30), (B, 30), (C, 40)):
+        account.grow(name, size, 0.0)
+    assert (account.keep(A, 0.0), account.keep(B, 0.0)) == ([], [A])
+    assert account.keep(C, 0.0) == [B]
+    assert (account.used, account.kept, account.release(C)) == (40, 40, 40)
+    assert (account.used, account.kept) == (0, 0)
+
+
+def test_what_is_kept_has_a_time_of_its_own() -> None:
+    account = KVAccount(100, idle_seconds=10 * KEPT_SECONDS)
+    account.grow(A, 10, 0.0)
+    account.grow(B, 10, 0.0)
+    account.keep(A, 0.0)
+    assert account.expire(KEPT_SECONDS) == []
+    assert account.expire(KEPT_SECONDS + 1) == [A]
+    assert (account.used, account.kept) == (10, 0)
 
 
 def test_settling_corrects_the_estimate_both_ways() -> None:

@@ -232,16 +232,20 @@ class TestLoading:
         part = await load(config, device, assignment(1, 3))
         assert (part.model.start, part.model.end) == (1, 3)
         assert part.head is None
-        assert part.driver(inline) is None
+        assert part.driver(inline, reuses=True) is None
 
     async def test_puts_the_head_there_too_where_it_was_assigned(
         self, config: Config, device: DeviceThread
     ) -> None:
         part = await load(config, device, assignment(0, 2, head=True))
-        head = part.driver(inline)
+        head = part.driver(inline, reuses=True)
         assert head is not None
         assert (head.hidden_size, head.context, head.can_chunk_prefill) == (SHAPE.hidden, 2048, True)
         assert head.codec.encode_prompt([1, 2]) == [1, 2]
+        assert head.prefixes is not None
+        without = part.driver(inline, reuses=False)
+        assert without is not None
+        assert without.prefixes is None
 
     async def test_needs_a_config_alone_for_random_weights(
         self, config: Config, device: DeviceThread, llama: TinyLlama, tmp_path: Path

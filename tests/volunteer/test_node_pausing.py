@@ -98,11 +98,12 @@ class TestPausing:
         await running.leave()
 
 
-def is_pause(message: FromPeer) -> bool:
-    return isinstance(message, Heartbeat) and message.paused is True
-
-
 def last_before_ready(relay: ScriptedRelay) -> FromPeer:
     """What it said before it last became ready."""
     ready = max(index for index, message in enumerate(relay.messages) if isinstance(message, Ready))
     return relay.messages[ready - 1]
+
+
+def is_pause(message: FromPeer) -> bool:
+    """Whatever else it says: the session of the probe may still be open."""
+    return isinstance(message, Heartbeat) and message.paused is True

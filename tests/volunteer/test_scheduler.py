@@ -51,6 +51,25 @@ def test_decode_goes_before_prefill_that_came_first() -> None:
     assert drain(scheduler) == [step, chunk]
 
 
+def test_forks_go_at_once_and_by_themselves() -> None:
+    scheduler = Scheduler()
+    step, slice_behind = work(1), prefill(2, 1)
+    fork, other = work(2, 0, FrameType.FORK), work(3, 0, FrameType.FORK)
+    for one in (step, fork, slice_behind, other):
+        scheduler.add(one, 0.0)
+    assert scheduler.wait(0.0) == 0.0
+    assert scheduler.take(0.0).steps == [fork, other]
+    assert drain(scheduler) == [step, slice_behind]
+
+
+def test_a_fork_of_a_session_that_was_closed_is_dropped() -> None:
+    scheduler = Scheduler()
+    fork = work(1, 0, FrameType.FORK)
+    scheduler.add(fork, 0.0)
+    assert scheduler.cancel(session(1)) == [fork]
+    assert (scheduler.take(0.0).steps, scheduler.queued) == ([], 0)
+
+
 def test_a_probe_goes_with_decode() -> None:
     scheduler = Scheduler()
     chunk, probe = prefill(1), work(2, kind=FrameType.PROBE)

@@ -10,7 +10,7 @@ import pytest
 
 from corolla.exchange import Exchange, Launch
 from schema.errors import SessionUnknown
-from schema.frames import Frame, FrameType
+from schema.frames import Flags, Frame, FrameType
 from schema.ids import SessionId, Span, session_at_hop
 from schema.routes import Hop
 from tests.corolla.fakes import ANEMONE, BELLIS, ME, RecordingLink, deliver, route_of, until
@@ -25,6 +25,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.open: set[SessionId] = set()
+        self.kept: set[SessionId] = set()
 
     @property
     def sessions(self) -> int:
@@ -40,6 +41,10 @@ class Echo:
 
     def close(self, session: SessionId) -> None:
         self.open.discard(session)
+
+    def keep(self, session: SessionId, now: float) -> None:
+        self.open.discard(session)
+        self.kept.add(session)
 
     def close_all(self) -> None:
         self.open.clear()
@@ -92,6 +97,25 @@ async def test_counts_a_session_from_its_first_step_to_its_close(served: Served)
     assert len(served.spans) == 2
     served.step(b"a", FrameType.CLOSE)
     assert len(served.spans) == 1
+
+
+async def test_a_session_that_is_kept_is_not_served_any_more(served: Served) -> None:
+    engine = await served.device.install(Echo)
+    served.step(b"a")
+    session = SessionId(b"a" * 16)
+    route = route_of(Hop(ME, Span(0, 2)), session=session, origin=BELLIS)
+    deliver(served.exchange, Frame(FrameType.CLOSE, 0, session, 0, 0, route, b"", Flags.KEEP))
+    await served.spans.finish()
+    await until(lambda: engine.kept)
+    assert engine.kept == {session_at_hop(BELLIS, session)}
+
+
+async def test_a_fork_begins_a_session_and_is_answered_with_itself(served: Served) -> None:
+    served.step(b"a", FrameType.FORK, payload=b"b" * 16)
+    assert len(served.spans) == 1
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert (answer.type, answer.hop, answer.payload) == (FrameType.FORK, 1, b"b" * 16)
 
 
 async def test_sends_answers_to_the_driver(served: Served) -> None:

@@ -21,7 +21,7 @@ from tests.relay.core.waiting import eventually
 # ---- what passes ----
 
 
-@pytest.mark.parametrize("kind", [FrameType.STEP, FrameType.PREFILL, FrameType.PROBE])
+@pytest.mark.parametrize("kind", [FrameType.STEP, FrameType.PREFILL, FrameType.PROBE, FrameType.FORK])
 async def test_a_frame_passes_byte_by_byte(
     relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, kind: FrameType
 ) -> None:

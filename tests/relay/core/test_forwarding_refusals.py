@@ -86,6 +86,13 @@ async def test_who_is_not_on_the_route_cannot_end_its_session(
     await assert_refused(relay, second, relay.journey(driver, first).frame(0, b"", kind), "wrong_hop")
 
 
+async def test_a_hop_cannot_fork_what_its_driver_had_kept(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer
+) -> None:
+    fork = relay.journey(driver, first, second).frame(0, bytes(16), FrameType.FORK)
+    await assert_refused(relay, first, fork, "wrong_hop")
+
+
 async def test_a_hop_cannot_close_a_session_that_it_does_not_drive(
     relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer
 ) -> None:

@@ -148,7 +148,7 @@ async def test_a_reply_that_takes_too_long_is_an_error(sqlite_file: Path) -> Non
 async def test_a_mistake_of_the_relay_is_told_and_logged(
     relay: RunningRelay, page: ScriptedPage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("details")
 
     monkeypatch.setattr(relay.services.replies, "start", broken)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from relay.planner import Holder, describe_gaps, missing_blocks, plan_route
+from relay.planner import PREFERRED_SESSIONS, Holder, Wishes, describe_gaps, missing_blocks, plan_route
 from schema.errors import ModelUnavailable
 from schema.ids import PeerId, Span
 from schema.limits import MAX_HOPS
@@ -100,7 +100,7 @@ def test_excluded_volunteers_are_never_used(holders: list[Holder], wanted: Span,
     excluded = frozenset(one.peer for one in holders if data.draw(st.booleans()))
     left = [one for one in holders if one.peer not in excluded]
     assume(not missing_blocks(left, wanted))
-    assert excluded.isdisjoint(peers_of(plan_route(holders, wanted, DRIVER, excluded)))
+    assert excluded.isdisjoint(peers_of(plan_route(holders, wanted, DRIVER, Wishes(exclude=excluded))))
 
 
 @given(swarms(), spans())
@@ -167,6 +167,33 @@ def test_a_route_may_be_over_some_blocks_only() -> None:
     assert hops == (Hop(peer(1), Span(2, 3)),)
 
 
+def preferred(*numbers: int) -> Wishes:
+    return Wishes(prefer=frozenset(map(peer, numbers)))
+
+
+def test_among_equals_the_preferred_volunteer_is_used() -> None:
+    holders = [holder(number, 0, 6, sessions=3) for number in (1, 2, 3)]
+    for number in (1, 2, 3):
+        assert peers_of(plan_route(holders, WHOLE, DRIVER, preferred(number))) == [peer(number)]
+
+
+def test_a_preferred_volunteer_may_have_a_few_sessions_more_and_not_many() -> None:
+    def used(more: int) -> list[PeerId]:
+        return peers_of(plan_route([holder(1, 0, 6), holder(2, 0, 6, more)], WHOLE, DRIVER, preferred(2)))
+
+    assert used(PREFERRED_SESSIONS) == [peer(2)]
+    assert used(PREFERRED_SESSIONS + 1) == [peer(1)]
+
+
+@given(swarms(), spans(), st.data())
+def test_a_wish_costs_no_hop_and_no_way(holders: list[Holder], wanted: Span, data: st.DataObject) -> None:
+    assume(not missing_blocks(holders, wanted))
+    wishes = Wishes(prefer=frozenset(one.peer for one in holders if data.draw(st.booleans())))
+    with_wishes = peers_of(plan_route(holders, wanted, DRIVER, wishes))
+    without = peers_of(plan_route(holders, wanted, DRIVER))
+    assert (len(with_wishes), with_wishes.count(DRIVER)) == (len(without), without.count(DRIVER))
+
+
 def test_a_missing_block_is_named_with_when_to_ask_again() -> None:
     with pytest.raises(ModelUnavailable, match="block 3 has no volunteer") as refusal:
         plan_route([holder(1, 0, 3), holder(2, 4, 6)], WHOLE, DRIVER)
@@ -175,7 +202,7 @@ def test_a_missing_block_is_named_with_when_to_ask_again() -> None:
 
 def test_blocks_of_which_all_volunteers_are_excluded_are_missing() -> None:
     with pytest.raises(ModelUnavailable, match="blocks 0\N{EN DASH}5 have no volunteer"):
-        plan_route([holder(1, 0, 6)], WHOLE, DRIVER, frozenset({peer(1)}))
+        plan_route([holder(1, 0, 6)], WHOLE, DRIVER, Wishes(exclude=frozenset({peer(1)})))
 
 
 def test_a_route_of_more_hops_than_a_frame_can_carry_is_refused_by_name() -> None:

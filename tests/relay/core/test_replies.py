@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec import UNSET
 
 from relay import replies
 from schema.errors import (
@@ -15,6 +16,7 @@ from schema.errors import (
     TooLarge,
 )
 from schema.generation import GenerationRequest, Message, Timing, Usage
+from schema.ids import PeerId
 from schema.limits import MAX_CONTROL_BYTES
 from schema.messages import Cancel, Delta, ErrorInfo, Failed, Finished, Generate
 from schema.outbox import Urgency
@@ -187,6 +189,48 @@ async def test_replies_are_shared_among_heads_before_they_tell_their_load(
     async with relay.services.replies.start(QUESTION), relay.services.replies.start(QUESTION):
         await head.hear(Generate)
         await other.hear(Generate)
+
+
+async def test_an_askers_replies_go_to_the_same_head_while_it_is_not_busier(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    await relay.serving(head=True)
+    chosen: dict[str, PeerId] = {}
+    start = relay.services.replies.start
+    for asker in [f"asker {number}" for number in range(16)]:
+        heads: set[PeerId] = set()
+        for _ in range(3):
+            async with start(QUESTION, asker) as reply:
+                heads.add(reply.head)
+        (chosen[asker],) = heads
+        async with start(QUESTION, asker) as first, start(QUESTION, asker) as second:
+            assert first.head == chosen[asker] != second.head
+    assert len(set(chosen.values())) == 2
+
+
+async def test_a_head_knows_an_asker_by_a_name_that_is_made_up(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    names: list[object] = []
+    for asker in ("ada", "bob", "ada", ""):
+        async with relay.services.replies.start(QUESTION, asker):
+            names.append((await head.hear(Generate)).asker)
+        await head.hear(Cancel)
+    assert names[0] == names[2] != names[1]
+    assert names[3] is UNSET
+    assert not {"ada", "bob"} & set(names)
+
+
+def test_a_made_up_name_is_another_for_another_head_time_or_secret() -> None:
+    secret, head = bytes(32), PeerId("a" * 16)
+    names = [
+        replies.made_up_name(secret, "ada", head, 1),
+        replies.made_up_name(secret, "ada", PeerId("b" * 16), 1),
+        replies.made_up_name(secret, "ada", head, 2),
+        replies.made_up_name(bytes([1] * 32), "ada", head, 1),
+        replies.made_up_name(secret, "bob", head, 1),
+    ]
+    assert len(set(names)) == len(names)
 
 
 async def test_a_head_whose_queue_is_full_is_passed_over(relay: RunningRelay, head: ScriptedPeer) -> None:

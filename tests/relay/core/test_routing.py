@@ -95,6 +95,13 @@ async def test_a_volunteer_that_the_session_excludes_is_not_used(
         assert [hop.peer for hop in grant.hops] == [used.id]
 
 
+async def test_a_volunteer_that_the_driver_prefers_is_used(relay: RunningRelay, driver: ScriptedPeer) -> None:
+    both = await relay.serving(name="first"), await relay.serving(name="second")
+    for one in both:
+        grant = await granted(driver, prefer=[one.id])
+        assert [hop.peer for hop in grant.hops] == [one.id]
+
+
 async def test_routes_are_counted_as_sessions(relay: RunningRelay, driver: ScriptedPeer) -> None:
     await relay.serving()
     await granted(driver)
