@@ -116,6 +116,10 @@ class Pace:
             self._alone.add(tokens, seconds)
             self._pay(self._decoding, prompts, seconds, now)
 
+    def nobody_decodes(self) -> None:
+        """The replies have ended: there is nobody to keep a pace for."""
+        self._decoded_at = self._not_before = float("-inf")
+
     def _pay(self, decoding: int, prompts: int, seconds: float, now: float) -> None:
         """A part has taken `seconds`: what is beyond its share is given back to the replies."""
         beyond = seconds - self._share(decoding, prompts)

@@ -89,6 +89,8 @@ class Scheduler:
         """Sessions by the kind of their oldest waiting step, in the order of their turns."""
         self._gathering = Gathering()
         self._pace = Pace()
+        self._decoding: set[SessionId] = set()
+        """Of the last batch with decode steps those that were not closed since."""
         self._epochs: OrderedDict[SessionId, _Epoch] = OrderedDict()
         self._dropped: Counter[str] = Counter()
 
@@ -127,6 +129,10 @@ class Scheduler:
         last = self._epochs.get(session)
         self._remember(session, _Epoch(max(epoch, last.number if last else 0), closed=True))
         self._gathering.forget(session)
+        if session in self._decoding:
+            self._decoding.discard(session)
+            if not self._decoding:
+                self._pace.nobody_decodes()
         return self._drop_lane(session, "cancelled")
 
     def wait(self, now: float) -> float:
@@ -170,6 +176,7 @@ class Scheduler:
         """A batch with decode steps of `decoded` and `tokens` of a slice has taken `seconds`."""
         self._pace.measured(len(decoded), len(self._prefill), tokens, seconds, now)
         if decoded:
+            self._decoding = set(decoded)
             self._gathering.done(decoded, seconds, now)
 
     def _check_room(self, work: Work, lane: _Lane) -> None:

@@ -109,6 +109,18 @@ def test_a_slice_goes_with_decode_steps_once_their_pace_is_known() -> None:
     assert batch.prefill_tokens > 0
 
 
+def test_when_the_last_reply_has_ended_prompts_wait_for_it_no_longer() -> None:
+    scheduler = Scheduler()
+    scheduler.computed([session(1)], 0, 0.01, now=0.0)
+    scheduler.computed([session(1), session(2)], 8, 5.0, now=5.0)  # a part that took far more than its share
+    scheduler.add(prefill(3), 5.0)
+    scheduler.cancel(session(1))
+    assert scheduler.wait(5.0) > 0.0
+    scheduler.cancel(session(2))
+    assert scheduler.wait(5.0) == 0.0
+    assert scheduler.take(5.0).prefill_tokens > 8
+
+
 def test_a_slice_that_is_put_back_goes_on_at_its_sessions_next_turn() -> None:
     scheduler = Scheduler()
     first, second, other = prefill(1, 0), prefill(1, 1), prefill(2)
