@@ -7,7 +7,7 @@ Seconds are of one block, so that the figures of spans of different lengths can 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median, quantiles
+from statistics import median
 from typing import Annotated, Self
 
 from msgspec import Meta, Struct
@@ -38,12 +38,11 @@ class Spread(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, seconds: Sequence[float], blocks: int) -> Self:
         """Of runs through `blocks` blocks; at least two."""
-        each = [one / blocks for one in seconds]
-        low, high = min(each), max(each)
-        if len(each) >= DECILE_RUNS:
-            deciles = quantiles(each, n=10, method="inclusive")
-            low, high = deciles[0], deciles[-1]
-        return cls(median=median(each), low=low, high=high, runs=len(each))
+        each = sorted(one / blocks for one in seconds)
+        # Runs that were, not points between them: rounding could put those on the wrong side of the median.
+        left_out = len(each) // 10 if len(each) >= DECILE_RUNS else 0
+        low, high = each[left_out], each[-1 - left_out]
+        return cls(median=min(max(median(each), low), high), low=low, high=high, runs=len(each))
 
 
 class DecodeStep(Struct, frozen=True, kw_only=True):
