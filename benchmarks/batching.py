@@ -171,7 +171,7 @@ def main() -> int:
         stack.enter_context(volunteers(server, {"v0": f"0:{SHAPE.blocks}"}, *arguments))
         threads = stack.enter_context(ThreadPoolExecutor(max(COUNTS) + 1))
         client = Client(server, server.token("client", "benchmark"), threads)
-        report_rates(report, measure_rates(client, rounds=5 if full else 2, tokens=96 if full else 40))
+        report_rates(report, measure_rates(client, rounds=5 if full else 2, tokens=192 if full else 96))
         report_stalls(report, [measure_stall(client, 100) for _ in range(3 if full else 1)])
     report.print_last_line()
     return 0

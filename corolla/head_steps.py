@@ -145,8 +145,8 @@ class HeadSteps:
         """Outcomes in order. Hidden states that hold NaN or infinity concern no other step."""
         if not steps:
             return []
-        states = stack_from_wire([step.hidden for step in steps])
         try:
+            states = stack_from_wire([step.hidden for step in steps])
             if is_finite(states):
                 return self._compute(steps, states)
             if len(steps) == 1:

@@ -19,7 +19,7 @@ LEAST_TOKENS = 32
 """A shorter prefix is computed as fast as it is forked."""
 MOST_SESSIONS = 256
 MOST_TOKENS = 1 << 20
-"""Of all noted sessions together: 8 MiB of references."""
+"""Of all noted sessions together: some tens of megabytes."""
 NOTED_SECONDS = 600.0
 """How long a session is noted after its last use: as long as hops keep it."""
 
@@ -97,10 +97,12 @@ class PrefixIndex:
 
         At least one token of the prompt is left, since its output is needed.
         """
+        for expired in self._expired(now):
+            self.forget(expired.id)
         prompt = tuple(wanted.prompt)
         best: Match | None = None
         for kept in self._kept.values():
-            if now - self._used_at[kept.id] > NOTED_SECONDS or not _fits(kept, wanted):
+            if not _fits(kept, wanted):
                 continue
             least = LEAST_TOKENS if best is None else best.tokens + 1
             shared = self._shared(kept.tokens, prompt, least)

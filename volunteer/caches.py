@@ -72,13 +72,20 @@ class SessionCaches:
     def fork(self, work: Work, now: float) -> None:
         """Begins the session of `work` with the first tokens of the kept one that it names.
 
-        Raises PrefixUnknown for one that is not kept, or not so far, or of other blocks; and KVCacheFull.
+        Raises PrefixUnknown for one that is not kept, or not so far, or of other blocks, PositionMismatch for
+        a session that has begun, and KVCacheFull.
         """
+        if work.session in self._active:
+            raise PositionMismatch("a fork begins a session, and this one holds tokens already")
         self.close(work.session)
         source = work.forks
         kept = None if source is None else self._kept.get(source)
         if source is None or kept is None or (kept.start, kept.end) != (work.span.start, work.span.end):
             raise PrefixUnknown("nothing is kept here of the session to begin with: send its tokens again")
+        try:
+            kept.require_cut(work.position)  # before anything else has to go for the copy
+        except RollbackRefused as refusal:
+            raise PrefixUnknown(refusal.message) from refusal
         self._account.wake(source, now)  # what is copied is not evicted for its copy
         try:
             self._copy(kept, work, now)
@@ -138,9 +145,6 @@ class SessionCaches:
         try:
             cache = self._active[work.session] = kept.fork(work.position)
             self.settle(work.session, cache, now)
-        except RollbackRefused as refusal:
-            self.close(work.session)
-            raise PrefixUnknown(refusal.message) from refusal
         except Exception:
             self.close(work.session)
             raise

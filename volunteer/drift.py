@@ -14,6 +14,7 @@ from statistics import median
 from typing import NamedTuple
 
 from schema.frames import FrameType
+from schema.ids import Span
 from volunteer.throughput import Table
 from volunteer.work import Result
 
@@ -57,14 +58,14 @@ class Finding(NamedTuple):
         return f"{self.size} take {self.ratio:.2f} times as long as was measured"
 
 
-def run_of(results: Sequence[Result], seconds: float) -> Run | None:
-    """The run that has given these results; None where it cannot be compared with what was measured.
+def run_of(results: Sequence[Result], seconds: float, span: Span) -> Run | None:
+    """The run over `span` that has given these results; None where it cannot be compared with the table.
 
-    That is a batch of both kinds, one in which something failed, a step that begins a session, which is a
-    short prompt, and a prompt's later slices, which have a context that was not measured.
+    That is one over a part of the span, a batch of both kinds, one in which something failed, a step that
+    begins a session, which is a short prompt, and a prompt's later slices, whose context was not measured.
     """
     works = [result.work for result in results]
-    if not works or any(result.error is not None for result in results):
+    if not works or any(result.error is not None or result.work.span != span for result in results):
         return None
     context = sum(work.position for work in works) / len(works)
     if all(work.kind is FrameType.STEP and work.position for work in works):
@@ -104,7 +105,9 @@ class Drift:
         """Everything was measured anew: judge what comes by that."""
         self._table = table
         ratios = {size: self._ratio(size) for size in self._recent}
-        self._accepted = {size: one for size, one in ratios.items() if one is not None and _is_off(one)}
+        known = {size: one for size, one in ratios.items() if one is not None}
+        kept = {size: one for size, one in self._accepted.items() if size not in known}
+        self._accepted = kept | {size: one for size, one in known.items() if _is_off(one)}
         self._recent.clear()
 
     def _ratio(self, size: Size) -> float | None:

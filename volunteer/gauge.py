@@ -114,7 +114,7 @@ class Gauge:
 
     def _turn(self) -> Table | None:
         """A new table, if there is one now."""
-        if self._stage.sessions:
+        if self._stage.sessions or self._stage.kept:  # noise takes nobody's place
             return None
         if self._measurement is None:
             finding = self._drift.find()
@@ -129,6 +129,6 @@ class Gauge:
         return table
 
     def _see(self, results: Sequence[Result], seconds: float) -> None:
-        run = run_of(results, seconds)
+        run = run_of(results, seconds, self._stage.span)
         if run is not None:
             self._drift.add(run)

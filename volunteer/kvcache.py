@@ -73,7 +73,7 @@ class KVAccount:
         if self.used - self.kept + extra > self.capacity:
             raise KVCacheFull(
                 f"no memory for more tokens: {extra} bytes are needed, "
-                f"{max(0, self.capacity - self.used)} of {self.capacity} are free. "
+                f"{max(0, self.capacity - self.used + self.kept)} of {self.capacity} are free. "
                 "Try again when other replies have ended, or use another volunteer",
                 retry_after=RETRY_SECONDS,
             )
@@ -103,6 +103,9 @@ class KVAccount:
     def keep(self, session: SessionId, now: float) -> list[SessionId]:
         """The session is over but kept. Takes out, and names, what then is too much, perhaps itself."""
         entry = self._sessions.pop(session)
+        if entry.bytes > self.most_kept:  # nothing that others may still use goes for what cannot stay
+            self.used -= entry.bytes
+            return [session]
         self._kept[session] = _Entry(entry.bytes, now)
         self.kept += entry.bytes
         evicted: list[SessionId] = []

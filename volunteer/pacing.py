@@ -100,7 +100,7 @@ class Pace:
         return 0.0 if self._is_quiet(now) else max(0.0, self._not_before - now)
 
     def measured(self, decoding: int, prompts: int, tokens: int, seconds: float, now: float) -> None:
-        """A batch of `decoding` decode steps and `tokens` of a prompt has taken `seconds`."""
+        """A batch of `decoding` decode steps and `tokens` of a prompt has taken `seconds`; or a fork."""
         if decoding:
             self._decoded_at, self._decoding = now, decoding
         if decoding and not tokens:
@@ -112,8 +112,9 @@ class Pace:
             more = max(0.0, seconds - self._bare_seconds(decoding))
             self._beside.add(tokens, more)
             self._pay(decoding, prompts, more, now)
-        elif tokens:
-            self._alone.add(tokens, seconds)
+        else:
+            if tokens:
+                self._alone.add(tokens, seconds)
             self._pay(self._decoding, prompts, seconds, now)
 
     def nobody_decodes(self) -> None:

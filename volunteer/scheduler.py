@@ -24,7 +24,7 @@ from schema.errors import QueueFull, SessionUnknown
 from schema.frames import FrameType
 from schema.ids import SessionId
 from volunteer.gathering import Gathering
-from volunteer.pacing import Pace
+from volunteer.pacing import QUIET_SECONDS, Pace
 from volunteer.work import Work
 
 MIN_RETRY_SECONDS = 0.1
@@ -89,8 +89,10 @@ class Scheduler:
         """Sessions by the kind of their oldest waiting step, in the order of their turns."""
         self._gathering = Gathering()
         self._pace = Pace()
-        self._decoding: set[SessionId] = set()
-        """Of the last batch with decode steps those that were not closed since."""
+        self._decoding: dict[SessionId, float] = {}
+        """Sessions that decode: when a step was computed last. Without those closed, or silent for long."""
+        self._has_forked = False
+        """Whether the last batch was a fork."""
         self._epochs: OrderedDict[SessionId, _Epoch] = OrderedDict()
         self._dropped: Counter[str] = Counter()
 
@@ -129,23 +131,22 @@ class Scheduler:
         last = self._epochs.get(session)
         self._remember(session, _Epoch(max(epoch, last.number if last else 0), closed=True))
         self._gathering.forget(session)
-        if session in self._decoding:
-            self._decoding.discard(session)
-            if not self._decoding:
-                self._pace.nobody_decodes()
+        if self._decoding.pop(session, None) is not None and not self._decoding:
+            self._pace.nobody_decodes()
         return self._drop_lane(session, "cancelled")
 
     def wait(self, now: float) -> float:
         """Seconds for which `take` should wait, because more is about to come; 0 when it should not."""
-        if not self.queued or self._forks or len(self._decode) >= self.limits.batch:
+        if not self.queued or len(self._decode) >= self.limits.batch:
             return 0.0
         wait = self._gathering.wait(self._decode, now)
         return wait if self._decode else max(wait, self._pace.wait(now))
 
     def take(self, now: float) -> Batch:
         """The next batch; empty only if nothing waits. Asked before `wait` is over it gives what there is."""
-        if self._forks:
-            return Batch([self._pop(self._forks, now) for _ in range(len(self._forks))], 0)
+        self._has_forked = self._is_turn_of_forks(now)
+        if self._has_forked:
+            return Batch([self._pop(self._forks, now)], 0)
         prompts = len(self._prefill)  # before a session's step makes way for its next prompt
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
         tokens = self._pace.prefill_tokens(len(steps), prompts, now) if prompts else 0
@@ -154,6 +155,12 @@ class Scheduler:
         if tokens:
             steps.append(self._pop(self._prefill, now))
         return Batch(steps, tokens)
+
+    def _is_turn_of_forks(self, now: float) -> bool:
+        """A fork costs time as a prompt's part does: decode steps go between two, and as long as due."""
+        if not self._decode:
+            return bool(self._forks)
+        return bool(self._forks) and not self._has_forked and not self._pace.wait(now)
 
     def put_back(self, work: Work, now: float) -> list[Work]:
         """A slice of which a part was computed, to go on with at its session's next turn.
@@ -176,7 +183,10 @@ class Scheduler:
         """A batch with decode steps of `decoded` and `tokens` of a slice has taken `seconds`."""
         self._pace.measured(len(decoded), len(self._prefill), tokens, seconds, now)
         if decoded:
-            self._decoding = set(decoded)
+            silent = [one for one, at in self._decoding.items() if now - at > QUIET_SECONDS]
+            for session in silent:
+                del self._decoding[session]
+            self._decoding.update(dict.fromkeys(decoded, now))
             self._gathering.done(decoded, seconds, now)
 
     def _check_room(self, work: Work, lane: _Lane) -> None:

@@ -141,14 +141,17 @@ class Stage:
         begun = self._begun.pop(work.session, None)
         return begun if begun is not None and begun.work is work else None
 
-    def _begin(self, work: Work, entering: StepInput | CorollaError, now: float) -> Step:
-        """Raises by name what stands against the step; then nothing has changed."""
-        if isinstance(entering, CorollaError):
+    def _begin(self, work: Work, entering: StepInput | Exception, now: float) -> Step:
+        """Raises what stands against the step; if that has a name, nothing has changed."""
+        if isinstance(entering, Exception):
             raise entering
         self._check_blocks(work)
         batch, tokens, _ = entering.hidden.shape
         cache = self._caches.for_step(work, batch, tokens, now)
-        return Step(work, cache, entering.hidden, entering.mask)
+        mask = entering.mask
+        if mask is not None:
+            mask = mask.to(self._model.options.device, torch.int64)
+        return Step(work, cache, entering.hidden, mask)
 
     def _groups(self, ready: list[Step], prefill_tokens: int) -> list[list[Step]]:
         """Which steps run as one batch: those of one sequence without a mask, over the same blocks."""

@@ -3,7 +3,7 @@
 Does not run anything. Knows neither queues nor budgets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from corolla.tensors import (
     stack_from_wire,
     to_wire,
 )
-from schema.errors import CorollaError, PositionMismatch, ShapeMismatch
+from schema.errors import PositionMismatch, ShapeMismatch
 from schema.frames import Flags
 from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
 from volunteer.work import Work
@@ -37,7 +37,7 @@ class StepInput(NamedTuple):
     hidden: Tensor
     """[batch, tokens, hidden_size], on the host in the model's dtype."""
     mask: Tensor | None
-    """[batch, position + tokens], on the device."""
+    """[batch, position + tokens], on the host as it travelled."""
 
 
 @dataclass(slots=True)
@@ -83,27 +83,34 @@ def read_step(work: Work, facts: ModelFacts, options: LoadOptions) -> StepInput:
 
 def read_steps(
     batch: Sequence[Work], facts: ModelFacts, options: LoadOptions
-) -> dict[Work, StepInput | CorollaError]:
+) -> dict[Work, StepInput | Exception]:
     """What `read_step` gives for each, or raises. Single tokens of one sequence are read as one tensor."""
     wires: dict[Work, _Wires] = {}
-    found: dict[Work, StepInput | CorollaError] = {}
+    found: dict[Work, StepInput | Exception] = {}
     for work in batch:
         try:
             wires[work] = _checked(work, facts)
-        except CorollaError as error:
+        except Exception as error:  # noqa: BLE001 - what is wrong with one step concerns no other
             found[work] = error
-    singles = [work for work, one in wires.items() if one.mask is None and one.hidden.shape[:2] == (1, 1)]
-    if singles:
-        joined = stack_from_wire([wires[work].hidden for work in singles])
-        if is_finite(joined):
-            rows = joined.to(options.dtype).split(1)
-            found |= {work: StepInput(row, None) for work, row in zip(singles, rows, strict=True)}
+    found |= _read_singles(wires, options)
     for work in [work for work in wires if work not in found]:
         try:
             found[work] = _finite_input(wires[work], options)
-        except CorollaError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             found[work] = error
     return found
+
+
+def _read_singles(wires: "Mapping[Work, _Wires]", options: LoadOptions) -> dict[Work, StepInput]:
+    """Single tokens of one sequence, if all of them are finite; else each is to be looked at by itself."""
+    singles = [work for work, one in wires.items() if one.mask is None and one.hidden.shape[:2] == (1, 1)]
+    if not singles:
+        return {}
+    joined = stack_from_wire([wires[work].hidden for work in singles])
+    if not is_finite(joined):
+        return {}
+    rows = joined.to(options.dtype).split(1)
+    return {work: StepInput(row, None) for work, row in zip(singles, rows, strict=True)}
 
 
 class _Wires(NamedTuple):
@@ -130,7 +137,7 @@ def _finite_input(wires: _Wires, options: LoadOptions) -> StepInput:
     require_finite(hidden)
     return StepInput(
         hidden.to(options.dtype),
-        None if wires.mask is None else from_wire(wires.mask, options.device, torch.int64),
+        None if wires.mask is None else from_wire(wires.mask),
     )
 
 

@@ -129,7 +129,7 @@ class SpanCache:
 
     def fork(self, position: int) -> "SpanCache":
         """A cache of its own that holds a copy of the first `position` tokens. Raises as `truncate`."""
-        drop = self._require_cut(position)
+        drop = self.require_cut(position)
         copy = SpanCache(self._config, self._family, self.start, self.end, self.batch)
         with torch.inference_mode():
             for ours, theirs in zip(self.own, copy.own, strict=True):
@@ -148,13 +148,13 @@ class SpanCache:
         Raises `RollbackRefused` where the family has a recurrent state, which keeps no history, and where
         a sliding window has already dropped what it would need (after more than `ROLLBACK_TOKENS` tokens).
         """
-        drop = self._require_cut(position)
+        drop = self.require_cut(position)
         if drop:
             for layer in self.own:
                 _cut(layer, drop)
             self._clock.position = position
 
-    def _require_cut(self, position: int) -> int:
+    def require_cut(self, position: int) -> int:
         """How many tokens are to be dropped to end at `position`. Raises as `truncate`."""
         drop = self.position - position
         if drop < 0 or position < 0:

@@ -194,15 +194,15 @@ class PooledCache:
 
         Raises `RollbackRefused` for tokens that are not held, and `KVCacheFull`.
         """
-        self._require(position)
+        self.require_cut(position)
         copy = PooledCache(self.pool, self._config, self.start, self.end)
         try:
             copy.reserve(position)
-        except KVCacheFull:
+            with torch.inference_mode():
+                self.pool.copy(self._slots_of(position), copy._slots_of(position))
+        except BaseException:
             copy.close()
             raise
-        with torch.inference_mode():
-            self.pool.copy(self._slots_of(position), copy._slots_of(position))
         copy.advance(position)
         return copy
 
@@ -220,10 +220,11 @@ class PooledCache:
 
     def truncate(self, position: int) -> None:
         """Forgets every token from `position` on; raises `RollbackRefused` for one that is not held."""
-        self._require(position)
+        self.require_cut(position)
         self._clock.position = position
 
-    def _require(self, position: int) -> None:
+    def require_cut(self, position: int) -> None:
+        """Raises as `truncate`."""
         if not 0 <= position <= self.position:
             raise RollbackRefused(f"The cache holds {self.position} tokens; it cannot be cut to {position}.")
 

@@ -105,7 +105,8 @@ def test_what_was_not_used_for_long_is_dropped() -> None:
     index = index_of(old, used)
     assert index.find(wanted([*BASE, 2, 3]), NOTED_SECONDS) is not None
     assert index.find(wanted([*BASE, 1, 3]), NOTED_SECONDS + 1) == Match(used, LEAST_TOKENS)
-    assert index.note(kept("new", [*BASE, 3]), NOTED_SECONDS + 1) == [old]
+    assert len(index) == 1
+    assert index.note(kept("new", [*BASE, 3]), 2 * NOTED_SECONDS + 2) == [used]
 
 
 def test_the_least_recently_used_goes_when_there_are_too_many() -> None:

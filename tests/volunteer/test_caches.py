@@ -14,7 +14,14 @@ from corolla.models.growing import LEAST_ROOM
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 from corolla.tensors import from_wire, to_wire
-from schema.errors import CorollaError, KVCacheFull, NotServing, PrefixUnknown, SessionUnknown
+from schema.errors import (
+    CorollaError,
+    KVCacheFull,
+    NotServing,
+    PositionMismatch,
+    PrefixUnknown,
+    SessionUnknown,
+)
 from schema.frames import Flags, FrameType
 from schema.ids import SessionId, Span
 from schema.tensors import decode_tensors, encode_tensors
@@ -164,6 +171,13 @@ def test_a_fork_of_what_is_not_there_is_refused_by_name(stage: Stage, what: str)
     assert isinstance(error_of(run(stage, step(C, hidden(1), 5))), SessionUnknown)
 
 
+def test_a_fork_of_a_session_that_has_begun_is_refused_and_leaves_it_as_it_was(stage: Stage) -> None:
+    keep(stage, A)
+    run(stage, fork(B, A, 5))
+    assert isinstance(error_of(run(stage, fork(B, A, 4))), PositionMismatch)
+    output(run(stage, step(B, hidden(1), 5)))
+
+
 def test_a_fork_over_blocks_that_are_not_served_is_refused(stage: Stage) -> None:
     keep(stage, A)
     assert isinstance(error_of(run(stage, fork(B, A, 5, Span(0, BLOCKS + 1)))), NotServing)
@@ -215,6 +229,37 @@ def test_the_least_recently_forked_goes_first(model: SpanModel, facts: ModelFact
         run(stage, step(session, hidden(4)))
     assert run(stage, fork(D, C, 5)).error is None  # and B went for the two
     assert stage.kept == 1
+
+
+def test_a_fork_that_is_refused_takes_nobody_s_place(model: SpanModel, facts: ModelFacts) -> None:
+    stage = rooms(model, facts, 4)
+    for session in (A, B):
+        keep(stage, session)
+    assert isinstance(error_of(run(stage, fork(D, A, 3 * LEAST_ROOM))), PrefixUnknown)
+    assert stage.kept == 2
+
+
+def test_a_session_too_large_to_be_kept_takes_nobody_s_place(model: SpanModel, facts: ModelFacts) -> None:
+    stage = rooms(model, facts, 4, share=0.25)
+    keep(stage, A)
+    keep(stage, B, tokens=LEAST_ROOM + 1)
+    assert (stage.sessions, stage.kept, stage.kv_used) == (0, 1, ROOM_BYTES)
+    assert run(stage, fork(C, A, 5)).error is None
+
+
+def test_a_fork_whose_copy_fails_leaves_no_page_behind(
+    pool: GraphedDecoder, model: SpanModel, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = rooms(model, facts, 100)
+    keep(stage, A)
+    free = pool.pool.free_pages, pool.pool.free_rows
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(pool.pool, "copy", fail)
+    assert isinstance(error_of(run(stage, fork(B, A, 5))), KVCacheFull)
+    assert (pool.pool.free_pages, pool.pool.free_rows) == free
 
 
 def test_what_is_forked_is_not_evicted_for_its_fork(model: SpanModel, facts: ModelFacts) -> None:

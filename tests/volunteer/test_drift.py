@@ -14,6 +14,7 @@ from volunteer.throughput import DecodeStep, PromptPart, Spread, Table
 from volunteer.work import Result, Work
 
 BLOCKS = 4
+SPAN = Span(0, BLOCKS)
 DUE = 0.01
 """Seconds of a step through a block, however many sequences take part."""
 
@@ -119,20 +120,30 @@ class TestANewMeasurement:
         drift.measured(table(100 * DUE))
         assert drift.find() is None
 
+    def test_that_was_accepted_of_one_size_stays_so_while_others_are_at_work(self) -> None:
+        drift = after(step(2.0))
+        findings = 0
+        for phase in range(6):
+            if drift.find() is not None:
+                findings += 1
+                drift.measured(table())
+            feed(drift, step(2.0, tokens=1 + phase % 2))
+        assert findings <= 2  # once for each size
+
 
 def result(
     kind: FrameType = FrameType.STEP, position: int = 10, tokens: int = 0, error: NotServing | None = None
 ) -> Result:
-    work = Work(kind, SessionId(b"s" * 16), 0, position, 0, Span(0, 4), b"")
+    work = Work(kind, SessionId(b"s" * 16), 0, position, 0, SPAN, b"")
     return Result(work, error=error, tokens=tokens)
 
 
 class TestABatch:
     def test_of_steps_is_a_run_of_as_many_tokens(self) -> None:
-        assert run_of([result(position=10), result(position=20)], 0.5) == Run(True, 2, 15.0, 0.5)
+        assert run_of([result(position=10), result(position=20)], 0.5, SPAN) == Run(True, 2, 15.0, 0.5)
 
     def test_of_a_prompts_part_is_a_run_of_its_tokens(self) -> None:
-        assert run_of([result(FrameType.PREFILL, 0, tokens=32)], 0.5) == Run(False, 32, 0.0, 0.5)
+        assert run_of([result(FrameType.PREFILL, 0, tokens=32)], 0.5, SPAN) == Run(False, 32, 0.0, 0.5)
 
     @pytest.mark.parametrize(
         "results",
@@ -146,4 +157,7 @@ class TestABatch:
         ],
     )
     def test_that_was_not_measured_so_is_no_run(self, results: list[Result]) -> None:
-        assert run_of(results, 0.5) is None
+        assert run_of(results, 0.5, SPAN) is None
+
+    def test_over_a_part_of_the_span_is_no_run(self) -> None:
+        assert run_of([result()], 0.5, Span(0, BLOCKS + 1)) is None

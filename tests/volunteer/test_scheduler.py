@@ -51,15 +51,31 @@ def test_decode_goes_before_prefill_that_came_first() -> None:
     assert drain(scheduler) == [step, chunk]
 
 
-def test_forks_go_at_once_and_by_themselves() -> None:
+def test_forks_go_one_by_one_with_decode_steps_between_them() -> None:
     scheduler = Scheduler()
     step, slice_behind = work(1), prefill(2, 1)
     fork, other = work(2, 0, FrameType.FORK), work(3, 0, FrameType.FORK)
     for one in (step, fork, slice_behind, other):
         scheduler.add(one, 0.0)
     assert scheduler.wait(0.0) == 0.0
-    assert scheduler.take(0.0).steps == [fork, other]
-    assert drain(scheduler) == [step, slice_behind]
+    assert scheduler.take(0.0).steps == [fork]
+    assert scheduler.take(0.0).steps[0] == step
+    assert drain(scheduler)[:1] == [other]
+
+
+def test_a_fork_that_has_taken_long_is_paid_for_before_the_next() -> None:
+    scheduler = Scheduler()
+    scheduler.computed([session(1)], 0, 0.01, now=0.0)
+    scheduler.computed([], 0, 0.5, now=0.5)  # a fork
+    now = 0.5
+    for turn in range(10):
+        scheduler.add(work(2 + turn, 0, FrameType.FORK), now)
+        scheduler.add(work(1, turn + 1), now)
+        (taken,) = scheduler.take(now).steps
+        assert taken.kind is FrameType.STEP
+        now += 0.01
+        scheduler.computed([session(1)], 0, 0.01, now=now)
+    assert scheduler.wait(now) > 0.0
 
 
 def test_a_fork_of_a_session_that_was_closed_is_dropped() -> None:
