@@ -9,7 +9,7 @@ import pytest
 from benchmarks.processes import RelayProcess, Volunteer, relay, volunteers
 
 # Exact comparisons need products that do not depend on where in memory a matrix lies. On processors without
-# AVX-512 those of MKL do, unless it is told otherwise before its first call. Processes started here inherit it.
+# AVX-512 those of MKL do, unless it is told otherwise before its first call. Child processes inherit it.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 DEMO_MODEL = "corolla-demo"
