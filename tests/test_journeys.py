@@ -263,11 +263,13 @@ class TestHowFastAVolunteerIs:
         assert all(isinstance(one.blocks_per_second, float) for one in swarm.relay.swarm().volunteers)
 
     def test_is_measured_while_it_has_nothing_to_do_and_known_when_it_comes_back(self, swarm: Garden) -> None:
-        wait_until(lambda: "decode, 2 at once" in swarm.log(LAST), "its table is whole")
-        assert leave(swarm.volunteers[LAST]) == 0
-        swarm.mend()
-        wait_until(lambda: "as measured earlier" in swarm.log(LAST), "it has found its table")
-        assert swarm.say(QUESTION)
+        span = "0:2"  # the others have four blocks each, and would find each other's table
+        swarm.plant("short", "--blocks", span)
+        wait_until(lambda: "decode, 2 at once" in swarm.log("short"), "its table is whole")
+        assert leave(swarm.volunteers.pop("short")) == 0
+        swarm.plant("short", "--blocks", span)
+        wait_until(lambda: "as measured earlier" in swarm.log("short"), "it has found its table")
+        assert leave(swarm.volunteers.pop("short")) == 0
 
 
 class TestAVolunteerThatStalls:
