@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 
 SHARE = 0.25
 """How much longer than without a prompt a batch of decode steps may take, on average."""
-MOST_TOKENS = 512
-"""Of one part, however fast."""
+MOST_TOKENS = 2048
+"""Of one part, however fast: weights that have to be dequantized for each are worth so many."""
+FIRST_ALONE_TOKENS = 64
+"""Of a part that nobody decodes beside, before anything was measured."""
 FIRST_TOKENS = 8
 """Of a part beside decode steps, before anything was measured."""
 MOST_SECONDS = 0.25
@@ -81,7 +83,7 @@ class Pace:
     def prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
         """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out."""
         if not decoding and self._is_quiet(now):
-            return self._largest(self._alone, first=MOST_TOKENS // 8)
+            return self._largest(self._alone, FIRST_ALONE_TOKENS)
         if decoding and (self._since_bare >= BARE_EVERY or not self._decode):
             return 0
         if self.wait(now):

@@ -7,7 +7,8 @@ The rules, in order:
 1. A session's steps leave in the order in which they came, one per batch. Forks, which compute nothing, go
    at once and by themselves.
 2. Decode steps that wait go together; those about to come are worth a short wait (volunteer/gathering.py).
-3. One prefill slice goes with them, in parts small enough not to stall them (volunteer/pacing.py).
+3. One prefill slice goes with them, in parts small enough not to stall them (volunteer/pacing.py). Where
+   there is none of them, short slices go together, as many as make a part.
 4. Within a kind, sessions take turns.
 5. What does not fit is refused by name when it comes, never dropped later.
 
@@ -68,9 +69,9 @@ class Batch(NamedTuple):
     """What is computed next, of different sessions."""
 
     steps: list[Work]
-    """Decode steps, and behind them one prefill slice at most."""
+    """Decode steps, and behind them one prefill slice at most; or several prefill slices."""
     prefill_tokens: int
-    """How many tokens of the slice may be computed now; the rest is put back."""
+    """How many tokens of each slice may be computed now; the rest is put back."""
 
 
 class Scheduler:
@@ -153,8 +154,21 @@ class Scheduler:
         if prompts and not steps:
             tokens = max(1, tokens)
         if tokens:
-            steps.append(self._pop(self._prefill, now))
+            steps += self._pop_prompts(tokens, now, most=1 if steps else self.limits.batch)
         return Batch(steps, tokens)
+
+    def _pop_prompts(self, tokens: int, now: float, most: int) -> list[Work]:
+        """A slice, and of other sessions as many more as are computed whole within `tokens` tokens."""
+        slices = [self._pop(self._prefill, now)]
+        left, taken = tokens - slices[0].tokens, {slices[0].session}
+        while self._prefill and len(slices) < most:
+            session = next(iter(self._prefill))
+            left -= self._lanes[session].waiting[0].work.tokens
+            if left < 0 or session in taken:
+                break
+            slices.append(self._pop(self._prefill, now))
+            taken.add(session)
+        return slices
 
     def _is_turn_of_forks(self, now: float) -> bool:
         """A fork costs time as a prompt's part does: decode steps go between two, and as long as due."""

@@ -14,7 +14,7 @@ from schema.errors import CorollaError
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import SessionId
 from volunteer.device import DeviceThread
-from volunteer.work import Result, Work
+from volunteer.work import Result, Work, tokens_of
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,9 @@ class SpanService:
 
     def _submit(self, frame: Frame, order: WorkOrder, payload: bytes | memoryview) -> None:
         """Any thread. Raises what `DeviceThread.submit` raises."""
+        kind = FrameType(frame.type)
         work = Work(
-            kind=FrameType(frame.type),
+            kind=kind,
             session=order.session,
             step=frame.step,
             position=frame.position,
@@ -67,6 +68,7 @@ class SpanService:
             span=order.span,
             payload=payload,
             flags=Flags(frame.flags) if order.is_last else Flags.NONE,
+            tokens=tokens_of(payload) if kind is FrameType.PREFILL else 1,
             forks=order.forks,
         )
         self._device.submit(work, partial(self._on_result, frame))

@@ -12,6 +12,7 @@ Owner: the device thread. Does not know routes, queues or the network.
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,16 @@ MAX_TOKENS = 1 << 30
 """More than any step has."""
 
 _logger = logging.getLogger(__name__)
+
+
+class _Kind(NamedTuple):
+    """What steps of one batch have in common."""
+
+    start: int
+    end: int
+    tokens: int = 1
+    """Where slices go together because they are equal: how long they are, and where they begin."""
+    position: int | None = None
 
 
 class Stage:
@@ -73,7 +84,8 @@ class Stage:
     def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
         """One result for each step, in order; `now` is of the account's clock.
 
-        Of a prefill slice `prefill_tokens` tokens are computed; its result is unfinished until none is left.
+        Of each prefill slice `prefill_tokens` tokens, of all its sequences together, are computed; its result
+        is unfinished until none is left.
         """
         if len(batch) == 1:
             return [self._run_alone(batch[0], prefill_tokens, now)]
@@ -154,33 +166,42 @@ class Stage:
         return Step(work, cache, entering.hidden, mask)
 
     def _groups(self, ready: list[Step], prefill_tokens: int) -> list[list[Step]]:
-        """Which steps run as one batch: those of one sequence without a mask, over the same blocks."""
-        batching = self._model.batching
-        together: dict[tuple[int, int], list[Step]] = {}
-        groups: list[list[Step]] = []
+        """Which steps run as one batch."""
+        together: dict[_Kind | Work, list[Step]] = {}
         for step in ready:
-            is_single = min(step.tokens, self._part(step.work, prefill_tokens)) == 1
-            joins = batching is Batching.RAGGED or (batching is Batching.PADDED and is_single)
-            if joins and step.mask is None and step.cache.batch == 1:
-                together.setdefault((step.cache.start, step.cache.end), []).append(step)
-            else:
-                groups.append([step])
-        return groups + list(together.values())
+            together.setdefault(self._kind(step, prefill_tokens) or step.work, []).append(step)
+        return list(together.values())
 
-    def _part(self, work: Work, prefill_tokens: int) -> int:
+    def _kind(self, step: Step, prefill_tokens: int) -> "_Kind | None":
+        """Steps of one kind, over the same blocks, run as one batch; None: only by itself.
+
+        See `corolla/models/batching.py`: what is ragged goes together whatever its shape, and so do single
+        tokens; other slices with those of their length and position.
+        """
+        batching, cache = self._model.batching, step.cache
+        if step.mask is not None or batching is Batching.ONE_BY_ONE:
+            return None
+        tokens = min(step.tokens, self._part(step, prefill_tokens))
+        if cache.batch == 1 and (batching is Batching.RAGGED or tokens == 1):
+            return _Kind(cache.start, cache.end)
+        return _Kind(cache.start, cache.end, tokens, cache.position) if tokens > 1 else None
+
+    def _part(self, step: Step, prefill_tokens: int) -> int:
         """How many tokens of a step may be computed at once. A mask is for the whole of it."""
-        can_part = work.kind is FrameType.PREFILL and self._model.family.can_chunk_prefill
-        return prefill_tokens if can_part else MAX_TOKENS
+        can_part = step.work.kind is FrameType.PREFILL and self._model.family.can_chunk_prefill
+        if not can_part or step.mask is not None:
+            return MAX_TOKENS
+        return max(1, prefill_tokens // step.cache.batch)
 
     def _run_group(self, group: list[Step], prefill_tokens: int, now: float) -> list[Result]:
         """Runs steps as one batch; if that fails, each by itself, so that one cannot harm another."""
         if len(group) > 1:
-            sizes = [self._part(step.work, prefill_tokens) for step in group]
+            sizes = [self._part(step, prefill_tokens) for step in group]
             rests = [step.rest for step in group]
             chunks = [step.take(size) for step, size in zip(group, sizes, strict=True)]
             try:
                 outputs = self._forward_batch(chunks)
-                are_finite = is_finite(torch.cat(outputs, dim=1))
+                are_finite = is_finite(torch.cat(outputs, dim=_axis(chunks)))
             except Exception as error:  # noqa: BLE001 - each step's own failure is told to its driver
                 _logger.warning("A batch of %d steps failed (%s); each is run by itself.", len(group), error)
                 for step, rest in zip(group, rests, strict=True):
@@ -194,18 +215,18 @@ class Stage:
 
     def _forward_batch(self, chunks: list[Chunk]) -> list[Tensor]:
         """What leaves the span, on the host. Many small copies to and from a device become one each."""
-        if isinstance(chunks[0].cache, PooledCache):
+        if isinstance(chunks[0].cache, PooledCache) and chunks[0].tokens == 1:
             return self._model.forward_batch(chunks)
-        lengths = [chunk.tokens for chunk in chunks]
-        joined = torch.cat([chunk.hidden for chunk in chunks], dim=1).to(self._model.options.device)
-        parts = zip(joined.split(lengths, dim=1), chunks, strict=True)
+        axis = _axis(chunks)
+        sizes = [chunk.hidden.shape[axis] for chunk in chunks]
+        joined = torch.cat([chunk.hidden for chunk in chunks], dim=axis).to(self._model.options.device)
+        parts = zip(joined.split(sizes, dim=axis), chunks, strict=True)
         outputs = self._model.forward_batch([Chunk(hidden, chunk.cache) for hidden, chunk in parts])
-        return list(torch.cat(outputs, dim=1).cpu().split(lengths, dim=1))
+        return list(torch.cat(outputs, dim=axis).cpu().split(sizes, dim=axis))
 
     def _run_one(self, step: Step, prefill_tokens: int, now: float) -> Result:
-        tokens = MAX_TOKENS if step.mask is not None else self._part(step.work, prefill_tokens)
         try:
-            chunk = step.take(tokens)
+            chunk = step.take(self._part(step, prefill_tokens))
             if chunk.tokens == 1 and isinstance(step.cache, PooledCache):
                 (output,) = self._model.forward_batch([chunk])
             else:
@@ -231,7 +252,7 @@ class Stage:
             return Result(work, error=error)
         self._caches.settle(work.session, step.cache, now, is_unfinished=step.tokens > 0)
         step.keep(output)
-        done = tokens if work.kind is FrameType.PREFILL else 0
+        done = tokens * step.cache.batch if work.kind is FrameType.PREFILL else 0
         if step.tokens:
             self._begun[work.session] = step
             return Result(work, tokens=done, is_unfinished=True)
@@ -264,3 +285,8 @@ class Stage:
             "or use another volunteer",
             retry_after=RETRY_SECONDS,
         )
+
+
+def _axis(chunks: Sequence[Chunk]) -> int:
+    """Along which axis hidden states of chunks can stand behind one another."""
+    return 0 if len({chunk.tokens for chunk in chunks}) == 1 else 1

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schema.errors import CorollaError
+from schema.errors import CorollaError, MalformedTensor
 from schema.frames import Flags, FrameType
 from schema.ids import SessionId, Span
+from schema.tensors import Role, decode_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,8 @@ class Work:
     payload: bytes | memoryview
     flags: Flags = Flags.NONE
     """What to send back. NONE on every hop but the route's last: the next hop needs all."""
+    tokens: int = 1
+    """Of a prefill slice, of all its sequences together, as its payload says before it was looked at."""
     forks: SessionId | None = None
     """The kept session that a FORK begins as. Its own payload is what it is answered with."""
 
@@ -39,9 +42,22 @@ class Result:
     payload: bytes = b""
     error: CorollaError | None = None
     tokens: int = 0
-    """Of a prefill slice: how many were computed now."""
+    """Of a prefill slice: how many were computed now, of all its sequences together."""
     is_unfinished: bool = False
     """Whether a slice has more tokens to compute. Then there is no answer yet."""
+
+
+def tokens_of(payload: bytes | memoryview) -> int:
+    """How many tokens a step has, of all its sequences together; 1 for a payload that is not as it should be.
+
+    For those who plan: what is wrong with it is said when the step is computed.
+    """
+    try:
+        hidden = [tensor for tensor in decode_tensors(payload) if tensor.role is Role.HIDDEN]
+        batch, tokens, _ = hidden[0].shape
+    except (MalformedTensor, IndexError, ValueError):
+        return 1
+    return max(1, batch * tokens)
 
 
 class Engine(Protocol):
@@ -60,7 +76,8 @@ class Engine(Protocol):
     def run(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
         """One result for each piece of work, in order. A step that fails is a result, not an exception.
 
-        Of a prefill slice `prefill_tokens` tokens may be computed; the same work comes again for the rest.
+        Of each prefill slice `prefill_tokens` tokens may be computed, of all its sequences together; the
+        same work comes again for the rest.
         """
         ...
 

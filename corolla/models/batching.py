@@ -9,7 +9,8 @@ a block adds is shared out to them, and what it attends to comes from them, in o
   attention function up in `AttentionInterface`, since that is where this one is put.
 - padded: single tokens, [sequences, 1, hidden_size]. Keys and values are copied into one tensor, shorter
   sequences filled up at the left, as the library pads batches. It works with any attention, at the price
-  of the copy.
+  of the copy. Chunks of several tokens go so too if they are equally long and at the same position, since
+  then nothing is to be padded; each may be of several sequences.
 
 What matters for speed is the rest: the weights are read once for all. Sums of a matrix product come out in
 another order with more rows, so results differ from those of a sequence alone in their last bits.
@@ -29,7 +30,6 @@ from transformers import AttentionInterface, PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from corolla.models.cache import Clock, SpanCache, placeholder
-from corolla.models.families import Batching, Family
 from corolla.models.pool import PooledCache
 
 RAGGED = "corolla_ragged_"
@@ -38,7 +38,7 @@ RAGGED_OVER = ("sdpa", "eager")
 
 
 class Chunk(NamedTuple):
-    """The next tokens of one sequence, [1, tokens, hidden_size], and the cache that holds those before."""
+    """The next tokens of a cache's sequences, [sequences, tokens, hidden_size], and that cache."""
 
     hidden: Tensor
     cache: SpanCache | PooledCache
@@ -48,11 +48,17 @@ class Chunk(NamedTuple):
         return self.hidden.shape[1]
 
 
+def is_even(chunks: Sequence[Chunk]) -> bool:
+    """Whether chunks of several tokens are equally long and at the same position: nothing is to be padded."""
+    return chunks[0].tokens > 1 and len({(chunk.tokens, chunk.cache.position) for chunk in chunks}) == 1
+
+
 @dataclass(slots=True)
 class _Pass:
     """The chunks that a joined cache stands for at the moment. Owned by the cache, read by its layers."""
 
-    lengths: list[int] = field(default_factory=list[int])
+    sizes: list[int] = field(default_factory=list[int])
+    """Each chunk's: tokens where the chunks are ragged, sequences where they are padded."""
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict[Any, Tensor])
     """Of chunks of more than one token, which all blocks of a kind share."""
 
@@ -84,9 +90,9 @@ class _JoinedLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Appends each sequence's part to its own layer; what each attends to.
 
-        Ragged: [1, heads, tokens of all, head_dim]. Padded: [sequences, heads, 1, head_dim].
+        Ragged: [1, heads, tokens of all, head_dim]. Padded: [sequences, heads, tokens, head_dim].
         """
-        cuts, axis = (self._current.lengths, 2) if self._is_ragged else (1, 0)
+        cuts, axis = self._current.sizes, 2 if self._is_ragged else 0
         rows = zip(self.members, key_states.split(cuts, axis), value_states.split(cuts, axis), strict=True)
         each = [member.update(keys, values, *args, **kwargs) for member, keys, values in rows]
         keys, values = [keys for keys, _ in each], [values for _, values in each]
@@ -107,10 +113,10 @@ class _JoinedLayer(CacheLayerMixin):
 
 
 class JoinedCache:
-    """A cache over those of several sequences. One object serves every batch of its blocks, one at a time."""
+    """A cache over several. One object serves every batch of its kind and blocks, one at a time."""
 
-    def __init__(self, config: PreTrainedConfig, family: Family, start: int, end: int) -> None:
-        self.is_ragged = family.batching is Batching.RAGGED
+    def __init__(self, config: PreTrainedConfig, start: int, end: int, is_ragged: bool) -> None:
+        self.is_ragged = is_ragged
         self.layers: Cache = DynamicCache(config=config)
         """What the decoder is called with."""
         self._clock = Clock()
@@ -128,7 +134,7 @@ class JoinedCache:
     def over(self, chunks: Sequence[Chunk]) -> Iterator[None]:
         """Stands for the caches of `chunks` inside of the `with` block."""
         self._clock.position = max(chunk.cache.position for chunk in chunks)
-        self._current.lengths = [chunk.tokens for chunk in chunks]
+        self._current.sizes = [chunk.tokens if self.is_ragged else chunk.cache.batch for chunk in chunks]
         members = zip(*(chunk.cache.own for chunk in chunks), strict=True)
         for layer, of_block in zip(self._own, members, strict=True):
             layer.members = list(of_block)
@@ -144,15 +150,17 @@ class JoinedCache:
         return torch.cat([chunk.hidden for chunk in chunks], dim=1 if self.is_ragged else 0)
 
     def part(self, output: Tensor) -> list[Tensor]:
-        """What left the span, chunk by chunk: [1, tokens, hidden_size] each."""
-        return list(output.split(self._current.lengths, 1) if self.is_ragged else output.split(1))
+        """What left the span, chunk by chunk, as it entered."""
+        return list(output.split(self._current.sizes, 1 if self.is_ragged else 0))
 
     def positions(self, chunks: Sequence[Chunk]) -> Tensor:
         """Of every token, in the shape that `join` gives."""
         each = [
-            at for chunk in chunks for at in range(chunk.cache.position, chunk.cache.position + chunk.tokens)
+            list(range(chunk.cache.position, chunk.cache.position + chunk.tokens))
+            for chunk in chunks
+            for _ in range(chunk.cache.batch)
         ]
-        return torch.tensor([each] if self.is_ragged else [[at] for at in each])
+        return torch.tensor([sum(each, [])] if self.is_ragged else each)
 
 
 def padding(chunks: Sequence[Chunk]) -> Tensor:
@@ -200,7 +208,7 @@ def _ragged_attention(
     """
     name, attend = _original(module)
     outputs: list[Tensor] = []
-    for chunk, keys, values in zip(query.split(key.current.lengths, 2), key.each, value.each, strict=True):
+    for chunk, keys, values in zip(query.split(key.current.sizes, 2), key.each, value.each, strict=True):
         mask = None if chunk.shape[2] == 1 else _mask(chunk, keys, key)
         if mask is not None and name == "sdpa" and arguments.get("position_bias") is None:
             outputs.append(_grouped_attention(chunk, keys, values, mask, arguments.get("scaling")))
@@ -251,10 +259,12 @@ def _original(module: Any) -> tuple[str, Callable[..., Any]]:
 
 
 def _padded(each: Sequence[Tensor]) -> Tensor:
-    """[1, heads, tokens, head_dim] each, as [sequences, heads, longest, head_dim], filled up at the left."""
+    """[sequences, heads, tokens, head_dim] each, as one of the longest, filled up at the left."""
     longest = max(one.shape[-2] for one in each)
+    if all(one.shape[-2] == longest for one in each):
+        return torch.cat(list(each))
     _, heads, _, width = each[0].shape
-    joined = each[0].new_zeros((len(each), heads, longest, width))
-    for row, one in zip(joined, each, strict=True):
-        row[:, longest - one.shape[-2] :] = one[0]
+    joined = each[0].new_zeros((sum(len(one) for one in each), heads, longest, width))
+    for rows, one in zip(joined.split([len(one) for one in each]), each, strict=True):
+        rows[:, :, longest - one.shape[-2] :] = one
     return joined

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from corolla.models.batching import Chunk, JoinedCache, RaggedAttention, padding
+from corolla.models.batching import Chunk, JoinedCache, RaggedAttention, is_even, padding
 from corolla.models.cache import SpanCache, cache_argument
 from corolla.models.errors import ChunkRefused, SpanRefused
 from corolla.models.families import Batching
@@ -44,8 +44,8 @@ class SpanModel:
         self._takes_positions = "position_ids" in accepted
         self._cache_name = cache_argument(self._decoder)
         self._ragged = RaggedAttention(self._decoder)
-        self._joined: dict[tuple[int, int], JoinedCache] = {}
-        """By the blocks of a batch."""
+        self._joined: dict[tuple[int, int, bool], JoinedCache] = {}
+        """By the blocks of a batch, and whether it is ragged."""
         self._graphed: GraphedDecoder | None = None
         self.weights: WeightReport = weigh(model)
 
@@ -134,22 +134,21 @@ class SpanModel:
 
         With a pool the hidden states may also come on the host, and then leave there: a graph copies them.
 
-        All caches are of one sequence each and of the same blocks. As `forward` of each, but for the last
-        bits. After an error the caches are as they were.
+        All caches are of the same blocks, and of one sequence each, or the chunks are even: equally long,
+        and at one position. As `forward` of each, but for the last bits. After an error the caches are as
+        they were.
 
         Raises `ShapeMismatch`, or `SpanRefused` for what cannot be batched.
         """
         self._check_batch(chunks)
         pooled = [chunk.cache for chunk in chunks if isinstance(chunk.cache, PooledCache)]
-        if pooled:
+        if pooled and chunks[0].tokens == 1:
             return list(self._pooled_step(torch.cat([chunk.hidden for chunk in chunks]), pooled).split(1))
-        blocks = chunks[0].cache.start, chunks[0].cache.end
-        if blocks not in self._joined:
-            self._joined[blocks] = JoinedCache(self._config, self.family, *blocks)
-        joined = self._joined[blocks]
-        self._seam.first, self._seam.last = blocks[0], blocks[1] - 1
+        joined = self._joined_for(chunks)
         hidden = joined.join(chunks)
         try:
+            for chunk in chunks:
+                chunk.cache.begin(chunk.tokens)
             with joined.over(chunks), self._ragged.on() if joined.is_ragged else nullcontext():
                 arguments = self._batch_arguments(hidden, joined, chunks)
                 outputs = joined.part(self._run(hidden, arguments, gradients=False))
@@ -160,6 +159,18 @@ class SpanModel:
         for chunk in chunks:
             chunk.cache.advance(chunk.tokens)
         return outputs
+
+    def _joined_for(self, chunks: Sequence[Chunk]) -> JoinedCache:
+        """The cache that stands for those of `chunks`, with the seam over its blocks."""
+        start, end = chunks[0].cache.start, chunks[0].cache.end
+        key = start, end, self._are_ragged(chunks)
+        if key not in self._joined:
+            self._joined[key] = JoinedCache(self._config, *key)
+        self._seam.first, self._seam.last = start, end - 1
+        return self._joined[key]
+
+    def _are_ragged(self, chunks: Sequence[Chunk]) -> bool:
+        return self.batching is Batching.RAGGED and all(chunk.cache.batch == 1 for chunk in chunks)
 
     def _pooled_step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
         """One token of each, [sequences, 1, hidden_size]."""
@@ -192,7 +203,7 @@ class SpanModel:
         }
         if self._takes_positions:
             arguments["position_ids"] = joined.positions(chunks).to(hidden.device)
-        if not joined.is_ragged:
+        if not joined.is_ragged and chunks[0].tokens == 1:
             arguments["attention_mask"] = padding(chunks).to(hidden.device)
         return arguments
 
@@ -236,11 +247,16 @@ class SpanModel:
         if batching is Batching.ONE_BY_ONE:
             raise SpanRefused(f"Models of type {self.family.model_type} are computed one sequence at a time.")
         for hidden, cache in chunks:
-            if (type(cache), cache.start, cache.end, cache.batch) != (type(first), first.start, first.end, 1):
-                raise SpanRefused("A batch takes caches of one sequence each, all of the same blocks.")
-            if batching is Batching.PADDED and hidden.shape[1] > 1:
-                raise SpanRefused(f"Models of type {self.family.model_type} batch single tokens only.")
+            if (type(cache), cache.start, cache.end) != (type(first), first.start, first.end):
+                raise SpanRefused("A batch takes caches of the same blocks.")
             self._check(hidden, cache, attention_mask=None)
+        if self._are_ragged(chunks) or is_even(chunks):
+            return
+        if any(chunk.cache.batch > 1 or chunk.tokens > 1 for chunk in chunks):
+            raise SpanRefused(
+                f"Models of type {self.family.model_type} batch single tokens of one sequence each, or "
+                "chunks that are equally long and at one position."
+            )
 
     def _check(
         self, hidden: Tensor, cache: SpanCache | PooledCache | None, attention_mask: Tensor | None

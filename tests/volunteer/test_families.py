@@ -204,6 +204,15 @@ def step(spans: list[SpanModel], caches: list[Any], hidden: Tensor) -> Tensor:
     return hidden
 
 
+def step_together(
+    spans: list[SpanModel], caches: list[list[Any]], chunks: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """As `step` of each chunk, as one batch; `caches` by chunk and span."""
+    for span, of_span in zip(spans, zip(*caches, strict=True), strict=True):
+        chunks = span.forward_batch([Chunk(*pair) for pair in zip(chunks, of_span, strict=True)])
+    return chunks
+
+
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
@@ -309,6 +318,45 @@ def test_a_prompt_goes_in_chunks_beside_the_tokens_of_others(whole: Whole) -> No
     group.step([(0, 5), (2, 2)])
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_even_chunks_go_together_as_they_do_alone(whole: Whole, pooled: bool) -> None:
+    """Equally long prompts, in equal slices, past the length of every window; of one or more sequences."""
+    spans, family = whole.spans["two spans"], whole.spans["two spans"][0].family
+    batches = (1, 1, 1) if pooled else (1, 3, 2)
+    alone = [[span.new_cache(batch) for span in spans] for batch in batches]
+    try:
+        if pooled and None in [span.use_pool(tokens=2048, rows=3, longest=512) for span in spans]:
+            return
+        together = [[span.new_cache(batch) for span in spans] for batch in batches]
+        slices = (PROMPT, 9, 4, 4) if family.can_chunk_prefill else (PROMPT,)
+        generator = torch.Generator().manual_seed(4)
+        ids = [torch.randint(3, 90, (batch, sum(slices)), generator=generator) for batch in batches]
+        parts = zip(*(whole.head.embed(one).split(slices, dim=1) for one in ids), strict=True)
+        if family.batching is Batching.ONE_BY_ONE:
+            with pytest.raises(SpanRefused, match="one sequence at a time"):
+                step_together(spans, together, next(parts))
+            return
+        for chunks in parts:
+            for hidden, own, output in zip(
+                chunks, alone, step_together(spans, together, chunks), strict=True
+            ):
+                expected = step(spans, own, hidden)
+                assert output.shape == expected.shape
+                assert (output - expected).abs().max() <= CLOSE * expected.abs().max()
+    finally:
+        for span in spans:
+            span.use_no_pool()
+
+
+def test_uneven_chunks_of_several_sequences_are_refused(whole: Whole) -> None:
+    span = whole.spans["two spans"][0]
+    hidden = whole.head.embed(prompts(2))
+    caches = [span.new_cache(2) for _ in range(2)]
+    with pytest.raises(SpanRefused):
+        span.forward_batch([Chunk(hidden, caches[0]), Chunk(hidden[:, 1:], caches[1])])
+    assert [cache.position for cache in caches] == [0, 0]
+
+
 def test_pooled_sequences_decode_together_as_they_do_alone(whole: Whole) -> None:
     """What a CUDA graph captures where there is a GPU, here called without one."""
     spans = whole.spans["two spans"]
@@ -351,10 +399,7 @@ class Group:
         """Both ways `chunks`, sequence and tokens, give the same."""
         held = {row: self._together[row][0].position for row, _ in chunks}
         entering = [self._hidden[row][:, held[row] : held[row] + tokens] for row, tokens in chunks]
-        batch = entering
-        for index, span in enumerate(self.spans):
-            caches = [self._together[row][index] for row, _ in chunks]
-            batch = span.forward_batch([Chunk(*pair) for pair in zip(batch, caches, strict=True)])
+        batch = step_together(self.spans, [self._together[row] for row, _ in chunks], entering)
         for (row, _), hidden, output in zip(chunks, entering, batch, strict=True):
             expected = step(self.spans, self._alone[row], hidden)
             assert output.shape == expected.shape

@@ -1,6 +1,7 @@
 """The order in which work leaves the queue, and that none is lost: examples, and random histories."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schema.errors import QueueFull, SessionUnknown
 from schema.frames import FrameType
 from schema.ids import SessionId, Span
+from volunteer.pacing import FIRST_ALONE_TOKENS
 from volunteer.scheduler import MIN_RETRY_SECONDS, REMEMBERED_SESSIONS, Limits, Scheduler
 from volunteer.work import Work
 
@@ -28,8 +30,9 @@ def work(
     )
 
 
-def prefill(of: int, step: int = 0) -> Work:
-    return work(of, step, FrameType.PREFILL)
+def prefill(of: int, step: int = 0, tokens: int = 1 << 20) -> Work:
+    """A slice, too long to go with others unless told otherwise."""
+    return replace(work(of, step, FrameType.PREFILL), tokens=tokens)
 
 
 def drain(scheduler: Scheduler, now: float = 0.0) -> list[Work]:
@@ -123,6 +126,47 @@ def test_a_slice_goes_with_decode_steps_once_their_pace_is_known() -> None:
     batch = scheduler.take(0.1)
     assert batch.steps == [again, chunk]
     assert batch.prefill_tokens > 0
+
+
+class TestShortPrompts:
+    def test_go_together_while_nobody_decodes(self) -> None:
+        scheduler = Scheduler()
+        short = [prefill(number, tokens=20) for number in range(5)]
+        for one in short:
+            scheduler.add(one, 0.0)
+        assert scheduler.take(0.0) == (short[:3], FIRST_ALONE_TOKENS)
+        assert scheduler.take(0.0).steps == short[3:]
+
+    def test_go_beside_decode_steps_one_by_one(self) -> None:
+        scheduler = Scheduler()
+        step, *short = work(0), prefill(1, tokens=1), prefill(2, tokens=1)
+        for one in (step, *short):
+            scheduler.add(one, 0.0)
+        assert scheduler.take(0.0).steps == [step]
+        scheduler.computed([step.session], 0, seconds=0.1, now=0.1)
+        again = work(0, 1)
+        scheduler.add(again, 0.1)
+        assert scheduler.take(0.1).steps == [again, short[0]]
+
+    def test_do_not_go_before_a_longer_one_that_came_first(self) -> None:
+        scheduler = Scheduler()
+        first, long, last = prefill(1, tokens=20), prefill(2, tokens=1000), prefill(3, tokens=20)
+        for one in (first, long, last):
+            scheduler.add(one, 0.0)
+        assert [scheduler.take(0.0).steps for _ in range(3)] == [[first], [long], [last]]
+
+    def test_of_one_session_go_one_after_the_other(self) -> None:
+        scheduler = Scheduler()
+        first, second, other = prefill(1, 0, tokens=5), prefill(1, 1, tokens=5), prefill(2, tokens=5)
+        for one in (first, second, other):
+            scheduler.add(one, 0.0)
+        assert [scheduler.take(0.0).steps for _ in range(2)] == [[first, other], [second]]
+
+    def test_are_no_more_than_a_batch_has_room_for(self) -> None:
+        scheduler = Scheduler(Limits(batch=2))
+        for number in range(3):
+            scheduler.add(prefill(number, tokens=1), 0.0)
+        assert [len(scheduler.take(0.0).steps) for _ in range(2)] == [2, 1]
 
 
 def test_when_the_last_reply_has_ended_prompts_wait_for_it_no_longer() -> None:
@@ -320,9 +364,10 @@ class RandomHistory(RuleBasedStateMachine):
         kind=st.sampled_from([FrameType.STEP, FrameType.PREFILL, FrameType.PROBE]),
         epoch=st.integers(0, 3),
         size=st.integers(0, 20),
+        tokens=st.sampled_from([1, FIRST_ALONE_TOKENS // 2, 1 << 20]),
     )
-    def arrive(self, of: int, kind: FrameType, epoch: int, size: int) -> None:
-        item = work(of, kind=kind, epoch=epoch, payload=bytes(size))
+    def arrive(self, of: int, kind: FrameType, epoch: int, size: int, tokens: int) -> None:
+        item = replace(work(of, kind=kind, epoch=epoch, payload=bytes(size)), tokens=tokens)
         try:
             dropped = self.scheduler.add(item, self.now)
         except (QueueFull, SessionUnknown):
@@ -346,7 +391,10 @@ class RandomHistory(RuleBasedStateMachine):
         prefills = [item for item in batch if item.kind is FrameType.PREFILL]
         assert batch
         assert len(batch) - len(prefills) <= self.limits.batch
-        assert len(prefills) == (1 if tokens else 0)
+        assert bool(prefills) == bool(tokens)
+        if len(prefills) > 1:
+            assert prefills == batch
+            assert sum(item.tokens for item in prefills) <= tokens
         assert len({item.session for item in batch}) == len(batch)
         for item in batch:
             assert self.waiting[item.session].pop(0) is item

@@ -116,6 +116,19 @@ def error_of(result: Result) -> CorollaError:
     return result.error
 
 
+def calls_of(model: SpanModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A name for every pass over the span from now on."""
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        call = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *arguments: (calls.append(name), call(*arguments))[1])
+
+    counted("forward")
+    counted("forward_batch")
+    return calls
+
+
 # ---- what a step gives -----------------------------------------------------------------------
 
 
@@ -485,6 +498,50 @@ def test_a_slice_goes_beside_a_step(stage: Stage, model: SpanModel) -> None:
     (last,) = stage.run([item], 4, 0.0)
     whole = model.forward(hidden(6), model.new_cache(1))
     torch.testing.assert_close(tensor_of(last), whole[:, -1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pooled", "lengths", "batch", "passes"),
+    [
+        (False, (3, 7), 1, 1),
+        (False, (5, 5), 2, 1),
+        (False, (3, 7), 2, 2),
+        (True, (5, 5), 1, 1),
+        (True, (3, 7), 1, 2),
+    ],
+    ids=["ragged", "even", "uneven", "even in a pool", "uneven in a pool"],
+)
+def test_slices_of_several_sessions_give_what_each_gives_alone(
+    source: ModelSource,
+    facts: ModelFacts,
+    monkeypatch: pytest.MonkeyPatch,
+    pooled: bool,
+    lengths: tuple[int, int],
+    batch: int,
+    passes: int,
+) -> None:
+    model = tiny_span(source, START, END)
+    entering = [hidden(tokens, batch, seed) for seed, tokens in enumerate(lengths)]
+    alone = [model.forward(one, model.new_cache(batch)) for one in entering]
+    if pooled:
+        assert model.use_pool(tokens=1024, rows=2, longest=512)
+    calls = calls_of(model, monkeypatch)
+    stage = Stage(model, facts, KVAccount(2**20))
+    slices = [
+        replace(work(one, session=session), kind=FrameType.PREFILL)
+        for one, session in zip(entering, (A, B), strict=True)
+    ]
+    results = stage.run(slices, 512, 0.0)
+    assert [result.tokens for result in results] == [batch * tokens for tokens in lengths]
+    for result, expected in zip(results, alone, strict=True):
+        torch.testing.assert_close(tensor_of(result), expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == passes
+
+
+def test_a_part_of_a_slice_is_of_all_its_sequences_together(stage: Stage) -> None:
+    item = replace(work(hidden(10, batch=2)), kind=FrameType.PREFILL)
+    (part,) = stage.run([item], 8, 0.0)
+    assert (part.is_unfinished, part.tokens) == (True, 8)
 
 
 def test_a_session_that_closes_between_two_parts_leaves_nothing(stage: Stage) -> None:
