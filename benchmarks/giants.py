@@ -44,10 +44,10 @@ CONTEXTS = (128, 2048)
 BATCHES = (1, 64)
 FORWARD_TOKENS = 128
 """Of each sequence of a forward pass."""
-ROWS = 4
-"""Sequences of one session of a forward pass: what a frame has room for at BLOOM's width."""
-WINDOW = 3
-"""Sessions of a forward pass at a time: enough to keep three volunteers busy."""
+ROWS = 2
+"""Sequences of one session of a forward pass: half of what a frame has room for at BLOOM's width."""
+WINDOW = 16
+"""Sessions of a forward pass at a time: enough to keep three volunteers busy, each with several at once."""
 ONE_WAY_SECONDS = 0.025
 """Between a peer and the relay, which makes 100 ms from peer to peer and back."""
 START_SECONDS = 420.0

@@ -160,7 +160,7 @@ class JoinedCache:
             for chunk in chunks
             for _ in range(chunk.cache.batch)
         ]
-        return torch.tensor([sum(each, [])] if self.is_ragged else each)
+        return torch.tensor([[at for own in each for at in own]] if self.is_ragged else each)
 
 
 def padding(chunks: Sequence[Chunk]) -> Tensor:
