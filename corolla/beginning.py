@@ -1,26 +1,31 @@
-"""How a reply begins: a session that holds its prompt, as much of it as possible from an earlier session.
+"""How a reply begins, and begins again: a session that holds its tokens, whatever becomes of its hops.
 
 The hops of an earlier reply may still hold its keys and values (see corolla/prefixes.py). Then the new
 session begins as a fork of that one, and only the rest of the prompt is computed. Where a hop holds it no
-more, the prompt is computed as a whole, which costs the reply nothing but time. Does not know sampling or
-text.
+more, the prompt is computed as a whole, which costs the reply nothing but time.
+
+A session that breaks off is replaced by one over another route (see corolla/repair.py), into which all
+tokens go that were in it, the prompt's and the reply's. Does not know sampling or text.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corolla.exchange import Exchange
 from corolla.prefixes import KeptSession, Match, PrefixIndex, Wanted
-from corolla.session import RemoteSession, open_session
-from schema.errors import StepFailed
+from corolla.repair import Repairs
+from corolla.session import PreparedStep, RemoteSession, Step, failed_step, open_session
+from schema.errors import CorollaError, ModelUnavailable, StepFailed
+from schema.frames import Flags, FrameType
 from schema.ids import PeerId
 from schema.tensors import WireTensor
 
-Embed = Callable[[int, int], Awaitable[list[WireTensor]]]
-"""The prompt from a position on, in slices for a route of so many hops."""
+Embed = Callable[[list[int], int, int], Awaitable[list[WireTensor]]]
+"""Tokens from a position on, in slices for a route of so many hops."""
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +41,83 @@ class Prompt:
     embed: Embed
 
 
-@dataclass(slots=True)
-class Begun:
-    """A session that holds its prompt."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A session that holds a prompt."""
 
     session: RemoteSession
     hidden: WireTensor
     """Of the prompt's last position."""
     cached: int
     """Tokens of the prompt that were not computed again."""
-    fed: list[int] | None = None
-    """Set at a reply's end: all tokens of the session, in order; others may then begin like it."""
+
+
+class LastingSession:
+    """A reply's session. Its steps are those of the `RemoteSession` that it has at the moment."""
+
+    def __init__(self, beginner: "Beginner", prompt: Prompt, repairs: Repairs, held: _Held) -> None:
+        self.hidden = held.hidden
+        """Of the prompt's last position."""
+        self.cached = held.cached
+        """Tokens of the prompt that were not computed again."""
+        self.fed: list[int] | None = None
+        """Set at a reply's end: all tokens of the session, in order; others may then begin like it."""
+        self.remote = held.session
+        self._beginner = beginner
+        self._prompt = prompt
+        self._repairs = repairs
+
+    @property
+    def position(self) -> int:
+        """Tokens sent so far."""
+        return self.remote.position
+
+    @property
+    def repairs(self) -> int:
+        """How often it was begun again."""
+        return self._repairs.count
+
+    def prepare(self) -> PreparedStep | None:
+        """As `RemoteSession.prepare`. None too when the session has broken, which `receive` sees to."""
+        return None if self.remote.broken else self.remote.prepare()
+
+    def withdraw(self, prepared: PreparedStep) -> None:
+        self.remote.withdraw(prepared)
+
+    def send(self, hidden: WireTensor) -> Step:
+        """A decode step of one token. Where it cannot be sent, `receive` says so or mends it."""
+        try:
+            return self.remote.send([hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY)
+        except CorollaError as error:
+            return failed_step(error)
+
+    async def receive(self, step: Step, fed: Callable[[], list[int]]) -> WireTensor:
+        """The hidden states after the last of the tokens `fed`, which the step has brought.
+
+        Raises what has broken the session, if it cannot be begun again.
+        """
+        remote = self.remote
+        try:
+            return await remote.receive(step)
+        except CorollaError as error:
+            return await self._begin_again(error, fed())
+
+    async def replace(self, error: CorollaError, fed: Callable[[], list[int]]) -> WireTensor:
+        """What came back is of no use, as `error` says: the same from others. Raises as `receive`."""
+        self.remote.blame_last_hop(error)
+        return await self._begin_again(error, fed())
+
+    async def _begin_again(self, error: CorollaError, fed: list[int]) -> WireTensor:
+        broken = self.remote.broken
+        await self._beginner.end(self.remote)
+        if not self._repairs.broke(broken, time.monotonic()):
+            raise error
+        log.warning(
+            "the reply goes on over another route: %s", error.message, extra={"session": self.remote.id.hex()}
+        )
+        held = await self._beginner.hold(replace(self._prompt, tokens=fed), self._repairs)
+        self.remote = held.session
+        return held.hidden
 
 
 class Beginner:
@@ -58,57 +129,75 @@ class Beginner:
         self._prefixes = prefixes
 
     @asynccontextmanager
-    async def begin(self, prompt: Prompt) -> AsyncGenerator[Begun]:
+    async def begin(self, prompt: Prompt) -> AsyncGenerator[LastingSession]:
         """A session inside of the `with` block; after it, freed on every hop, or kept if `fed` is set.
 
         Errors as `open_session` and `RemoteSession.prefill`.
         """
-        begun = await self._begin(prompt)
-        session = begun.session
+        repairs = Repairs()
+        lasting = LastingSession(self, prompt, repairs, await self.hold(prompt, repairs))
         try:
-            async with session:
-                yield begun
-                if begun.fed is not None and self._can_keep(session):
-                    session.keep()
+            yield lasting
+            if lasting.fed is not None and self._can_keep(lasting.remote):
+                lasting.remote.keep()
         finally:
-            self._forget_lost(session)
-        if session.is_kept and begun.fed is not None:
-            self._note(session, prompt, begun.fed)
+            await self.end(lasting.remote)
+        if lasting.remote.is_kept and lasting.fed is not None:
+            self._note(lasting.remote, prompt, lasting.fed)
 
-    async def _begin(self, prompt: Prompt) -> Begun:
-        session, match = await self._open(prompt)
-        if match is not None:
+    async def end(self, session: RemoteSession) -> None:
+        """Free a session on every hop, or have them keep it."""
+        await session.__aexit__(None, None, None)
+        self._forget_lost(session)
+
+    async def hold(self, prompt: Prompt, repairs: Repairs) -> _Held:
+        """A session that holds the prompt, at the first attempt that `repairs` allows and that succeeds."""
+        is_whole = False
+        while True:
+            try:
+                session, match = await self._open(prompt, repairs.excluded, is_whole)
+            except ModelUnavailable:
+                if not repairs.count:
+                    raise
+                await asyncio.sleep(repairs.wait(time.monotonic()))
+                continue
             try:
                 return await self._prefill(session, prompt, match)
             except StepFailed as error:
-                log.info("a kept session could not be used: %s", error.message)
-                self._forget(match.kept)
-                session = await open_session(self._exchange, prompt.model)
-        return await self._prefill(session, prompt)
+                if match is not None:
+                    log.info("a kept session could not be used: %s", error.message)
+                    self._forget(match.kept)
+                    is_whole = True
+                elif not repairs.broke(session.broken, time.monotonic()):
+                    raise
+            except CorollaError:
+                if not repairs.broke(session.broken, time.monotonic()):
+                    raise
 
-    async def _open(self, prompt: Prompt) -> tuple[RemoteSession, Match | None]:
+    async def _open(
+        self, prompt: Prompt, exclude: frozenset[PeerId], is_whole: bool
+    ) -> tuple[RemoteSession, Match | None]:
         """A session, and what it may begin with: that depends on its route, and its route on that."""
         prefixes = self._prefixes
-        if prefixes is None:
-            return await open_session(self._exchange, prompt.model), None
+        if prefixes is None or is_whole:
+            return await open_session(self._exchange, prompt.model, exclude=exclude), None
         wanted = Wanted(prompt.model, prompt.asker, prompt.tokens)
         found = prefixes.find(wanted, time.monotonic())
         prefer = frozenset(hop.peer for hop in found.kept.hops) if found else frozenset[PeerId]()
-        session = await open_session(self._exchange, prompt.model, prefer)
+        session = await open_session(self._exchange, prompt.model, prefer, exclude)
         return session, prefixes.find(wanted._replace(hops=session.hops), time.monotonic())
 
-    async def _prefill(self, session: RemoteSession, prompt: Prompt, match: Match | None = None) -> Begun:
+    async def _prefill(self, session: RemoteSession, prompt: Prompt, match: Match | None) -> _Held:
         """Opens the session. If that fails it is over, and freed on every hop."""
         try:
             await session.__aenter__()
             if match is not None:
                 session.fork(match.kept.id, match.tokens)
             cached = session.position
-            slices = await prompt.embed(cached, len(session.hops))
-            return Begun(session, await session.prefill(slices), cached)
-        except BaseException as error:
-            await session.__aexit__(type(error), error, error.__traceback__)
-            self._forget_lost(session)
+            slices = await prompt.embed(prompt.tokens, cached, len(session.hops))
+            return _Held(session, await session.prefill(slices), cached)
+        except BaseException:
+            await self.end(session)
             raise
 
     def _can_keep(self, session: RemoteSession) -> bool:

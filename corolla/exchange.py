@@ -87,8 +87,8 @@ class Inbox(Protocol):
 
     def on_output(self, frame: Frame) -> None: ...
 
-    def on_failure(self, error: CorollaError) -> None:
-        """Nothing that is in flight will come back."""
+    def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
+        """Nothing that is in flight will come back. `hop`: of the route, where one could not go on."""
         ...
 
     def on_hop_lost(self, peer: PeerId) -> None:
@@ -267,7 +267,8 @@ class Exchange:
         elif frame.type == FrameType.FAILURE:
             inbox = self._inboxes.get(frame.session)
             if inbox is not None:
-                inbox.on_failure(step_error(decode_failure(frame.payload)))
+                failure = decode_failure(frame.payload)
+                inbox.on_failure(step_error(failure), failure.hop)
         elif frame.type == FrameType.CLOSE and self._span_server is not None:
             keep = bool(frame.flags & Flags.KEEP)
             self._span_server.on_close(session_at_hop(route.origin, frame.session), keep)

@@ -7,15 +7,15 @@ Does not know who reads the text, or how frames travel.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from msgspec.structs import replace
 
-from corolla.beginning import Beginner, Prompt
+from corolla.beginning import Beginner, LastingSession, Prompt
 from corolla.exchange import Exchange
 from corolla.head_steps import HeadStep, HeadSteps, Runner
 from corolla.models.head import HeadModel
@@ -25,15 +25,12 @@ from corolla.session import PreparedStep, RemoteSession, Step, slice_lengths
 from corolla.stopping import StopStrings
 from corolla.tensors import to_wire
 from corolla.text import TextCodec
-from schema.errors import ContextTooLong, InvalidRequest
-from schema.frames import Flags, FrameType
+from schema.errors import ContextTooLong, InvalidRequest, NotFinite, ShapeMismatch
 from schema.generation import FinishReason, GenerationRequest, HopTiming, PromptDetails, Timing, Usage
 from schema.tensors import WireTensor
 
 PREFILL_TOKENS = 512
 """Tokens of one prefill slice at most, however narrow the model."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,8 @@ class TextDelta:
 
     text: str
     tokens: int
+    ids: tuple[int, ...] = ()
+    """The tokens since the last delta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +69,19 @@ class Completed:
 
 
 async def generate(
-    head: Head, exchange: Exchange, request: GenerationRequest, asker: str | None = ""
+    head: Head,
+    exchange: Exchange,
+    request: GenerationRequest,
+    asker: str | None = "",
+    generated: Sequence[int] = (),
 ) -> AsyncGenerator[TextDelta | Completed]:
     """The reply to a request, as it appears; ends with `Completed`.
 
-    What hops still hold of the same `asker`'s replies is not computed again; None: everything is.
+    What hops still hold of the same `asker`'s replies is not computed again; None: everything is. A hop that
+    fails is replaced in mid-reply, see corolla/repair.py.
+
+    `generated`: the first tokens of the reply, when another head has begun it. Its text comes again, from the
+    beginning; of a request without a seed only the text of these tokens is sure to be the same.
 
     Closing the iterator before that ends the session and frees its KV caches on every hop. After it they may
     be kept, see corolla/beginning.py.
@@ -87,52 +94,65 @@ async def generate(
     started = time.monotonic()
     tokens = await head.run(partial(encode_request, head.codec, request))
     limit = token_limit(len(tokens), head.context, request.stopping.max_tokens)
-    reply = _Reply(head, request, tokens)
-    prompt = Prompt(request.model, asker or "", tokens, partial(_embedded, head, reply))
-    async with Beginner(exchange, None if asker is None else head.prefixes).begin(prompt) as begun:
-        session, hidden = begun.session, begun.hidden
-        first_token = 0.0
-        reason: FinishReason | None = None
-        while reason is None:
-            position = session.position
-            prepared = None if reply.tokens + 1 == limit else session.prepare()
-            token, next_hidden = await head.steps.advance(reply.step(hidden, position, prepared))
-            reply.ids.append(token)
-            first_token = first_token or time.monotonic() - started
-            in_flight = None
-            if next_hidden is None:
-                reason = "stop"
-                if prepared is not None:
-                    session.withdraw(prepared)
-            elif reply.tokens == limit:
-                reason = "length"
-            else:
-                in_flight = _in_flight(session, prepared, next_hidden)
-            text, stopped = reply.read(token, is_end=next_hidden is None)
-            reason = "stop" if stopped else reason
-            if text:
-                yield TextDelta(text, reply.tokens)
-            if in_flight is not None and reason is None:
-                hidden = await session.receive(in_flight)
-        begun.fed = tokens + reply.ids
+    reply = _Reply(head, request, tokens, limit)
+    for delta in filter(None, map(reply.resume, generated)):
+        yield delta
+    route: list[HopTiming] = []
+    cached = 0
+    if reply.reason is None:
+        prompt = Prompt(request.model, asker or "", reply.fed(), partial(_embedded, head))
+        async with Beginner(exchange, None if asker is None else head.prefixes).begin(prompt) as session:
+            async with aclosing(_decode(head, session, reply)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            session.fed = reply.fed()
+            route, cached = _route_of(session.remote), session.cached
     rest = reply.rest()
-    if rest:
-        yield TextDelta(rest, reply.tokens)
-    total = time.monotonic() - started
-    timing = Timing(first_token=first_token, total=total, route=_route_of(session))
-    yield Completed(reason, _usage(len(tokens), reply.tokens, begun.cached), timing)
+    if rest is not None:
+        yield rest
+    timing = Timing(first_token=reply.first_at - started, total=time.monotonic() - started, route=route)
+    yield Completed(reply.reason or "stop", _usage(len(tokens), reply.tokens, cached), timing)
+
+
+async def _decode(head: Head, session: LastingSession, reply: "_Reply") -> AsyncGenerator[TextDelta]:
+    """Token after token, to the reply's end."""
+    hidden = session.hidden
+    while reply.reason is None:
+        prepared = None if reply.is_last else session.prepare()
+        try:
+            token, entering = await head.steps.advance(reply.step(hidden, session.position, prepared))
+        except (ShapeMismatch, NotFinite) as error:
+            hidden = await session.replace(error, reply.fed)
+            continue
+        in_flight: Step | None = None
+        if entering is None and prepared is not None:
+            session.withdraw(prepared)
+        elif entering is not None and not reply.is_last:
+            in_flight = session.send(entering) if prepared is None else prepared.step
+        delta = reply.take(token)
+        if delta is not None:
+            yield delta
+        if in_flight is not None and reply.reason is None:
+            hidden = await session.receive(in_flight, reply.fed)
 
 
 class _Reply:
     """One sequence at its head: sampler, detokenizer, end tokens and stop strings.
 
-    `embed_prompt` and the sampler run on the head's thread, the rest on the driver's; never at once.
+    The sampler runs on the head's thread, the rest on the driver's; never at once.
     """
 
-    def __init__(self, head: Head, request: GenerationRequest, prompt: list[int]) -> None:
+    def __init__(self, head: Head, request: GenerationRequest, prompt: list[int], limit: int) -> None:
+        """`limit`: tokens that it may have."""
         self.ids: list[int] = []
         """Tokens generated so far, the end token included."""
-        self._head = head
+        self.reason: FinishReason | None = None
+        """Why it has ended."""
+        self.first_at = 0.0
+        """When the first token was there, on the clock of `time.monotonic`."""
+        self._limit = limit
+        self._told = 0
+        """Tokens that deltas have told of."""
         self._prompt = prompt
         self._sampler = Sampler(request.sampling, prompt, resolved_seed(request.sampling))
         # A chat's reply stands alone; a completion continues its prompt, spaces included.
@@ -144,33 +164,53 @@ class _Reply:
     def tokens(self) -> int:
         return len(self.ids)
 
-    def embed_prompt(self, position: int, hops: int) -> list[WireTensor]:
-        """Embeddings of the prompt from `position` on, [1, tokens, hidden], in slices for `hops` hops."""
-        prompt = self._prompt[position:]
-        hidden = self._head.model.embed(torch.tensor([prompt]), position=position)
-        if not self._head.can_chunk_prefill:
-            return [to_wire(hidden)]
-        bytes_per_token = hidden.element_size() * hidden.shape[2]
-        lengths = slice_lengths(len(prompt), bytes_per_token, PREFILL_TOKENS, hops)
-        return [to_wire(piece) for piece in hidden.split(lengths, dim=1)]
+    @property
+    def is_last(self) -> bool:
+        """Whether the next token is the last one that there may be."""
+        return self.tokens + 1 == self._limit
+
+    def fed(self) -> list[int]:
+        """The prompt and the reply so far."""
+        return self._prompt + self.ids
 
     def step(self, hidden: WireTensor, position: int, prepared: PreparedStep | None) -> HeadStep:
         """What the head has to do with `hidden`, what came back of the position before `position`."""
         launch = None if prepared is None else prepared.launch
         return HeadStep(hidden, position, self._sampler, self._end_tokens, launch)
 
-    def read(self, token: int, *, is_end: bool) -> tuple[str, bool]:
-        """The text that a token adds, and whether a stop string ends the reply."""
-        if is_end:
-            return "", False
-        return self._stops.push(self._detokenizer.push(token))
+    def resume(self, token: int) -> TextDelta | None:
+        """As `take`, for a token that another head has drawn. What follows the reply's end is left out."""
+        if self.reason is not None:
+            return None
+        self._sampler.accept(token)
+        return self.take(token)
 
-    def rest(self) -> str:
+    def take(self, token: int) -> TextDelta | None:
+        """The next token is there: the text that there is of the reply now."""
+        self.ids.append(token)
+        self.first_at = self.first_at or time.monotonic()
+        if token in self._end_tokens:
+            self.reason = "stop"
+            return None
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped:
+            self.reason = "stop"
+        elif self.tokens == self._limit:
+            self.reason = "length"
+        return self._delta(text)
+
+    def rest(self) -> TextDelta | None:
         """Text that was held back and turned out to belong to the reply."""
         if self._stops.stopped:
-            return ""
+            return None
         text, stopped = self._stops.push(self._detokenizer.flush())
-        return text if stopped else text + self._stops.flush()
+        return self._delta(text if stopped else text + self._stops.flush())
+
+    def _delta(self, text: str) -> TextDelta | None:
+        if not text:
+            return None
+        ids, self._told = tuple(self.ids[self._told :]), len(self.ids)
+        return TextDelta(text, self.tokens, ids)
 
 
 def encode_request(codec: TextCodec, request: GenerationRequest) -> list[int]:
@@ -204,15 +244,18 @@ def token_limit(prompt_tokens: int, context: int, max_tokens: int | None) -> int
     return room if max_tokens is None else min(room, max_tokens)
 
 
-async def _embedded(head: Head, reply: _Reply, position: int, hops: int) -> list[WireTensor]:
-    return await head.run(partial(reply.embed_prompt, position, hops))
+async def _embedded(head: Head, tokens: list[int], position: int, hops: int) -> list[WireTensor]:
+    return await head.run(partial(_embed, head, tokens[position:], position, hops))
 
 
-def _in_flight(session: RemoteSession, prepared: PreparedStep | None, hidden: WireTensor) -> Step:
-    """The decode step that `hidden` enters, sent unless it was launched already."""
-    if prepared is not None:
-        return prepared.step
-    return session.send([hidden], kind=FrameType.STEP, want=Flags.LAST_ONLY)
+def _embed(head: Head, tokens: list[int], position: int, hops: int) -> list[WireTensor]:
+    """Embeddings of tokens, [1, tokens, hidden], in slices for `hops` hops. For the head's thread."""
+    hidden = head.model.embed(torch.tensor([tokens]), position=position)
+    if not head.can_chunk_prefill:
+        return [to_wire(hidden)]
+    bytes_per_token = hidden.element_size() * hidden.shape[2]
+    lengths = slice_lengths(len(tokens), bytes_per_token, PREFILL_TOKENS, hops)
+    return [to_wire(piece) for piece in hidden.split(lengths, dim=1)]
 
 
 def _usage(prompt: int, completion: int, cached: int) -> Usage:

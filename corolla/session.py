@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from corolla.exchange import Exchange, Launch
-from schema.errors import CorollaError, GenerationFailed, InvalidRequest
+from corolla.repair import Break
+from schema.errors import CorollaError, GenerationFailed, InvalidRequest, PeerGone, RouteExpired
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import PeerId, SessionId, Span, new_session_id
 from schema.limits import TARGET_SLICE_BYTES
@@ -69,7 +70,8 @@ class RemoteSession:
         """Whether the hops keep the KV caches at the end."""
         self._waiting: dict[int, _Waiting] = {}
         """Steps in flight by their number."""
-        self._failed: CorollaError | None = None
+        self.broken: Break | None = None
+        """Why no step can be sent any more."""
         self.lost: set[PeerId] = set()
         """Hops that have left."""
 
@@ -82,7 +84,7 @@ class RemoteSession:
     ) -> None:
         for waiting in self._waiting.values():
             waiting.step.cancel()
-        self._failed = self._failed or GenerationFailed("this session is over: open another one")
+        self.broken = self.broken or Break(GenerationFailed("this session is over: open another one"))
         self._exchange.close(self.id, self.grant.route, keep=self.is_kept)
 
     @property
@@ -103,20 +105,29 @@ class RemoteSession:
         except CorollaError as error:
             unreadable = GenerationFailed(f"a volunteer's answer is no list of tensors: {error.message}")
             _fail(future, unreadable)
-            self.on_failure(unreadable)
+            self.blame_last_hop(unreadable)
 
-    def on_failure(self, error: CorollaError) -> None:
-        self._failed = self._failed or error
-        for waiting in self._waiting.values():
-            _fail(waiting.step, error)
-        self._waiting.clear()
+    def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
+        peer = PeerId(self.grant.hops[hop].peer) if hop is not None and hop < len(self.grant.hops) else None
+        if isinstance(error, RouteExpired):
+            peer = None  # whoever noticed is not to blame
+        self._break(Break(error, peer, is_gone=isinstance(error, PeerGone)))
+
+    def blame_last_hop(self, error: CorollaError) -> None:
+        """What came back cannot be used."""
+        self._break(Break(error, PeerId(self.grant.hops[-1].peer)))
 
     def on_hop_lost(self, peer: PeerId) -> None:
         self.lost.add(peer)
         name = next((hop.name for hop in self.grant.hops if hop.peer == peer), peer)
-        self.on_failure(
-            GenerationFailed(f"the volunteer {name!r} left in the middle of the reply: send it again")
-        )
+        error = GenerationFailed(f"the volunteer {name!r} left in the middle of the reply: send it again")
+        self._break(Break(error, peer, is_gone=True))
+
+    def _break(self, broken: Break) -> None:
+        self.broken = self.broken or broken
+        for waiting in self._waiting.values():
+            _fail(waiting.step, broken.error)
+        self._waiting.clear()
 
     # ---- called by the driver ----
 
@@ -164,8 +175,8 @@ class RemoteSession:
         self._withdraw(prepared.frame)
 
     def _next_frame(self, kind: FrameType, want: Flags, payload: bytes) -> Frame:
-        if self._failed is not None:
-            raise self._failed
+        if self.broken is not None:
+            raise self.broken.error
         return Frame(
             type=kind,
             hop=0,
@@ -204,7 +215,9 @@ class RemoteSession:
                 f"a step did not come back within {STEP_SECONDS:g} s: send the request again"
             ) from None
         if not tensors:
-            raise GenerationFailed("a step came back empty: send the request again")
+            empty = GenerationFailed("a step came back empty: send the request again")
+            self.blame_last_hop(empty)
+            raise empty
         return tensors[0]
 
     async def decode(self, hidden: WireTensor) -> WireTensor:
@@ -241,12 +254,22 @@ def _fail(step: Step, error: CorollaError) -> None:
         step.exception()
 
 
+def failed_step(error: CorollaError) -> Step:
+    """One that could not be sent, for whoever waits for it."""
+    step: Step = asyncio.get_running_loop().create_future()
+    _fail(step, error)
+    return step
+
+
 async def open_session(
-    exchange: Exchange, model: str, prefer: frozenset[PeerId] = frozenset()
+    exchange: Exchange,
+    model: str,
+    prefer: frozenset[PeerId] = frozenset(),
+    exclude: frozenset[PeerId] = frozenset(),
 ) -> RemoteSession:
     """A session over a fresh route. Arguments and errors as `Exchange.request_route`."""
     session = new_session_id()
-    grant = await exchange.request_route(model, session, prefer=prefer)
+    grant = await exchange.request_route(model, session, exclude, prefer)
     return RemoteSession(exchange, grant, session)
 
 

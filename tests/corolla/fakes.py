@@ -7,7 +7,7 @@ import torch
 
 from corolla.exchange import Exchange, Launch, WorkOrder
 from corolla.tensors import from_wire, to_wire
-from schema.errors import CorollaError
+from schema.errors import CorollaError, ModelUnavailable
 from schema.frames import Flags, Frame, FrameType, decode_frame, encode_frame, parse_header
 from schema.ids import PeerId, SessionId, Span, model_key
 from schema.messages import (
@@ -15,6 +15,7 @@ from schema.messages import (
     Failure,
     FromPeer,
     GrantedHop,
+    HopLost,
     Refused,
     RouteGrant,
     RouteRequest,
@@ -31,7 +32,8 @@ SESSION = SessionId(b"s" * 16)
 HIDDEN = 8
 FAR_AWAY = (Hop(ANEMONE, Span(0, 2)), Hop(BELLIS, Span(2, 4)))
 """A route's hops, none of them this peer."""
-NAMES = {ANEMONE: "anemone", BELLIS: "bellis", ME: "me"}
+CROCUS, DAHLIA = PeerId("c" * 16), PeerId("d" * 16)
+NAMES = {ANEMONE: "anemone", BELLIS: "bellis", CROCUS: "crocus", DAHLIA: "dahlia", ME: "me"}
 
 
 def route_of(*hops: Hop, session: SessionId = SESSION, origin: PeerId = ME) -> bytes:
@@ -121,13 +123,15 @@ class RecordingInbox:
     def __init__(self) -> None:
         self.outputs: list[Frame] = []
         self.failures: list[CorollaError] = []
+        self.failed_hops: list[int | None] = []
         self.lost: list[PeerId] = []
 
     def on_output(self, frame: Frame) -> None:
         self.outputs.append(frame)
 
-    def on_failure(self, error: CorollaError) -> None:
+    def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
         self.failures.append(error)
+        self.failed_hops.append(hop)
 
     def on_hop_lost(self, peer: PeerId) -> None:
         self.lost.append(peer)
@@ -137,7 +141,8 @@ class Hops(RecordingLink):
     """Relay and volunteers in one: answers every step with its own hidden states, as its flags ask.
 
     `held`: steps are not answered until `release`. `compute`: what the hops make of a step's hidden states.
-    `replies`: by step number, what comes back instead of the answer.
+    `replies`: by step number, what comes back instead of the answer. `gone`: hops that have left. `spares`:
+    who takes the place of those, and of those that a driver excludes.
     """
 
     def __init__(self, exchange: Exchange, hops: tuple[Hop, ...] = FAR_AWAY) -> None:
@@ -148,6 +153,8 @@ class Hops(RecordingLink):
         self.replies: dict[int, Callable[[Frame], Frame]] = {}
         self.compute: Callable[[Frame, torch.Tensor], torch.Tensor] = lambda _, states: states
         self.no_route: CorollaError | None = None
+        self.gone: set[PeerId] = set()
+        self.spares: list[PeerId] = []
         self._exchange = exchange
         exchange.attach(self)
 
@@ -159,12 +166,27 @@ class Hops(RecordingLink):
     def send_message(self, message: FromPeer) -> None:
         super().send_message(message)
         if isinstance(message, RouteRequest):
-            session = SessionId(bytes.fromhex(message.session))
-            if self.no_route is not None:
-                answer = Refused(request=message.request, error=ErrorInfo.of(self.no_route))
-            else:
-                answer = grant_of(route_of(*self.hops, session=session), message.request)
-            self._exchange.on_message(answer)
+            self._exchange.on_message(self._grant(message))
+
+    def lose(self, peer: PeerId) -> None:
+        """A hop leaves: the drivers of the steps that wait are told, and get no answer."""
+        self.gone.add(peer)
+        sessions, self.waiting = {frame.session for frame in self.waiting}, []
+        for session in sessions:
+            self._exchange.on_message(HopLost(session=session.hex(), peer=peer))
+
+    def _grant(self, request: RouteRequest) -> RouteGrant | Refused:
+        if self.no_route is not None:
+            return Refused(request=request.request, error=ErrorInfo.of(self.no_route))
+        unwanted = self.gone | {PeerId(peer) for peer in request.exclude}
+        spares = [peer for peer in self.spares if peer not in unwanted]
+        try:
+            hops = [hop if hop.peer not in unwanted else Hop(spares.pop(0), hop.span) for hop in self.hops]
+        except IndexError:
+            missing = ModelUnavailable("blocks 2-3 have no volunteer", retry_after=10.0)
+            return Refused(request=request.request, error=ErrorInfo.of(missing))
+        session = SessionId(bytes.fromhex(request.session))
+        return grant_of(route_of(*hops, session=session), request.request)
 
     def send_frame(self, frame: bytes, urgency: Urgency) -> None:
         super().send_frame(frame, urgency)

@@ -27,7 +27,6 @@ from schema.errors import (
 )
 from schema.frames import Frame, FrameType
 from schema.generation import GenerationRequest, Message, Sampling, Stopping, Usage
-from schema.messages import HopLost
 from schema.tensors import DType, WireTensor, encode_tensors
 from tests.corolla.fakes import ANEMONE, BELLIS, HIDDEN, ME, Hops, failure, returned, until
 from tests.corolla.tiny_text import SHAPE, StageHops, TinyLlama, byte_codec, scripted_head
@@ -291,7 +290,7 @@ class TestText:
             first = asyncio.create_task(anext(events))
             await until(lambda: hops.waiting)
             hops.release()
-            assert await first == TextDelta("a", 1)
+            assert await first == TextDelta("a", 1, (64,))
             assert len(hops.waiting) == 1
 
     async def test_of_a_chat_follows_its_template(self, exchange: Exchange, hops: Hops) -> None:
@@ -426,12 +425,14 @@ class TestAHop:
         assert (type(error), error.message) == (KVCacheFull, "no memory for more tokens")
         assert hops.closed
 
-    async def test_that_leaves_breaks_the_reply_with_its_name(self, exchange: Exchange, hops: Hops) -> None:
+    async def test_that_leaves_breaks_the_reply_with_its_name_if_nobody_comes(
+        self, exchange: Exchange, hops: Hops, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("corolla.repair.WAIT_SECONDS", 0.0)
         hops.held = True
         reading = asyncio.create_task(broken(scripted_head("abc"), exchange, completion()))
         await until(lambda: hops.waiting)
-        session = hops.waiting[0].session
-        exchange.on_message(HopLost(session=session.hex(), peer=BELLIS))
+        hops.lose(BELLIS)
         error = await reading
         assert isinstance(error, GenerationFailed)
         assert "'bellis'" in error.message

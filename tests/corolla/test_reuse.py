@@ -15,12 +15,10 @@ from schema.errors import GenerationFailed, KVCacheFull
 from schema.frames import Flags, FrameType
 from schema.generation import GenerationRequest, Sampling, Stopping
 from schema.ids import PeerId
-from schema.messages import HopLost, RouteRequest
-from tests.corolla.fakes import ANEMONE, BELLIS, ME, NAMES, failure
+from schema.messages import RouteRequest
+from tests.corolla.fakes import ANEMONE, BELLIS, CROCUS, ME, failure, until
 from tests.corolla.tiny_text import SHAPE, StageHops, TinyLlama
 
-CROCUS = PeerId("c" * 16)
-NAMES[CROCUS] = "crocus"
 ROUTES: dict[str, Mapping[PeerId, tuple[int, int]]] = {
     "one volunteer": {ANEMONE: (0, 4)},
     "the driver's own": {ME: (0, 4)},
@@ -247,14 +245,20 @@ async def test_over_another_route_everything_is_computed(llama: TinyLlama) -> No
     assert not any(frame.type == FrameType.FORK for frame in other.frames)
 
 
-async def test_a_hop_that_leaves_takes_its_prefixes_along(llama: TinyLlama) -> None:
+async def test_a_hop_that_leaves_takes_its_prefixes_along(
+    llama: TinyLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corolla.repair.WAIT_SECONDS", 0.0)
     reader = Reader(llama)
     await reader.ask(SYSTEM)
     async with aclosing(generate(reader.head, reader.exchange, completion([9] * 40))) as events:
-        await anext(events)
-        session = reader.hops.frames[-1].session
         reader.hops.held = True
-        reader.exchange.on_message(HopLost(session=session.hex(), peer=BELLIS))
+        first = asyncio.create_task(anext(events))
+        await until(lambda: reader.hops.waiting)
+        reader.hops.release()
+        await first
+        await until(lambda: reader.hops.waiting)
+        reader.hops.lose(BELLIS)
         with pytest.raises(GenerationFailed, match="bellis"):
             await anext(events)
     assert len(reader.prefixes) == 0

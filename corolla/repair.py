@@ -1,0 +1,77 @@
+"""When a reply whose session broke off goes on over another route, and when it is given up. Pure.
+
+    a hop is gone ──────────> over whoever holds its blocks now, or comes to hold them in `WAIT_SECONDS`
+    a hop refuses a step ───> over others, as long as this reply lasts; if there are none, its reason stands
+    a route has expired ────> over a new one
+    anything else ──────────> the reply ends with it
+
+Knows neither sessions nor tokens nor the clock. Owner: the task that drives the reply.
+"""
+
+from typing import NamedTuple
+
+from schema.errors import CorollaError, RouteExpired
+from schema.ids import PeerId
+
+MOST_REPAIRS = 16
+"""Of one reply."""
+MOST_LOSSES = 2
+"""How often one peer may vanish from under a reply before it is not used for it any more."""
+WAIT_SECONDS = 15.0
+"""For somebody to take the place of a hop that is gone: a connection that broke is back in less."""
+POLL_SECONDS = 0.25
+"""How often it is asked whether somebody has."""
+
+
+class Break(NamedTuple):
+    """Why a session cannot go on."""
+
+    error: CorollaError
+    hop: PeerId | None = None
+    """The volunteer at fault, where one is known."""
+    is_gone: bool = False
+    """Whether that one has left, rather than refused."""
+
+
+class Repairs:
+    """What has become of one reply's sessions, and so of the next one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Sessions that were begun in place of a broken one."""
+        self._refused: set[PeerId] = set()
+        self._losses: dict[PeerId, int] = {}
+        self._cause: Break | None = None
+        self._since = 0.0
+
+    @property
+    def excluded(self) -> frozenset[PeerId]:
+        """Who is not to be on the next route."""
+        flapping = {peer for peer, losses in self._losses.items() if losses >= MOST_LOSSES}
+        return frozenset(self._refused | flapping)
+
+    def broke(self, broken: Break | None, now: float) -> bool:
+        """Whether to begin again after this; None: what ended the session was not a hop's doing."""
+        if broken is None or self.count >= MOST_REPAIRS:
+            return False
+        if broken.hop is not None and broken.is_gone:
+            self._losses[broken.hop] = self._losses.get(broken.hop, 0) + 1
+        elif broken.hop is not None:
+            self._refused.add(broken.hop)
+        elif not isinstance(broken.error, RouteExpired):
+            return False
+        self.count += 1
+        self._cause, self._since = broken, now
+        return True
+
+    def wait(self, now: float) -> float:
+        """There is no route now: seconds until it is worth while to ask for one again.
+
+        Raises what broke the session, when nobody is to be waited for any more.
+        """
+        cause = self._cause
+        if cause is None:
+            raise RuntimeError("nothing has broken")
+        if not cause.is_gone or now - self._since >= WAIT_SECONDS:
+            raise cause.error
+        return POLL_SECONDS
