@@ -25,7 +25,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from schema.errors import CorollaError, MalformedMessage, TooLarge, error_from_code
-from schema.generation import MAX_INT32, FinishReason, GenerationRequest, Timing, Usage
+from schema.generation import MAX_INT32, FinishReason, GenerationRequest, Timing, TokenId, Usage
 from schema.ids import PeerId
 from schema.limits import MAX_BLOCKS, MAX_CONTROL_BYTES, MAX_HOPS, MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 
@@ -177,6 +177,8 @@ class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
     text: str
     tokens: Count
     """Tokens generated so far."""
+    ids: list[TokenId] | UnsetType = UNSET
+    """Those since the last delta. Another head can go on with them when this one is gone."""
 
 
 class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
@@ -265,6 +267,8 @@ class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
     asker: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
     """A name that the relay made up for whoever asks, for this head and for a while. What was computed for
     one of them is used again for nobody else."""
+    generated: list[TokenId] | UnsetType = UNSET
+    """The first tokens of the reply, when another head has begun it: its text is told from the beginning."""
 
 
 class Cancel(Struct, frozen=True, kw_only=True, tag="cancel"):

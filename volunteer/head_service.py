@@ -73,10 +73,12 @@ class HeadService:
             raise NotServing(f"this volunteer has no head of {message.body.model!r}")
         request = message.request
         asker = None if message.asker is UNSET else message.asker
-        async with aclosing(generate(head, self._exchange, message.body, asker)) as events:
+        generated = () if message.generated is UNSET else message.generated
+        async with aclosing(generate(head, self._exchange, message.body, asker, generated)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
-                    self._tell(Delta(request=request, text=event.text, tokens=event.tokens))
+                    ids = list(event.ids)
+                    self._tell(Delta(request=request, text=event.text, tokens=event.tokens, ids=ids))
                 else:
                     self._tell(
                         Finished(request=request, reason=event.reason, usage=event.usage, timing=event.timing)

@@ -76,6 +76,7 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.Heartbeat(sessions=1, blocks_per_second=987.5),
     messages.RouteRequest(request="r2", model="a/b-é", session=SESSION, prefer=[SECOND, FIRST]),
     messages.Finished(request="r2", reason="stop", usage=CACHED_USAGE, timing=TIMING),
+    messages.Delta(request="r2", text="é", tokens=3, ids=[0, 2**31 - 1]),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),
@@ -101,6 +102,9 @@ FROM_RELAY: list[messages.FromRelay] = [
     messages.Goodbye(error=ERROR),
     messages.Generate(
         request="r2", body=messages.GenerationRequest(model="a/b-é", prompt=[1, 2]), asker="0123456789abcdef"
+    ),
+    messages.Generate(
+        request="r3", body=messages.GenerationRequest(model="a/b-é", prompt=[1, 2]), generated=[3, 5, 8]
     ),
 ]
 FROM_PAGE: list[browser.FromPage] = [

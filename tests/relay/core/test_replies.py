@@ -1,9 +1,11 @@
 """relay/replies.py: a reply is one head's to write and one reader's to read, and ends in exactly one way."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from relay import replies
 from schema.errors import (
@@ -15,7 +17,7 @@ from schema.errors import (
     QueueFull,
     TooLarge,
 )
-from schema.generation import GenerationRequest, Message, Timing, Usage
+from schema.generation import GenerationRequest, Message, Sampling, Timing, Usage
 from schema.ids import PeerId
 from schema.limits import MAX_CONTROL_BYTES
 from schema.messages import Cancel, Delta, ErrorInfo, Failed, Finished, Generate
@@ -24,7 +26,9 @@ from tests.relay.core.peers import MODEL, ScriptedPeer, answer, fail, finish, sa
 from tests.relay.core.support import RunningRelay
 from tests.relay.core.waiting import DEADLINE, eventually
 
-QUESTION = GenerationRequest(model=MODEL, messages=[Message("user", "hello")])
+QUESTION = GenerationRequest(
+    model=MODEL, messages=[Message("user", "hello")], sampling=Sampling(temperature=0)
+)
 
 
 async def test_a_reply_is_the_heads_deltas_and_then_its_end(relay: RunningRelay, head: ScriptedPeer) -> None:
@@ -63,19 +67,6 @@ async def test_a_head_that_fails_ends_the_reply_with_its_error(
         with pytest.raises(ContextTooLong, match="too long"):
             await anext(reply.events(DEADLINE))
     await head.is_served()  # and heard no `cancel`
-
-
-async def test_a_head_that_leaves_ends_its_replies_with_an_error(
-    relay: RunningRelay, head: ScriptedPeer
-) -> None:
-    async with relay.services.replies.start(QUESTION) as reply:
-        await say_texts(head, await head.hear(Generate), "half")
-        events = reply.events(DEADLINE)
-        assert isinstance(await anext(events), Delta)
-        head.reset()
-        with pytest.raises(GenerationFailed, match="has left"):
-            await anext(events)
-    assert len(relay.services.replies) == 0
 
 
 async def test_a_reply_that_takes_too_long_ends_with_an_error_and_is_cancelled(
@@ -179,6 +170,117 @@ async def test_deltas_without_text_count_too(
         await head.hear(Cancel)
 
 
+# ---- a head that leaves ----
+
+
+async def say_ids(head: ScriptedPeer, asked: Generate, *said: tuple[str, list[int]]) -> None:
+    for text, ids in said:
+        await head.say(Delta(request=asked.request, text=text, tokens=len(ids), ids=ids))
+
+
+async def text_of(events: AsyncIterator[Delta | Finished]) -> str:
+    """The rest of a reply that ends well."""
+    heard = [event async for event in events]
+    assert isinstance(heard[-1], Finished)
+    return "".join(event.text for event in heard if isinstance(event, Delta))
+
+
+async def test_another_head_goes_on_where_the_first_has_left(relay: RunningRelay, head: ScriptedPeer) -> None:
+    question = replace(QUESTION, sampling=Sampling(temperature=1.0))
+    other = await relay.serving(head=True)
+    async with relay.services.replies.start(question, "ada") as reply:
+        first, second = (head, other) if reply.head == head.id else (other, head)
+        asked = await first.hear(Generate)
+        assert asked.generated is UNSET
+        await say_ids(first, asked, ("Hel", [1, 2]), ("lo", [3]))
+        events = reply.events(DEADLINE)
+        assert [(await anext(events)).text for _ in range(2)] == ["Hel", "lo"]  # type: ignore[union-attr]
+        first.reset()
+        rest = asyncio.create_task(text_of(events))
+        again = await second.hear(Generate)
+        assert again.generated == [1, 2, 3]
+        assert again.body == asked.body
+        assert isinstance(again.body.sampling.seed, int)
+        assert again.request != asked.request
+        assert again.asker != asked.asker  # a name is for one head
+        await say_ids(second, again, ("Hell", [1, 2, 3]), ("o, ", [4]), ("world", [5]))
+        await finish(second, again)
+        assert await rest == ", world"
+    assert await relay.metric("continued_replies_total") == 1
+
+
+async def test_what_waits_for_a_slow_reader_counts_as_told(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await say_ids(head, await head.hear(Generate), ("on", [1]), ("e", [2]))
+        await head.is_served()
+        head.reset()
+        other = await relay.serving(head=True)
+        rest = asyncio.create_task(text_of(reply.events(DEADLINE)))
+        again = await other.hear(Generate)
+        await say_ids(other, again, ("one two", [1, 2, 3]))
+        await finish(other, again)
+        assert await rest == "one two"
+    assert again.generated == [1, 2]
+
+
+async def test_a_head_that_tells_no_tokens_is_followed_from_the_beginning(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await say_texts(head, await head.hear(Generate), "one ")
+        await head.is_served()
+        head.reset()
+        other = await relay.serving(head=True)
+        rest = asyncio.create_task(text_of(reply.events(DEADLINE)))
+        again = await answer(other, "on", "e two")
+        assert await rest == "one two"
+    assert again.generated is UNSET
+
+
+async def test_a_head_is_waited_for_but_not_for_long(
+    relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.01)
+    async with relay.services.replies.start(QUESTION) as reply:
+        await say_texts(head, await head.hear(Generate), "half")
+        events = reply.events(DEADLINE)
+        assert isinstance(await anext(events), Delta)
+        head.reset()
+        with pytest.raises(GenerationFailed, match="has left"):
+            await anext(events)
+    assert len(relay.services.replies) == 0
+
+
+async def test_a_reply_has_so_many_heads_and_no_more(
+    relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "MOST_HEADS", 2)
+    second, third = await relay.serving(head=True), await relay.serving(head=True)
+    async with relay.services.replies.start(QUESTION) as reply:
+        reading = asyncio.create_task(text_of(reply.events(DEADLINE)))
+        for heads in (1, 2):
+            await eventually(lambda heads=heads: reply.heads == heads and reply.head is not None)
+            next(peer for peer in (head, second, third) if peer.id == reply.head).reset()
+        with pytest.raises(GenerationFailed, match="has left"):
+            await reading
+
+
+async def test_a_reader_that_leaves_while_a_head_is_waited_for_leaves_nothing(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        await head.hear(Generate)
+        reading = asyncio.create_task(text_of(reply.events(DEADLINE)))
+        head.reset()
+        await eventually(lambda: reply.head is None)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    other = await relay.serving(head=True)
+    await other.is_served()  # and heard no `generate`
+    assert len(relay.services.replies) == 0
+
+
 # ---- who is asked ----
 
 
@@ -201,6 +303,7 @@ async def test_an_askers_replies_go_to_the_same_head_while_it_is_not_busier(
         heads: set[PeerId] = set()
         for _ in range(3):
             async with start(QUESTION, asker) as reply:
+                assert reply.head is not None
                 heads.add(reply.head)
         (chosen[asker],) = heads
         async with start(QUESTION, asker) as first, start(QUESTION, asker) as second:
