@@ -108,20 +108,24 @@ class RemoteSession:
             self.blame_last_hop(unreadable)
 
     def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
-        peer = PeerId(self.grant.hops[hop].peer) if hop is not None and hop < len(self.grant.hops) else None
-        if isinstance(error, RouteExpired):
-            peer = None  # whoever noticed is not to blame
+        # Whoever noticed that a route has expired is not to blame.
+        peer = None if hop is None or isinstance(error, RouteExpired) else self._peer(hop)
         self._break(Break(error, peer, is_gone=isinstance(error, PeerGone)))
 
     def blame_last_hop(self, error: CorollaError) -> None:
         """What came back cannot be used."""
-        self._break(Break(error, PeerId(self.grant.hops[-1].peer)))
+        self._break(Break(error, self._peer(len(self.grant.hops) - 1)))
 
     def on_hop_lost(self, peer: PeerId) -> None:
         self.lost.add(peer)
         name = next((hop.name for hop in self.grant.hops if hop.peer == peer), peer)
         error = GenerationFailed(f"the volunteer {name!r} left in the middle of the reply: send it again")
         self._break(Break(error, peer, is_gone=True))
+
+    def _peer(self, hop: int) -> PeerId | None:
+        """Who that is. A probe's grant names nobody."""
+        hops = self.grant.hops
+        return PeerId(hops[hop].peer) if 0 <= hop < len(hops) else None
 
     def _break(self, broken: Break) -> None:
         self.broken = self.broken or broken
