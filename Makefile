@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PYTHON
 
-.PHONY: help demo test install lint types tests format serve clean
+.PHONY: help demo test install lint types tests chaos format serve clean
 
 help:            ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -25,6 +25,10 @@ types:           ## Types, of Python and of the page
 
 tests:           ## All tests
 	@scripts/tests
+
+ROUNDS ?= 100
+chaos: install   ## Kill volunteers under replies, ROUNDS times
+	@.venv/bin/python -m benchmarks.chaos --rounds $(ROUNDS)
 
 format:          ## Format the code
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
