@@ -148,9 +148,7 @@ class TestAHopThatLeaves:
         await reading
         assert reader.text == (await undisturbed(llama)).text
 
-    async def test_of_which_nothing_is_known_any_more_can_be_used_again_by_others(
-        self, llama: TinyLlama
-    ) -> None:
+    async def test_is_replaced_where_prefixes_are_kept_too(self, llama: TinyLlama) -> None:
         reader = Reader(llama)
         reader.hops.spares = [DAHLIA]
         head = replace(reader.head, prefixes=PrefixIndex(lambda held: held))
