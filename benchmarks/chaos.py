@@ -153,6 +153,8 @@ def main() -> int:
                 pauses.append(waited)
                 print(f"{what}: {killed} was killed, a pause of {waited:.2f} s", flush=True)
             swarm.wait()
+    if len(pauses) < 2:
+        sys.exit(f"{len(pauses)} of {rounds} rounds were completed: too few to tell how long pauses are")
     report.figures["pauses, seconds"] = {"of each round": Spread.of(pauses)}
     percentiles = quantiles(pauses, n=20, method="inclusive")
     report.bars += [

@@ -72,11 +72,6 @@ class LastingSession:
         """Tokens sent so far."""
         return self.remote.position
 
-    @property
-    def repairs(self) -> int:
-        """How often it was begun again."""
-        return self._repairs.count
-
     def prepare(self) -> PreparedStep | None:
         """As `RemoteSession.prepare`. None too when the session has broken, which `receive` sees to."""
         return None if self.remote.broken else self.remote.prepare()
@@ -96,9 +91,8 @@ class LastingSession:
 
         Raises what has broken the session, if it cannot be begun again.
         """
-        remote = self.remote
         try:
-            return await remote.receive(step)
+            return await self.remote.receive(step)
         except CorollaError as error:
             return await self._begin_again(error, fed())
 

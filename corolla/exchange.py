@@ -267,8 +267,8 @@ class Exchange:
         elif frame.type == FrameType.FAILURE:
             inbox = self._inboxes.get(frame.session)
             if inbox is not None:
-                failure = decode_failure(frame.payload)
-                inbox.on_failure(step_error(failure), failure.hop)
+                # The relay has checked the header's hop; what the payload says of it may blame another.
+                inbox.on_failure(step_error(decode_failure(frame.payload)), frame.hop)
         elif frame.type == FrameType.CLOSE and self._span_server is not None:
             keep = bool(frame.flags & Flags.KEEP)
             self._span_server.on_close(session_at_hop(route.origin, frame.session), keep)

@@ -282,6 +282,11 @@ class TestFramesIn:
         deliver(exchange, failure(step(route_of(*FAR_AWAY)), kind("why")))
         assert [type(error) for error in inbox.failures] == [kind]
 
+    def test_a_hop_cannot_blame_another(self, exchange: Exchange, inbox: RecordingInbox) -> None:
+        blaming = failure(step(route_of(*FAR_AWAY), hop=1), KVCacheFull("not me"))
+        deliver(exchange, blaming._replace(hop=0))  # as the relay has seen it
+        assert inbox.failed_hops == [0]
+
     @pytest.mark.parametrize("kind", [Unauthorized, MalformedTensor, CorollaError])
     def test_a_hop_cannot_blame_the_reader(
         self, exchange: Exchange, inbox: RecordingInbox, kind: type[CorollaError]

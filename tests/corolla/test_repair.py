@@ -23,7 +23,7 @@ from schema.errors import (
 from schema.frames import Frame
 from schema.generation import GenerationRequest, Sampling, Stopping
 from schema.ids import PeerId
-from schema.messages import RouteRequest
+from schema.messages import HopLost, RouteRequest
 from tests.corolla.fakes import ANEMONE, BELLIS, CROCUS, DAHLIA, ME, Hops, failure, until
 from tests.corolla.test_generation import WRONG_ANSWERS, byte_codec
 from tests.corolla.tiny_text import StageHops, TinyLlama, scripted_head
@@ -126,7 +126,23 @@ class TestAHopThatLeaves:
         assert reader.hops.sessions == 0
 
     async def test_between_two_steps_is_replaced_too(self, llama: TinyLlama) -> None:
-        """The step after it cannot be sent: that is no other case."""
+        """All steps have come back, and the next one cannot be sent."""
+        reader = Reader(llama)
+        reader.hops.spares = [DAHLIA]
+        request = GenerationRequest(
+            model="tiny", prompt=PROMPT, sampling=GREEDY, stopping=Stopping(max_tokens=TOKENS)
+        )
+        async for event in generate(reader.head, reader.exchange, request):
+            if isinstance(event, TextDelta):
+                reader.deltas.append(event)
+            if len(reader.deltas) == 3 and not reader.hops.gone:
+                assert not reader.hops.waiting
+                reader.hops.gone.add(BELLIS)
+                session = reader.hops.frames[-1].session
+                reader.exchange.on_message(HopLost(session=session.hex(), peer=BELLIS))
+        assert (reader.text, len(reader.excluded)) == ((await undisturbed(llama)).text, 2)
+
+    async def test_as_the_relay_says_is_replaced_too(self, llama: TinyLlama) -> None:
         reader = Reader(llama)
         reader.hops.spares = [DAHLIA]
         reader.at_step(3, lambda frame: failure(frame, PeerGone("not connected")))
