@@ -25,15 +25,15 @@ class DelayedLink:
 
 
 @contextlib.contextmanager
-def delayed(url: str) -> Iterator[DelayedLink]:
-    """A link to the server at `url`, on a free port, without a delay at first."""
+def delayed(url: str, port: int = 0) -> Iterator[DelayedLink]:
+    """A link to the server at `url`, on `port` or a free one, without a delay at first."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="delayed link", daemon=True)
     thread.start()
     link = DelayedLink(url)
     stop = asyncio.Event()
     ready = threading.Event()
-    serving = asyncio.run_coroutine_threadsafe(_serve(link, url, ready, stop), loop)
+    serving = asyncio.run_coroutine_threadsafe(_serve(link, port, ready, stop), loop)
     try:
         if not ready.wait(10.0):
             raise RuntimeError(f"the delayed link to {url} does not open: {serving}")
@@ -46,8 +46,8 @@ def delayed(url: str) -> Iterator[DelayedLink]:
         loop.close()
 
 
-async def _serve(link: DelayedLink, url: str, ready: threading.Event, stop: asyncio.Event) -> None:
-    target = urlsplit(url)
+async def _serve(link: DelayedLink, port: int, ready: threading.Event, stop: asyncio.Event) -> None:
+    target = urlsplit(link.url)
     connections: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,7 +61,7 @@ async def _serve(link: DelayedLink, url: str, ready: threading.Event, stop: asyn
                 group.create_task(_pump(link, reader, far[1]))
                 group.create_task(_pump(link, far[0], writer))
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", port)
     link.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     ready.set()
     await stop.wait()

@@ -5,7 +5,8 @@
 Weights are noise, which a config is enough for. Prints decode steps a second of one reply after prompts of
 128 and 2,048 tokens, and tokens a second of forward passes over 1 and 64 sequences of 128 tokens, whose
 hidden states come from a client and return to it. First as this machine is, then with a round trip of 100 ms
-between any two peers: 25 ms each way between a peer and the relay, put there by `benchmarks.delay`.
+between any two peers: the relay starts again behind a forwarder (`benchmarks.delay`) that takes its place,
+and that adds 25 ms each way between a peer and the relay.
 
 The bars are Petals' published figures (Borzunov et al., "Petals: Collaborative Inference and Fine-tuning of
 Large Models", 2023, for BLOOM-176B on three A100), times five where the round trip is short.
@@ -17,27 +18,28 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from urllib.parse import urlsplit
 
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, PreTrainedConfig
 
 from benchmarks.completion import complete
-from benchmarks.delay import DelayedLink, delayed
+from benchmarks.delay import delayed
 from benchmarks.gpu import copy_bytes_per_second
 from benchmarks.models import prompt_ids
-from benchmarks.processes import RelayProcess, relay, volunteers
+from benchmarks.processes import RelayProcess, free_port, relay, serving_relay, volunteers
 from benchmarks.report import Bar, Report, Spread
 from corolla.exchange import Exchange
 from corolla.link import LinkOptions, RelayLink, dial
 from corolla.session import open_session
 from corolla.tensors import to_wire
-from schema.frames import Flags, FrameType, Header
+from schema.frames import Header
 from schema.messages import FromRelay
 
 CONTEXTS = (128, 2048)
@@ -45,13 +47,15 @@ BATCHES = (1, 64)
 FORWARD_TOKENS = 128
 """Of each sequence of a forward pass."""
 ROWS = 2
-"""Sequences of one session of a forward pass: half of what a frame has room for at BLOOM's width."""
-WINDOW = 16
-"""Sessions of a forward pass at a time: enough to keep three volunteers busy, each with several at once."""
+"""Sequences of one frame of a forward pass: half of what a frame has room for at BLOOM's width."""
+QUEUE_BYTES = 512 << 20
+"""What may wait for one peer at the relay: the hidden states of all sequences at once."""
 ONE_WAY_SECONDS = 0.025
 """Between a peer and the relay, which makes 100 ms from peer to peer and back."""
 START_SECONDS = 420.0
 """Noise is drawn, and quantized, at the size of the model."""
+RECONNECT_SECONDS = 60.0
+"""Volunteers dial again after up to 15 s, and the relay may hold their old places for a while."""
 BITS = {"none": 16, "int8": 8, "nf4": 4}
 
 
@@ -134,7 +138,8 @@ class Bench:
     """A swarm that serves one giant, and how to reach it."""
 
     server: RelayProcess
-    link: DelayedLink
+    peers_url: str
+    """Where drivers and volunteers dial."""
     token: str
     model: str
     giant: Giant
@@ -149,7 +154,7 @@ class Bench:
 
     async def _forward(self, batch: int) -> float:
         driver = Driver()
-        link = await dial(LinkOptions(self.link.url, self.token, "driver", "benchmarks"))
+        link = await dial(LinkOptions(self.peers_url, self.token, "driver", "benchmarks"))
         driver.exchange.attach(link)
         running = asyncio.create_task(link.run(driver))
         try:
@@ -158,13 +163,12 @@ class Bench:
             await _closed(link, running)
 
     async def _timed(self, exchange: Exchange, batch: int) -> float:
-        turns = asyncio.Semaphore(WINDOW)
         hidden = torch.randn(min(batch, ROWS), FORWARD_TOKENS, self.giant.config.hidden_size)
         wire = to_wire(hidden.to(torch.bfloat16))
 
         async def part() -> None:
-            async with turns, await open_session(exchange, self.model) as session:
-                await session.receive(session.send([wire], kind=FrameType.PREFILL, want=Flags.NONE))
+            async with await open_session(exchange, self.model) as session:
+                await session.forward([wire])
 
         begun = time.perf_counter()
         await asyncio.gather(*(part() for _ in range(-(-batch // ROWS))))
@@ -174,6 +178,18 @@ class Bench:
 async def _closed(link: RelayLink, running: "asyncio.Task[None]") -> None:
     link.close()
     await running
+
+
+@contextmanager
+def behind_delay(server: RelayProcess) -> Iterator[RelayProcess]:
+    """The same relay on another port, with a delay at its old one: volunteers find it there again."""
+    server.process.terminate()
+    server.process.wait()
+    port = free_port()
+    moved = server.environment | {"PORT": str(port), "PUBLIC_URL": f"http://127.0.0.1:{port}"}
+    with serving_relay(moved, server.folder) as far, delayed(far.url, urlsplit(server.url).port or 0) as link:
+        link.seconds = ONE_WAY_SECONDS
+        yield far
 
 
 def measure(bench: Bench, rounds: int, tokens: int) -> dict[str, list[float]]:
@@ -234,9 +250,8 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         giant.config.save_pretrained(folder)
-        server = stack.enter_context(relay(given.model, LOG_LEVEL="WARNING"))
-        link = stack.enter_context(delayed(server.url))
-        common = ("--model", f"{given.model}={folder}", "--weights", "random", "--relay", link.url)
+        server = stack.enter_context(relay(given.model, LOG_LEVEL="WARNING", QUEUE_BYTES=str(QUEUE_BYTES)))
+        common = ("--model", f"{given.model}={folder}", "--weights", "random", "--relay", server.url)
         limits = ("--quantization", given.quantization, "--memory", given.memory)
         spans = {f"v{index}": span for index, span in enumerate(giant.spans)}
         each = {
@@ -244,10 +259,11 @@ def main() -> int:
             for index, name in enumerate(spans)
         }
         stack.enter_context(volunteers(server, spans, *common, *limits, each=each, seconds=START_SECONDS))
-        bench = Bench(server, link, server.token("client", "benchmark"), given.model, giant)
+        bench = Bench(server, server.url, server.token("client", "benchmark"), given.model, giant)
         near = measure(bench, rounds, tokens)
-        link.seconds = ONE_WAY_SECONDS
-        far = measure(bench, rounds, tokens)
+        far_server = stack.enter_context(behind_delay(server))
+        far_server.wait_until_serving(spans.keys(), seconds=RECONNECT_SECONDS)
+        far = measure(replace(bench, server=far_server), rounds, tokens)
     report.figures |= {f"{name}, near": Spread.of(values) for name, values in near.items()}
     report.figures |= {f"{name}, 100 ms": Spread.of(values) for name, values in far.items()}
     report.figures["bandwidth floor, steps per second"] = floor

@@ -220,7 +220,7 @@ class Exchange:
     # ---- frames out ---------------------------------------------------------------------------
 
     def post(self, frame: Frame) -> None:
-        """Send a STEP, PREFILL, PROBE or FORK frame to the stop that it names, which may be this process.
+        """Send a frame of a travelling type to the stop that it names, which may be this process.
 
         Raises:
             Unavailable, QueueFull: it cannot be sent.

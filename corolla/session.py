@@ -164,6 +164,22 @@ class RemoteSession:
             raise
         return future
 
+    async def forward(self, tensors: Sequence[WireTensor], want: Flags = Flags.NONE) -> WireTensor:
+        """What whole sequences become; no hop keeps anything of it. Any number at once. Errors as `receive`.
+
+        Hidden states [batch, tokens, hidden], and an attention mask [batch, tokens] where there is padding.
+        """
+        frame = self._next_frame(FrameType.FORWARD, want, encode_tensors(tensors))._replace(position=0)
+        step: Step = asyncio.get_running_loop().create_future()
+        self._waiting[frame.step] = _Waiting(step, self.held)
+        self._next_step += 1
+        try:
+            self._exchange.post(frame)
+        except CorollaError:
+            del self._waiting[frame.step]
+            raise
+        return await self.receive(step)
+
     def prepare(self) -> PreparedStep | None:
         """A decode step of one token that whoever makes its hidden states sends, on whatever thread.
 

@@ -11,6 +11,9 @@ sender is the stop before it and puts the same bytes on that peer's queue.
     route    `route_bytes` bytes, see schema/routes.py
     payload  `payload_bytes` bytes, see the table below and schema/tensors.py
 
+A FORWARD takes whole sequences through the blocks and leaves nothing behind: no KV cache. Any number of them
+may be under way in a session, each at position 0.
+
 A session may begin as a FORK of another one that its hops have kept (CLOSE with KEEP) instead of with its
 first tokens: it then holds the first `position` tokens of that one. The payload names it by its id.
 
@@ -46,10 +49,13 @@ class FrameType(IntEnum):
     CLOSE = 4  # empty; frees or keeps the session's KV cache           origin (or relay) -> all hops
     FAILURE = 5  # JSON: schema.messages.Failure                        hop (or relay) -> origin
     FORK = 6  # id of a kept session, which the new one begins as       previous stop -> next stop
+    FORWARD = 7  # tensors: whole sequences; yields as PREFILL          previous stop -> next stop
 
 
 KNOWN_TYPES = frozenset(int(kind) for kind in FrameType)
-TRAVELLING_TYPES = frozenset({FrameType.STEP, FrameType.PREFILL, FrameType.PROBE, FrameType.FORK})
+TRAVELLING_TYPES = frozenset(
+    {FrameType.STEP, FrameType.PREFILL, FrameType.PROBE, FrameType.FORK, FrameType.FORWARD}
+)
 """Frames that go from stop to stop along the route."""
 
 

@@ -28,6 +28,7 @@ URGENCY_OF_FRAME: dict[int, Urgency] = {
     FrameType.STEP: Urgency.DECODE,
     FrameType.PREFILL: Urgency.PREFILL,
     FrameType.PROBE: Urgency.PREFILL,
+    FrameType.FORWARD: Urgency.PREFILL,
     FrameType.FORK: Urgency.PREFILL,  # the slices that follow it may not overtake it
     FrameType.CLOSE: Urgency.CONTROL,
     FrameType.FAILURE: Urgency.CONTROL,

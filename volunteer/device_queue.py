@@ -23,7 +23,7 @@ from volunteer.work import Engine, Result, Work
 
 OnResult = Callable[[Result], None]
 NOTHING = Batch([], 0)
-_NOT_DECODED = (FrameType.PREFILL, FrameType.FORK)
+_NOT_DECODED = (FrameType.PREFILL, FrameType.FORK, FrameType.FORWARD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ FIRST_TOKENS = 8
 """Of a part beside decode steps, before anything was measured."""
 MOST_SECONDS = 0.25
 """How long a part may take: who decodes, or comes meanwhile, waits for its end."""
+WORTH = 2.0
+"""How many times as long the tokens of a part that is worth its cost take as the part without them."""
+WORTH_WHILE_QUIET = 4.0
+"""The same while nobody decodes."""
 QUIET_SECONDS = 1.0
 """After how long without decode steps nobody is decoding."""
 BARE_EVERY = 16
@@ -83,7 +87,7 @@ class Pace:
     def prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
         """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out."""
         if not decoding and self._is_quiet(now):
-            return self._largest(self._alone, FIRST_ALONE_TOKENS)
+            return self._largest_alone()
         if decoding and (self._since_bare >= BARE_EVERY or not self._decode):
             return 0
         if self.wait(now):
@@ -150,10 +154,15 @@ class Pace:
             return _worth_its_cost(fixed, each)
         return max(1, min(MOST_TOKENS, int((MOST_SECONDS - fixed) / each)))
 
+    def _largest_alone(self) -> int:
+        """The same while nobody decodes: more is worth it, since nobody but newcomers waits."""
+        worth = _worth_its_cost(*self._alone.fit(), WORTH_WHILE_QUIET) if self._alone.is_known else 1
+        return max(worth, self._largest(self._alone, FIRST_ALONE_TOKENS))
 
-def _worth_its_cost(fixed: float, each: float) -> int:
-    """Tokens of a part that spends two thirds of its time on them."""
-    return max(1, min(MOST_TOKENS, int(2 * fixed / each)))
+
+def _worth_its_cost(fixed: float, each: float, worth: float = WORTH) -> int:
+    """Tokens of a part that take `worth` times as long as the part takes without any."""
+    return max(1, min(MOST_TOKENS, int(worth * fixed / each)))
 
 
 def _crowd(decoding: int, prompts: int) -> float:

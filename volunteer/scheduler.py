@@ -269,4 +269,4 @@ class Scheduler:
 
 
 def _is_decode(work: Work) -> bool:
-    return work.kind not in (FrameType.PREFILL, FrameType.FORK)
+    return work.kind not in (FrameType.PREFILL, FrameType.FORK, FrameType.FORWARD)

@@ -68,7 +68,7 @@ class SpanService:
             span=order.span,
             payload=payload,
             flags=Flags(frame.flags) if order.is_last else Flags.NONE,
-            tokens=tokens_of(payload) if kind is FrameType.PREFILL else 1,
+            tokens=tokens_of(payload) if kind in (FrameType.PREFILL, FrameType.FORWARD) else 1,
             forks=order.forks,
         )
         self._device.submit(work, partial(self._on_result, frame))

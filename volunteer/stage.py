@@ -3,7 +3,8 @@
 Steps that come together run as one batch where the model's family can; a prefill slice runs in parts, as
 many tokens at a time as it is given.
 
-A session begins with a step at position 0, or as a fork of one that was kept; it goes on where its KV cache
+A forward pass takes whole sequences through, and leaves nothing behind. All else is of sessions: one begins
+with a step at position 0, or as a fork of one that was kept; it goes on where its KV cache
 ends, and may go back to an earlier position where the model's family can. A step that is refused before it
 runs leaves its session as it was; one that fails while it runs ends its session. Neither touches another one.
 
@@ -27,13 +28,13 @@ from schema.errors import (
     CorollaError,
     KVCacheFull,
     NotFinite,
-    NotServing,
     StepFailed,
 )
 from schema.frames import FrameType
 from schema.ids import SessionId, Span
 from volunteer.caches import SessionCaches
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
+from volunteer.passes import require_blocks, run_passes
 from volunteer.steps import Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Work
 
@@ -92,6 +93,7 @@ class Stage:
         results: dict[Work, Result] = {}
         ready: list[Step] = []
         results |= {work: self._fork(work, now) for work in batch if work.kind is FrameType.FORK}
+        results |= self._forward([work for work in batch if work.kind is FrameType.FORWARD])
         steps = [work for work in batch if work not in results]
         begun = {work: step for work in steps if (step := self._take_begun(work)) is not None}
         new = [work for work in steps if work not in begun]
@@ -130,7 +132,7 @@ class Stage:
     def _fork(self, work: Work, now: float) -> Result:
         """Its answer is itself: the next stop has the same to do."""
         try:
-            self._check_blocks(work)
+            require_blocks(work, self.span)
             self._begun.pop(work.session, None)
             self._caches.fork(work, now)
         except Exception as error:  # noqa: BLE001 - told to the driver by name
@@ -140,6 +142,8 @@ class Stage:
     def _run_alone(self, work: Work, prefill_tokens: int, now: float) -> Result:
         if work.kind is FrameType.FORK:
             return self._fork(work, now)
+        if work.kind is FrameType.FORWARD:
+            return self._forward([work])[work]
         try:
             step = self._take_begun(work)
             if step is None:
@@ -147,6 +151,12 @@ class Stage:
             return self._run_one(step, prefill_tokens, now)
         except Exception as error:  # noqa: BLE001 - told to the driver by name
             return self._failure(work, error)
+
+    def _forward(self, works: Sequence[Work]) -> dict[Work, Result]:
+        found = run_passes(works, self._model, self._facts) if works else {}
+        return {
+            work: one if isinstance(one, Result) else self._failure(work, one) for work, one in found.items()
+        }
 
     def _take_begun(self, work: Work) -> Step | None:
         """The step, if a part of it was computed. Whatever else was begun of its session is dropped."""
@@ -157,7 +167,7 @@ class Stage:
         """Raises what stands against the step; if that has a name, nothing has changed."""
         if isinstance(entering, Exception):
             raise entering
-        self._check_blocks(work)
+        require_blocks(work, self.span)
         batch, tokens, _ = entering.hidden.shape
         cache = self._caches.for_step(work, batch, tokens, now)
         mask = entering.mask
@@ -267,10 +277,6 @@ class Stage:
         )
         self.close(work.session)
         return Result(work, error=self._named(error))
-
-    def _check_blocks(self, work: Work) -> None:
-        if not self.span.start <= work.span.start < work.span.end <= self.span.end:
-            raise NotServing(f"blocks {work.span} are wanted, but this volunteer serves {self.span}")
 
     def _named(self, error: Exception) -> StepFailed:
         if not isinstance(error, torch.OutOfMemoryError):

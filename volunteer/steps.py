@@ -81,6 +81,11 @@ def read_step(work: Work, facts: ModelFacts, options: LoadOptions) -> StepInput:
     return _finite_input(_checked(work, facts), options)
 
 
+def read_unproven(work: Work, facts: ModelFacts, options: LoadOptions) -> StepInput:
+    """As `read_step`, but for whether it is finite: what is large is quicker to look at on the device."""
+    return _input(_checked(work, facts), options)
+
+
 def read_steps(
     batch: Sequence[Work], facts: ModelFacts, options: LoadOptions
 ) -> dict[Work, StepInput | Exception]:
@@ -133,12 +138,13 @@ def _checked(work: Work, facts: ModelFacts) -> _Wires:
 
 
 def _finite_input(wires: _Wires, options: LoadOptions) -> StepInput:
-    hidden = from_wire(wires.hidden)
-    require_finite(hidden)
-    return StepInput(
-        hidden.to(options.dtype),
-        None if wires.mask is None else from_wire(wires.mask),
-    )
+    require_finite(from_wire(wires.hidden))
+    return _input(wires, options)
+
+
+def _input(wires: _Wires, options: LoadOptions) -> StepInput:
+    mask = None if wires.mask is None else from_wire(wires.mask)
+    return StepInput(from_wire(wires.hidden, dtype=options.dtype), mask)
 
 
 def _split(tensors: list[WireTensor]) -> _Wires:
@@ -156,6 +162,11 @@ def _require_mask(wire: WireTensor, shape: tuple[int, int]) -> None:
         raise ShapeMismatch(
             f"the attention mask is {wire.dtype.name} {list(wire.shape)}; INT8 {list(shape)} is due"
         )
+
+
+def answer_of(output: Tensor, flags: Flags) -> bytes:
+    """The payload that answers a step with this output, [batch, tokens, hidden_size] on the host."""
+    return encode_tensors([to_wire(_wanted(output, flags))])
 
 
 def _wanted(output: Tensor, flags: Flags) -> Tensor:

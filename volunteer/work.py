@@ -18,7 +18,7 @@ class Work:
     """One step of one session, as it came in a frame. Two of them are equal only if they are the same one."""
 
     kind: FrameType
-    """STEP, PREFILL, PROBE or FORK; PREFILL yields to the others."""
+    """STEP, PREFILL, PROBE, FORK or FORWARD; PREFILL and FORWARD yield to the others."""
     session: SessionId
     step: int
     position: int
@@ -29,7 +29,7 @@ class Work:
     flags: Flags = Flags.NONE
     """What to send back. NONE on every hop but the route's last: the next hop needs all."""
     tokens: int = 1
-    """Of a prefill slice, of all its sequences together, as its payload says before it was looked at."""
+    """Of a prefill slice or a forward pass, of all its sequences together, as its payload says unchecked."""
     forks: SessionId | None = None
     """The kept session that a FORK begins as. Its own payload is what it is answered with."""
 
@@ -42,7 +42,7 @@ class Result:
     payload: bytes = b""
     error: CorollaError | None = None
     tokens: int = 0
-    """Of a prefill slice: how many were computed now, of all its sequences together."""
+    """Of a prefill slice or a forward pass: how many were computed now, of all its sequences together."""
     is_unfinished: bool = False
     """Whether a slice has more tokens to compute. Then there is no answer yet."""
 

@@ -100,6 +100,8 @@ def load_part(
         cast(nn.Module, model).to(options.device)
     if options.kernels == "fastest":
         choose_kernels(model)
+        if options.quantization == "nf4":
+            _widen_faster(model)
     return model
 
 
@@ -192,6 +194,12 @@ def _quantization_arguments(options: LoadOptions, skeleton: PreTrainedModel) -> 
             llm_int8_skip_modules=kept,
         )
     return {"quantization_config": config, "device_map": {"": options.device}}
+
+
+def _widen_faster(model: PreTrainedModel) -> None:
+    from corolla.models.nf4 import use_fast_kernels  # needs the libraries of a quantized model
+
+    use_fast_kernels(model)
 
 
 @contextmanager

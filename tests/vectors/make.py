@@ -207,6 +207,7 @@ FRAMES = {
     "a close that keeps": Frame(FrameType.CLOSE, 0, SESSION, 0, 0, ROUTE, b"", Flags.KEEP),
     "a fork to hop 0": Frame(FrameType.FORK, 0, SESSION, 0, 130, ROUTE, bytes(range(16))),
     "its answer, the same at every stop": Frame(FrameType.FORK, 2, SESSION, 0, 130, ROUTE, bytes(range(16))),
+    "whole sequences": Frame(FrameType.FORWARD, 0, SESSION, 3, 0, ROUTE, HIDDEN),
     "a failure": Frame(
         FrameType.FAILURE, 1, SESSION, 7, 130, ROUTE, messages.encode_failure(FAILURE), epoch=2
     ),
