@@ -57,13 +57,25 @@ class Line:
         self._tokens_squared = keep * self._tokens_squared + tokens * tokens
         self._products = keep * self._products + tokens * seconds
 
+    @property
+    def mean_tokens(self) -> float:
+        return self._tokens / self._count
+
+    @property
+    def is_of_one_size(self) -> bool:
+        """Whether parts are so much alike that they do not tell what one takes without any token."""
+        return self._spread < 0.01 * self.mean_tokens**2
+
+    @property
+    def _spread(self) -> float:
+        return self._tokens_squared / self._count - self.mean_tokens**2
+
     def fit(self) -> tuple[float, float]:
         """Seconds of a part without tokens, and of each; what cannot be told apart is the tokens'."""
-        mean_tokens, mean_seconds = self._tokens / self._count, self._seconds / self._count
-        spread = self._tokens_squared / self._count - mean_tokens**2
-        if spread < 0.01 * mean_tokens**2:
+        mean_tokens, mean_seconds = self.mean_tokens, self._seconds / self._count
+        if self.is_of_one_size:
             return 0.0, max(mean_seconds / mean_tokens, 1e-9)
-        slope = (self._products / self._count - mean_tokens * mean_seconds) / spread
+        slope = (self._products / self._count - mean_tokens * mean_seconds) / self._spread
         each = min(max(slope, 1e-9), mean_seconds / mean_tokens) if mean_seconds > 0 else 1e-9
         return max(0.0, mean_seconds - each * mean_tokens), each
 
@@ -155,9 +167,16 @@ class Pace:
         return max(1, min(MOST_TOKENS, int((MOST_SECONDS - fixed) / each)))
 
     def _largest_alone(self) -> int:
-        """The same while nobody decodes: more is worth it, since nobody but newcomers waits."""
-        worth = _worth_its_cost(*self._alone.fit(), WORTH_WHILE_QUIET) if self._alone.is_known else 1
-        return max(worth, self._largest(self._alone, FIRST_ALONE_TOKENS))
+        """The same while nobody decodes: more is worth it, since nobody but newcomers waits.
+
+        Where all parts were of one size, a larger one is tried: its tokens may cost next to nothing.
+        """
+        line = self._alone
+        if not line.is_known:
+            return FIRST_ALONE_TOKENS
+        worth = _worth_its_cost(*line.fit(), WORTH_WHILE_QUIET)
+        larger = min(MOST_TOKENS, int(2 * line.mean_tokens)) if line.is_of_one_size else 1
+        return max(worth, larger, self._largest(line, FIRST_ALONE_TOKENS))
 
 
 def _worth_its_cost(fixed: float, each: float, worth: float = WORTH) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _is_plain(weight: Any) -> bool:
 
 
 def _state(weight: Any) -> Any:
-    """The library's `QuantState` of a weight: shape, dtype, scales and table; None before it was quantized."""
+    """The library's `QuantState` of a weight, shape, dtype, scales and table; None before it has one."""
     return getattr(weight, "quant_state", None)
 
 

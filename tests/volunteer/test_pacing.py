@@ -105,3 +105,16 @@ def test_when_the_replies_have_ended_parts_grow_again() -> None:
     pace.measured(2, 1, 0, BARE, 0.0)
     pace.measured(0, 1, 5, 5 * TOKEN, 0.0)
     assert pace.prefill_tokens(0, 1, 2 * QUIET_SECONDS) > int(SHARE * BARE / TOKEN)
+
+
+def test_equal_parts_do_not_hide_that_larger_ones_cost_little_more() -> None:
+    """As sequences that are equally long and cannot be divided: 256 tokens each, as many as are allowed."""
+    pace, now, sizes = Pace(), 0.0, list[int]()
+    for _ in range(8):
+        allowed = pace.prefill_tokens(0, prompts=32, now=now)
+        tokens = max(256, allowed // 256 * 256)
+        seconds = 0.2 + tokens * 0.0002
+        now += seconds
+        pace.measured(0, 32, tokens, seconds, now)
+        sizes.append(tokens)
+    assert sizes[-1] == MOST_TOKENS
