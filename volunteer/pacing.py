@@ -23,10 +23,10 @@ FIRST_TOKENS = 8
 """Of a part beside decode steps, before anything was measured."""
 MOST_SECONDS = 0.25
 """How long a part may take: who decodes, or comes meanwhile, waits for its end."""
-WORTH = 2.0
-"""How many times as long the tokens of a part that is worth its cost take as the part without them."""
-WORTH_WHILE_QUIET = 4.0
-"""The same while nobody decodes."""
+MOST_PASS_SECONDS = 1.0
+"""The same where nothing but forward passes waits: who sends those wants many tokens a second."""
+LARGER = 3.0
+"""How many times as large a part is tried where all were of one size."""
 QUIET_SECONDS = 1.0
 """After how long without decode steps nobody is decoding."""
 BARE_EVERY = 16
@@ -96,10 +96,13 @@ class Pace:
     """When the next part may go: the last one has taken more than its share."""
     _since_bare: int = 0
 
-    def prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
-        """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out."""
+    def prefill_tokens(self, decoding: int, prompts: int, now: float, are_passes: bool = False) -> int:
+        """For a batch of `decoding` decode steps while `prompts` prompts wait; 0 leaves them out.
+
+        `are_passes`: all prompts that wait are forward passes.
+        """
         if not decoding and self._is_quiet(now):
-            return self._largest_alone()
+            return self._largest_alone(MOST_PASS_SECONDS if are_passes else MOST_SECONDS)
         if decoding and (self._since_bare >= BARE_EVERY or not self._decode):
             return 0
         if self.wait(now):
@@ -157,31 +160,26 @@ class Pace:
             return 0.0
         return self._decode[min(self._decode, key=lambda count: abs(count - decoding))]
 
-    def _largest(self, line: Line, first: int) -> int:
-        """Tokens of a part of `MOST_SECONDS`, or of a longer one where a smaller would be a waste."""
+    def _largest(self, line: Line, first: int, most_seconds: float = MOST_SECONDS) -> int:
+        """Tokens of a part of `most_seconds`, or of a longer one where a smaller would be a waste."""
         if not line.is_known:
             return first
         fixed, each = line.fit()
-        if MOST_SECONDS - fixed < fixed:
+        if most_seconds - fixed < fixed:
             return _worth_its_cost(fixed, each)
-        return max(1, min(MOST_TOKENS, int((MOST_SECONDS - fixed) / each)))
+        return max(1, min(MOST_TOKENS, int((most_seconds - fixed) / each)))
 
-    def _largest_alone(self) -> int:
-        """The same while nobody decodes: more is worth it, since nobody but newcomers waits.
-
-        Where all parts were of one size, a larger one is tried: its tokens may cost next to nothing.
-        """
+    def _largest_alone(self, most_seconds: float) -> int:
+        """The same while nobody decodes. Where all parts were of one size, a larger one is tried: it may
+        cost next to nothing."""
         line = self._alone
-        if not line.is_known:
-            return FIRST_ALONE_TOKENS
-        worth = _worth_its_cost(*line.fit(), WORTH_WHILE_QUIET)
-        larger = min(MOST_TOKENS, int(2 * line.mean_tokens)) if line.is_of_one_size else 1
-        return max(worth, larger, self._largest(line, FIRST_ALONE_TOKENS))
+        larger = int(LARGER * line.mean_tokens) if line.is_known and line.is_of_one_size else 1
+        return max(min(MOST_TOKENS, larger), self._largest(line, FIRST_ALONE_TOKENS, most_seconds))
 
 
-def _worth_its_cost(fixed: float, each: float, worth: float = WORTH) -> int:
-    """Tokens of a part that take `worth` times as long as the part takes without any."""
-    return max(1, min(MOST_TOKENS, int(worth * fixed / each)))
+def _worth_its_cost(fixed: float, each: float) -> int:
+    """Tokens of a part that spends two thirds of its time on them."""
+    return max(1, min(MOST_TOKENS, int(2 * fixed / each)))
 
 
 def _crowd(decoding: int, prompts: int) -> float:

@@ -150,12 +150,17 @@ class Scheduler:
             return Batch([self._pop(self._forks, now)], 0)
         prompts = len(self._prefill)  # before a session's step makes way for its next prompt
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
-        tokens = self._pace.prefill_tokens(len(steps), prompts, now) if prompts else 0
+        tokens = self._prefill_tokens(len(steps), prompts, now) if prompts else 0
         if prompts and not steps:
             tokens = max(1, tokens)
         if tokens:
             steps += self._pop_prompts(tokens, now, most=1 if steps else self.limits.batch)
         return Batch(steps, tokens)
+
+    def _prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
+        first = (self._lanes[session].waiting[0].work.kind for session in self._prefill)
+        are_passes = all(kind is FrameType.FORWARD for kind in first)
+        return self._pace.prefill_tokens(decoding, prompts, now, are_passes)
 
     def _pop_prompts(self, tokens: int, now: float, most: int) -> list[Work]:
         """A slice, and of other sessions as many more as are computed whole within `tokens` tokens."""

@@ -111,10 +111,24 @@ def test_equal_parts_do_not_hide_that_larger_ones_cost_little_more() -> None:
     """As sequences that are equally long and cannot be divided: 256 tokens each, as many as are allowed."""
     pace, now, sizes = Pace(), 0.0, list[int]()
     for _ in range(8):
-        allowed = pace.prefill_tokens(0, prompts=32, now=now)
+        allowed = pace.prefill_tokens(0, prompts=32, now=now, are_passes=True)
         tokens = max(256, allowed // 256 * 256)
         seconds = 0.2 + tokens * 0.0002
         now += seconds
         pace.measured(0, 32, tokens, seconds, now)
         sizes.append(tokens)
     assert sizes[-1] == MOST_TOKENS
+
+
+def test_passes_keep_their_size_on_a_device_that_others_use_too() -> None:
+    """Small parts that had it for themselves, and larger ones that had not, look as if tokens cost all."""
+    pace, now = Pace(), 0.0
+    for tokens, seconds in [(128, 0.08), (256, 0.25), (128, 0.08), (256, 0.31)]:
+        now += seconds
+        pace.measured(0, 1, tokens, seconds, now)
+    for _ in range(12):
+        tokens = max(256, pace.prefill_tokens(0, 16, now, are_passes=True) // 256 * 256)
+        seconds = 0.22 + tokens * 0.00035
+        now += seconds
+        pace.measured(0, 16, tokens, seconds, now)
+    assert tokens >= 1792
