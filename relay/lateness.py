@@ -5,7 +5,7 @@ is usual differs by a factor of a thousand between a GPU with a small span and a
 means late for this volunteer: `LATE_FACTOR` times what it usually takes, and never below `LATE_SECONDS`.
 Which steps are sampled is drawn anew every `SAMPLES_PER_DRAW` samples, so that nobody can be quick for
 these alone.
-Owned by the event loop's thread. Does not know the time (`now`: any clock that only goes on), peers or queues.
+Owned by the event loop's thread. Does not know the time (`now`: any clock that only goes on), nor queues.
 """
 
 import random

@@ -16,7 +16,6 @@ from schema.protocol import RelayConnection
 from schema.swarm import MissingBlocks, VolunteerState
 from tests.relay.core.peers import FACTS, MODEL
 
-
 ALL = "they need about 2.0 kB of memory at 16 bits, or 562 bytes in nf4"
 HALF = "they need about 1.0 kB of memory at 16 bits, or 281 bytes in nf4"
 
@@ -58,7 +57,8 @@ async def test_a_model_without_volunteers_says_so() -> None:
 async def test_missing_blocks_are_named() -> None:
     swarm = swarm_of(volunteer(1, 0, 4), volunteer(2, 6, 8))
     assert swarm.why_incomplete(MODEL) == (
-        "blocks 4\N{EN DASH}5 have no volunteer; they need about 500 bytes of memory at 16 bits, or 141 bytes in nf4"
+        "blocks 4\N{EN DASH}5 have no volunteer; "
+        "they need about 500 bytes of memory at 16 bits, or 141 bytes in nf4"
     )
 
 
