@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -213,6 +214,8 @@ async def _greet(address: str) -> Finding:
         return _well("bus", found)
     finally:
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 def shown(url: str) -> str:

@@ -15,7 +15,7 @@ A, B = PeerId("a" * 16), PeerId("b" * 16)
 ONE, TWO, THREE = (1_700_000_000 // HOUR * HOUR + hour * HOUR for hour in range(3))
 
 
-async def rows(store: Store) -> list[tuple[str, str, float, int, float, str]]:
+async def rows(store: Store) -> list[tuple[object, ...]]:
     columns = (
         EvidenceRow.peer,
         EvidenceRow.kind,
