@@ -59,7 +59,7 @@ class Standings:
             Unavailable: the database is away.
         """
         async with self._lock:
-            self._collect(now)
+            await self._collect(now)
             await self._read([peer], now, due=now + RECENT_SECONDS)
         return self._known[peer].standing.score(now)
 
@@ -70,7 +70,7 @@ class Standings:
             Unavailable: the database is away.
         """
         async with self._lock:
-            self._collect(now)
+            await self._collect(now)
             written = await self._store.evidence_of([peer], now - KEEP_SECONDS)
             return written + self._outcomes.unwritten_of([peer])
 
@@ -81,7 +81,7 @@ class Standings:
             Unavailable: the database is away; the scores are new all the same, and the evidence waits.
         """
         async with self._lock:
-            self._collect(now)
+            await self._collect(now)
             await self._rate(now)
             for rows in _batches(self._outcomes.unwritten(), ROWS_AT_ONCE):
                 await self._store.append_evidence(rows)
@@ -94,17 +94,19 @@ class Standings:
             Unavailable: the database is away.
         """
         async with self._lock:
-            self._collect(now)
+            await self._collect(now)
             due = [(one.due, peer) for peer, one in self._known.items() if one.due <= now]
             peers = [peer for _, peer in sorted(due)[:RELOADED]]
             if peers:
                 await self._read(peers, now, due=now + RELOAD_SECONDS)
 
-    def _collect(self, now: float) -> None:
-        for one in self._outcomes.collect(now):
-            known = self._known.get(one.peer)
-            if known is not None:
-                known.standing = known.standing.plus(one)
+    async def _collect(self, now: float) -> None:
+        for some in _batches(self._outcomes.collect(now), ROWS_AT_ONCE):
+            for one in some:
+                known = self._known.get(one.peer)
+                if known is not None:
+                    known.standing = known.standing.plus(one)
+            await asyncio.sleep(0)
 
     async def _read(self, peers: Collection[PeerId], now: float, due: float) -> None:
         found: dict[PeerId, list[Evidence]] = {peer: [] for peer in peers}
