@@ -35,6 +35,8 @@ from schema.protocol import SkippedFrame
 from schema.routes import Route, verify_route
 
 MAX_CACHED_ROUTES = 65_536
+MAX_CLOSED_ROUTES = 4096
+"""Routes of sessions that are over, whose hops may still send what they were computing."""
 MAX_WARNED_SESSIONS = 1024
 """Sessions that are remembered because the log has told of a stopped step of theirs."""
 
@@ -81,6 +83,8 @@ class Forwarder:
         self._answered = self._outcomes.answered
         self._times = StepTimes()
         self._routes: dict[bytes, VerifiedRoute] = {}
+        self._closed: dict[bytes, None] = {}
+        """The routes whose sessions ended last, the oldest first."""
         self._probes: dict[SessionId, bool] = {}
         """The probes that are waited for, and whether their answer has passed."""
         self._warned: dict[SessionId, None] = {}
@@ -97,7 +101,7 @@ class Forwarder:
             self._metrics.skipped_frames += 1
             return
         try:
-            route = self._verified(header, message)
+            route = self._verified(sender, header, message)
             if header.hop > len(route.stops) - 2:
                 raise MalformedFrame(
                     f"a frame to stop {header.hop} of a route with {len(route.stops) - 2} hops"
@@ -139,6 +143,7 @@ class Forwarder:
             broken += peer != route.origin
             driver = self._hub.get(route.origin)
             if peer == route.origin:
+                self._remember_closed(key)
                 self._close_for(route, raw_route=key[len(route.session) :])
             elif driver is not None:
                 driver.tell(HopLost(session=route.session.hex(), peer=peer))
@@ -150,12 +155,21 @@ class Forwarder:
         for hop in set(route.hops) - {route.origin}:
             self._put_control(self._hub.get(hop), _CLOSE, message)
 
-    def _verified(self, header: Header, message: bytes) -> VerifiedRoute:
+    def _remember_closed(self, key: bytes) -> None:
+        if len(self._closed) >= MAX_CLOSED_ROUTES:
+            del self._closed[next(iter(self._closed))]
+        self._closed[key] = None
+
+    def _verified(self, sender: Peer, header: Header, message: bytes) -> VerifiedRoute:
         key = _cache_key(header, message)
         route = self._routes.get(key)
         if route is None:
             raw = message[HEADER_BYTES : header.payload_start]
             route = VerifiedRoute.of(verify_route(raw, header.session, self._secret), header.session)
+            if key in self._closed:
+                if sender.id != route.origin:
+                    return route  # too late: it does not bring the session back
+                del self._closed[key]
             if len(self._routes) >= MAX_CACHED_ROUTES:
                 del self._routes[next(iter(self._routes))]
             self._routes[key] = route
@@ -206,7 +220,9 @@ class Forwarder:
     def _forward_close(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         if sender.id != route.origin:
             raise WrongHop("only the driver closes its session")
-        self._routes.pop(_cache_key(header, message), None)
+        key = _cache_key(header, message)
+        self._routes.pop(key, None)
+        self._remember_closed(key)
         for number in range(len(route.hops)):
             silent = self._times.closed((header.session, number), header.epoch, time.monotonic())
             if silent is not None:

@@ -191,6 +191,47 @@ async def test_leaving_while_idle_is_no_fault(relay: RunningRelay) -> None:
     assert seen(relay, volunteer) == {"probe_passed": 1}
 
 
+async def test_a_frame_that_came_after_the_close_does_not_bring_its_session_back(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer
+) -> None:
+    journey = relay.journey(driver, first, second)
+    await driver.send(journey.frame(0), journey.frame(0, b"", FrameType.CLOSE))
+    await second.frame()
+    await first.send(journey.frame(1))
+    await second.frame()
+    first.reset()
+    await has_left(relay, first)
+    assert seen(relay, first) == {"answered": 1}
+    await driver.is_served()  # and heard nothing of a hop that was lost
+
+
+async def test_nor_does_one_that_came_after_its_driver_had_left(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer
+) -> None:
+    journey = relay.journey(driver, first, second)
+    await driver.send(journey.frame(0))
+    await first.frame()
+    await driver.close()
+    await second.frame()
+    await first.send(journey.frame(1))
+    await second.frame()
+    first.reset()
+    await has_left(relay, first)
+    assert seen(relay, first) == {"answered": 1}
+
+
+async def test_but_a_driver_may_go_on_with_a_session_that_it_has_closed(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer
+) -> None:
+    journey = relay.journey(driver, first)
+    await driver.send(journey.frame(0, b"", FrameType.CLOSE), journey.frame(0, epoch=1))
+    for _ in range(2):
+        await first.frame()
+    first.reset()
+    await driver.hear(HopLost)
+    assert seen(relay, first) == {"vanished": 1}
+
+
 async def test_nor_is_leaving_after_having_said_so(relay: RunningRelay, driver: ScriptedPeer) -> None:
     volunteer = await relay.serving()
     await driver.send(relay.journey(driver, volunteer).frame(0))
