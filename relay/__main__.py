@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from relay.commands import migrate, models, serve, tokens
+from relay.commands import doctor, evidence, migrate, models, serve, tokens
 from relay.commands.base import explain
 from relay.errors import OperatorError, SettingsError
 from relay.settings import Settings
@@ -18,6 +18,8 @@ _COMMANDS = {
     "serve": (serve.add_arguments, "run the relay (what happens without a command)"),
     "migrate": (migrate.add_arguments, "bring the database to this version's schema"),
     "token": (tokens.add_arguments, "make, list and revoke tokens"),
+    "doctor": (doctor.add_arguments, "check what the relay stands on, and say what to do"),
+    "evidence": (evidence.add_arguments, "show a volunteer's score, and what was seen of it"),
     "model": (models.add_arguments, "choose the models that the swarm serves"),
 }
 

@@ -23,11 +23,13 @@ from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
+from relay.outcomes import Outcomes
 from relay.peer import Send
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.services import Services
 from relay.settings import Settings
+from relay.standings import Standings
 from relay.store import Store
 from relay.swarm import Swarm
 from schema.errors import CorollaError
@@ -60,6 +62,7 @@ def create_app(settings: Settings) -> Starlette:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await _write_evidence(services)
                 await _remove_rows(services)
 
     return Starlette(
@@ -70,6 +73,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/v1/completions", rest.completions, methods=["POST"]),
             Route("/v1/models", rest.models),
             Route("/api/swarm", rest.swarm),
+            Route("/api/volunteers/{id}", rest.volunteer),
             Route("/api/session", sessions.SessionEndpoint),
             Route("/healthz", rest.healthz),
             Route("/readyz", rest.readyz),
@@ -94,10 +98,13 @@ async def build_services(settings: Settings, store: Store) -> Services:
     metrics = Metrics()
     hub = Hub(settings.heartbeat_seconds)
     swarm = Swarm((record.name, record.facts) for record in await store.list_models())
-    forwarder = Forwarder(hub, metrics, secret)
+    outcomes = Outcomes()
+    standings = Standings(store, outcomes, swarm)
+    forwarder = Forwarder(hub, metrics, secret, outcomes)
     routing = Routing(swarm, secret, settings.route_seconds)
     metrics.watch_queues(lambda: sum(peer.queued_bytes for peer in hub))
     metrics.watch_volunteers(lambda: Counter(volunteer.shown_state for volunteer in swarm.volunteers()))
+    metrics.watch_outcomes(outcomes)
     return Services(
         settings=settings,
         software=f"corolla {_version()}",
@@ -107,11 +114,20 @@ async def build_services(settings: Settings, store: Store) -> Services:
         metrics=metrics,
         hub=hub,
         swarm=swarm,
+        outcomes=outcomes,
+        standings=standings,
         forwarder=forwarder,
         routing=routing,
-        joining=Joining(store, swarm, routing, forwarder, settings),
+        joining=Joining(store, swarm, routing, forwarder, settings, standings),
         replies=Replies(hub, swarm, metrics, secret),
     )
+
+
+async def _write_evidence(services: Services) -> None:
+    try:
+        await services.standings.write(time.time())
+    except CorollaError as error:
+        log.warning("what was seen last of volunteers is lost: %s", error.message)
 
 
 async def _remove_rows(services: Services) -> None:

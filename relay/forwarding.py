@@ -1,6 +1,8 @@
 """Putting frames on the next hop's queue, and refusing those that may not go there.
 
-Reads a frame's header and route; never opens a payload, except to write the FAILURE of its own.
+Reads a frame's header and route; never opens a payload, except that of a FAILURE, for the code in it.
+Counts what it sees of volunteers in memory (relay/outcomes.py): a dictionary's number for every step, and a
+little more for one in `SAMPLED_STEPS`.
 Verified routes are kept in a bounded cache, which is also how a driver is told at once that a hop
 of its session is gone. The cache is soft state: without it, the next frame verifies again.
 Does not know volunteers, models or SQL.
@@ -10,18 +12,31 @@ import logging
 import time
 from dataclasses import dataclass
 
+from relay import blame
 from relay.hub import Hub
+from relay.lateness import SAMPLED_STEPS, StepTimes
 from relay.metrics import Metrics
+from relay.outcomes import Outcomes
 from relay.peer import Peer
-from schema.errors import FrameRefused, MalformedFrame, PeerGone, QueueFull, RouteExpired, WrongHop
+from schema.errors import (
+    FrameRefused,
+    MalformedFrame,
+    PeerGone,
+    ProtocolViolation,
+    QueueFull,
+    RouteExpired,
+    WrongHop,
+)
 from schema.frames import HEADER_BYTES, Frame, FrameType, Header, encode_frame
 from schema.ids import PeerId, SessionId
-from schema.messages import Failure, HopLost, encode_failure
+from schema.messages import Failure, HopLost, decode_failure, encode_failure
 from schema.outbox import URGENCY_OF_FRAME, Urgency
 from schema.protocol import SkippedFrame
 from schema.routes import Route, verify_route
 
 MAX_CACHED_ROUTES = 65_536
+MAX_CLOSED_ROUTES = 4096
+"""Routes of sessions that are over, whose hops may still send what they were computing."""
 MAX_WARNED_SESSIONS = 1024
 """Sessions that are remembered because the log has told of a stopped step of theirs."""
 
@@ -29,7 +44,9 @@ log = logging.getLogger(__name__)
 
 _SESSION = slice(8, 24)
 # As plain integers: comparing with an enum's member costs more than the rest of the line, every frame.
-_PROBE, _CLOSE, _FAILURE = int(FrameType.PROBE), int(FrameType.CLOSE), int(FrameType.FAILURE)
+_STEP, _PROBE = int(FrameType.STEP), int(FrameType.PROBE)
+_CLOSE, _FAILURE = int(FrameType.CLOSE), int(FrameType.FAILURE)
+_SAMPLED = SAMPLED_STEPS - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +75,16 @@ class VerifiedRoute:
 class Forwarder:
     """Forwards frames between the peers of a hub. Owned by the event loop's thread."""
 
-    def __init__(self, hub: Hub, metrics: Metrics, secret: bytes) -> None:
+    def __init__(self, hub: Hub, metrics: Metrics, secret: bytes, outcomes: Outcomes | None = None) -> None:
         self._hub = hub
         self._metrics = metrics
         self._secret = secret
+        self._outcomes = outcomes or Outcomes()
+        self._answered = self._outcomes.answered
+        self._times = StepTimes()
         self._routes: dict[bytes, VerifiedRoute] = {}
+        self._closed: dict[bytes, None] = {}
+        """The routes whose sessions ended last, the oldest first."""
         self._probes: dict[SessionId, bool] = {}
         """The probes that are waited for, and whether their answer has passed."""
         self._warned: dict[SessionId, None] = {}
@@ -79,7 +101,7 @@ class Forwarder:
             self._metrics.skipped_frames += 1
             return
         try:
-            route = self._verified(header, message)
+            route = self._verified(sender, header, message)
             if header.hop > len(route.stops) - 2:
                 raise MalformedFrame(
                     f"a frame to stop {header.hop} of a route with {len(route.stops) - 2} hops"
@@ -92,6 +114,9 @@ class Forwarder:
                 self._forward_step(sender, route, header, message)
         except FrameRefused as refusal:
             self._refuse(logging.DEBUG, sender, header, refusal)
+            seen = blame.of_refusal(refusal)
+            if seen is not None and sender.role == "volunteer":
+                self._outcomes.note(sender.id, seen)
 
     def expect_probe(self, session: SessionId) -> None:
         """Watch for the answer to a probe, until `forget_probe`."""
@@ -104,17 +129,25 @@ class Forwarder:
     def forget_probe(self, session: SessionId) -> None:
         self._probes.pop(session, None)
 
-    def peer_left(self, peer: PeerId) -> None:
-        """Tell the drivers whose routes pass this peer; close the sessions that it drove."""
+    def peer_left(self, peer: PeerId) -> int:
+        """Tell the drivers whose routes pass this peer; close the sessions that it drove.
+
+        How many sessions of others went through it.
+        """
+        self._times.peer_left(peer)
+        broken = 0
         for key, route in list(self._routes.items()):
             if peer not in route.stops:
                 continue
             del self._routes[key]
+            broken += peer != route.origin
             driver = self._hub.get(route.origin)
             if peer == route.origin:
+                self._remember_closed(key)
                 self._close_for(route, raw_route=key[len(route.session) :])
             elif driver is not None:
                 driver.tell(HopLost(session=route.session.hex(), peer=peer))
+        return broken
 
     def _close_for(self, route: VerifiedRoute, raw_route: bytes) -> None:
         """Free a session on its hops in place of its driver, which is gone."""
@@ -122,12 +155,21 @@ class Forwarder:
         for hop in set(route.hops) - {route.origin}:
             self._put_control(self._hub.get(hop), _CLOSE, message)
 
-    def _verified(self, header: Header, message: bytes) -> VerifiedRoute:
+    def _remember_closed(self, key: bytes) -> None:
+        if len(self._closed) >= MAX_CLOSED_ROUTES:
+            del self._closed[next(iter(self._closed))]
+        self._closed[key] = None
+
+    def _verified(self, sender: Peer, header: Header, message: bytes) -> VerifiedRoute:
         key = _cache_key(header, message)
         route = self._routes.get(key)
         if route is None:
             raw = message[HEADER_BYTES : header.payload_start]
             route = VerifiedRoute.of(verify_route(raw, header.session, self._secret), header.session)
+            if key in self._closed:
+                if sender.id != route.origin:
+                    return route  # too late: it does not bring the session back
+                del self._closed[key]
             if len(self._routes) >= MAX_CACHED_ROUTES:
                 del self._routes[next(iter(self._routes))]
             self._routes[key] = route
@@ -137,6 +179,9 @@ class Forwarder:
         stops = route.stops
         if stops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not the stop before {header.hop}")
+        is_sampled = header.step & _SAMPLED == self._times.drawn and header.type == _STEP
+        if is_sampled and header.hop:
+            self._end_sample(sender, header)
         receiver = self._hub.get(stops[header.hop + 1])
         if route.expires <= time.time():
             expired = RouteExpired("the route has expired: ask for a new one")
@@ -147,25 +192,64 @@ class Forwarder:
         elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
             full = QueueFull("the next volunteer on the route does not read fast enough")
             self._fail(sender, route, header, message, full)
+            if receiver.role == "volunteer":
+                self._outcomes.note(receiver.id, "unread")
         else:
+            if header.hop and sender.id != stops[0]:
+                self._answered[sender.id] += 1
+            if is_sampled:
+                self._begin_sample(route, header)
             if header.type == _PROBE and header.hop == len(stops) - 2 and route.session in self._probes:
                 self._probes[route.session] = True
             self._metrics.count_forwarded(header.type, len(message))
 
+    def _begin_sample(self, route: VerifiedRoute, header: Header) -> None:
+        """Time a step from here to the hop's answer, where that comes through here."""
+        stops, receives = route.stops, header.hop + 1
+        hop = stops[receives]
+        if hop != route.origin and hop != stops[receives + 1]:
+            place = header.session, header.hop
+            self._times.sent(hop, place, header.step, header.epoch, time.monotonic())
+
+    def _end_sample(self, sender: Peer, header: Header) -> None:
+        place = header.session, header.hop - 1
+        late = self._times.answered(place, header.step, time.monotonic())
+        if late is not None:
+            self._outcomes.note(sender.id, "late", late)
+
     def _forward_close(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         if sender.id != route.origin:
             raise WrongHop("only the driver closes its session")
-        self._routes.pop(_cache_key(header, message), None)
+        key = _cache_key(header, message)
+        self._routes.pop(key, None)
+        self._remember_closed(key)
+        for number in range(len(route.hops)):
+            silent = self._times.closed((header.session, number), header.epoch, time.monotonic())
+            if silent is not None:
+                self._outcomes.note(silent[0], "unanswered", silent[1])
         for hop in set(route.hops) - {sender.id}:
             self._put_control(self._hub.get(hop), _CLOSE, message)
 
     def _forward_failure(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         if header.hop == len(route.hops) or route.hops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not hop {header.hop}, whose failure it tells")
+        self._note_failure(route, header, message)
         driver = self._hub.get(route.origin)
         if driver is None:
             raise PeerGone("the driver is not connected")
         self._put_control(driver, _FAILURE, message)
+
+    def _note_failure(self, route: VerifiedRoute, header: Header, message: bytes) -> None:
+        """Count a hop's failure, against it or whoever else may have caused it."""
+        self._times.forget((header.session, header.hop))
+        try:
+            code = decode_failure(memoryview(message)[header.payload_start :]).code
+        except ProtocolViolation as error:
+            code = error.code  # which no hop may say, so that it is blamed itself
+        kind, is_shared = blame.of_failure(code, header.hop)
+        blamed = route.hops[header.hop - 1 : header.hop + 1] if is_shared else (route.hops[header.hop],)
+        for hop in set(blamed) - {route.origin}:
+            self._outcomes.note(hop, kind)
 
     def _fail(
         self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused

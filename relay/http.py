@@ -113,8 +113,12 @@ async def deny_upgrade(receive: Receive, send: Send, error: CorollaError) -> Non
     await send({"type": "websocket.http.response.body", "body": response.body})
 
 
-def count_server_refusal(disconnect: Mapping[str, Any], metrics: Metrics) -> None:
-    """Count a WebSocket that the server ended for what it was sent, before any of our code saw it."""
+def count_server_refusal(disconnect: Mapping[str, Any], metrics: Metrics) -> bool:
+    """Count a WebSocket that the server ended for what it was sent, before any of our code saw it.
+
+    Whether it is one.
+    """
     code = _SERVER_REFUSALS.get(disconnect.get("code", 0))
     if code is not None:
         metrics.refuse(code)
+    return code is not None

@@ -9,7 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from relay.reputation import HOUR, hour_of
 from relay.services import Services
+from relay.standings import KEEP_SECONDS
 from schema.errors import CorollaError
 
 REVOCATION_SECONDS = 2.0
@@ -20,6 +22,8 @@ CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
+EVIDENCE_SECONDS = 30.0
+"""How often what was seen of volunteers is written down, and their scores are computed anew."""
 FORGET_SECONDS = 24 * 3600.0
 """After which a volunteer's row is rubbish. Far longer than it counts: a database may be away for hours,
 and the rows of all replicas are old when it comes back."""
@@ -80,6 +84,19 @@ async def mark_alive(services: Services) -> None:
         volunteer.has_new_speed = volunteer.blocks_per_second != speeds[volunteer.peer.id]
 
 
+async def write_evidence(services: Services) -> None:
+    """Append what was seen of volunteers, and give them their scores."""
+    await services.standings.write(time.time())
+    await services.standings.reload(time.time())
+
+
+async def tidy_evidence(services: Services) -> None:
+    """Remove evidence that counts no more, and put the rows of past hours together."""
+    now = time.time()
+    await services.store.remove_evidence(now - KEEP_SECONDS)
+    await services.store.merge_evidence(hour_of(now) - HOUR)
+
+
 async def remove_rubbish(services: Services) -> None:
     """Remove the rows that replicas left behind when they died."""
     await services.store.remove_unseen(time.time() - FORGET_SECONDS)
@@ -91,5 +108,7 @@ JOBS = (
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(mark_alive, lambda _: TOUCH_SECONDS),
+    Job(write_evidence, lambda _: EVIDENCE_SECONDS),
+    Job(tidy_evidence, lambda _: RUBBISH_SECONDS),
     Job(remove_rubbish, lambda _: RUBBISH_SECONDS),
 )

@@ -16,6 +16,7 @@ from relay.peer import Peer, check_printable
 from relay.placement import Held, Placement, place
 from relay.routing import Routing
 from relay.settings import Settings
+from relay.standings import Standings
 from relay.store import Store, VolunteerRecord
 from relay.swarm import Swarm, Volunteer
 from schema.errors import JoinRefused, UnexpectedMessage
@@ -31,13 +32,20 @@ class Joining:
     """Takes volunteers in and lets them go."""
 
     def __init__(
-        self, store: Store, swarm: Swarm, routing: Routing, forwarder: Forwarder, settings: Settings
+        self,
+        store: Store,
+        swarm: Swarm,
+        routing: Routing,
+        forwarder: Forwarder,
+        settings: Settings,
+        standings: Standings,
     ) -> None:
         self._store = store
         self._swarm = swarm
         self._routing = routing
         self._forwarder = forwarder
         self._settings = settings
+        self._standings = standings
 
     async def offer(self, peer: Peer, offer: Offer) -> None:
         """Give a volunteer its span.
@@ -50,6 +58,7 @@ class Joining:
             raise UnexpectedMessage("a volunteer offers once a connection: connect again to offer anew")
         check_printable(offer.device, *(model.facts.family for model in offer.models))
         await self._check_facts(peer, offer)
+        score = await self._standings.load(peer.id, time.time())
         await self._store.save_volunteer(self._record(peer, offer))
 
         def decide(others: list[VolunteerRecord]) -> Placement:
@@ -60,7 +69,7 @@ class Joining:
         placement = await self._store.assign_span(peer.id, decide, seen_since=time.time() - STALE_SECONDS)
         if peer.ending is not None:
             return  # it was taken out meanwhile, and must not come back
-        self._swarm.put(Volunteer(peer, offer.device, offer.blocks_per_second, placement))
+        self._swarm.put(Volunteer(peer, offer.device, offer.blocks_per_second, placement, score=score))
         span = placement.span
         peer.tell(Assignment(model=placement.model, start=span.start, end=span.end, head=placement.head))
 

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from relay.outcomes import Outcomes
 from schema.credentials import TokenKind
 from schema.errors import CorollaError, all_errors
 from schema.frames import FrameType
@@ -104,6 +105,10 @@ class Metrics:
         for state in get_args(VolunteerState):
             self._volunteers.labels(state).set_function(of(state))
 
+    def watch_outcomes(self, outcomes: Outcomes) -> None:
+        """Have what is seen of volunteers shown at every `render`."""
+        self._registry.register(_Outcomes(outcomes))
+
     def render(self) -> bytes:
         """Everything in Prometheus' text format (prometheus_client.CONTENT_TYPE_LATEST)."""
         return generate_latest(self._registry)
@@ -130,6 +135,21 @@ class _Numbers(Collector):
         for role, count in now.connections.items():
             connections.add_metric([role], count)
         yield connections
+
+
+class _Outcomes(Collector):
+    """Shows what is seen of volunteers, and what becomes of it."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._outcomes
+        yield _counter("outcomes", "What was seen of volunteers, by kind of evidence.", now.seen, "kind")
+        yield _counter("outcomes_dropped", "Of that, what there was no room to keep.", now.dropped)
+        waiting = GaugeMetricFamily("corolla_evidence_waiting", "Pieces of evidence that are not in SQL yet.")
+        waiting.add_metric([], len(now.unwritten()))
+        yield waiting
 
 
 def _counter(name: str, meaning: str, value: int | Mapping[str, int], label: str | None = None) -> Metric:

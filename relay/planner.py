@@ -28,6 +28,8 @@ class Holder:
     peer: PeerId
     span: Span
     sessions: int = 0
+    score: float = 1.0
+    """How far it can be relied on, 0 to 1 (relay/reputation.py)."""
 
 
 class Cost(NamedTuple):

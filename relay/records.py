@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from schema.credentials import TokenKind
 from schema.ids import PeerId
 from schema.messages import ModelFacts
-from schema.swarm import VolunteerState
+from schema.swarm import EvidenceKind, VolunteerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +65,25 @@ class VolunteerRecord:
     quantization: str | None = None
     blocks_per_second: float = 0.0
     """Measured decode throughput, one block one token; 0 when it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How often something happened with one volunteer, in one hour or a part of it."""
+
+    peer: PeerId
+    kind: EvidenceKind
+    hour: float
+    """Its beginning."""
+    count: int
+    worst: float = 0.0
+    """The largest figure that goes with the kind: seconds, or sessions broken off; 0 where there is none."""
+
+    @property
+    def key(self) -> tuple[PeerId, EvidenceKind, float]:
+        return self.peer, self.kind, self.hour
+
+    def plus(self, other: "Evidence") -> "Evidence":
+        """Together with more of the same kind and hour."""
+        count, worst = self.count + other.count, max(self.worst, other.worst)
+        return Evidence(self.peer, self.kind, self.hour, count, worst)

@@ -242,12 +242,15 @@ class Replies:
         if isinstance(event, Finished):
             self._metrics.observe_reply(reply.first_token, seconds, event.usage)
 
-    def peer_left(self, peer: PeerId) -> None:
-        """The replies that a departed head was writing are for others to go on with."""
+    def peer_left(self, peer: PeerId) -> int:
+        """The replies that a departed head was writing are for others to go on with. How many there were."""
+        lost = 0
         for reply in list(self._running.values()):
             if reply.head == peer:
                 del self._running[reply.request]
                 reply.lose_head()
+                lost += 1
+        return lost
 
     def forget(self, reply: Reply, *, cancel: bool) -> None:
         self._running.pop(reply.request, None)

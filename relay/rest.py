@@ -6,6 +6,7 @@ stream without `[DONE]`, so that no client takes a broken reply for a finished o
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from relay import rendering
 from relay.http import bearer_token, error_response, json_response, named_error, parse_body
 from relay.replies import Reply, ReplyEvent
+from relay.reports import NO_VOLUNTEER, report
 from relay.services import Services, services_of
 from relay.sessions import require_page_access
 from schema.api import (
@@ -28,7 +30,8 @@ from schema.api import (
     ModelList,
     error_body,
 )
-from schema.errors import CorollaError, Forbidden, Unauthorized
+from schema.errors import CorollaError, Forbidden, NotFound, Unauthorized
+from schema.ids import PeerId, is_peer_id
 from schema.messages import Delta
 
 STREAM_HEADERS = [
@@ -65,11 +68,23 @@ async def models(request: Request) -> Response:
 
 async def swarm(request: Request) -> Response:
     """`GET /api/swarm`: for everyone who may chat, by token or page."""
-    try:
-        await _require_client(request)
-    except Unauthorized:
-        await require_page_access(request)
+    await _require_viewer(request)
     return json_response(services_of(request.scope).swarm.status())
+
+
+async def volunteer(request: Request) -> Response:
+    """`GET /api/volunteers/{id}`: a volunteer's score, and why; for everyone who may see the swarm."""
+    await _require_viewer(request)
+    services = services_of(request.scope)
+    peer = PeerId(request.path_params["id"])
+    if not is_peer_id(peer):
+        raise NotFound(NO_VOLUNTEER.format(peer))
+    now = time.time()
+    evidence = await services.standings.evidence(peer, now)
+    here = services.swarm.volunteer_status(peer)
+    if here is None and not evidence:
+        raise NotFound(NO_VOLUNTEER.format(peer))
+    return json_response(report(peer, evidence, now, here))
 
 
 async def healthz(request: Request) -> Response:
@@ -103,6 +118,13 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     named = named_error(error, request.url.path)
     services_of(request.scope).metrics.refuse(named.code)
     return json_response(error_body(named), error.status_code, error.headers)
+
+
+async def _require_viewer(request: Request) -> None:
+    try:
+        await _require_client(request)
+    except Unauthorized:
+        await require_page_access(request)
 
 
 async def _require_client(request: Request) -> str:

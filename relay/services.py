@@ -9,9 +9,11 @@ from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
+from relay.outcomes import Outcomes
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.settings import Settings
+from relay.standings import Standings
 from relay.store import Store
 from relay.swarm import Swarm
 
@@ -30,6 +32,8 @@ class Services:
     metrics: Metrics
     hub: Hub
     swarm: Swarm
+    outcomes: Outcomes
+    standings: Standings
     forwarder: Forwarder
     routing: Routing
     joining: Joining

@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
+from relay.blame import Departure, of_departure
 from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
 from relay.services import Services, services_of
@@ -30,6 +31,7 @@ from schema.errors import (
 )
 from schema.ids import derive_peer_id
 from schema.protocol import RelayConnection
+from schema.swarm import EvidenceKind
 
 HANDSHAKE_SECONDS = 10.0
 GOODBYE_SECONDS = 2.0
@@ -84,6 +86,8 @@ class _PeerSession:
         self._frame_socket = frame_socket
         self._connection = RelayConnection()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._broke_websocket = False
+        """Whether the server ended it for bytes that are no message."""
 
     async def handshake(self) -> Peer:
         """Wait for the hello.
@@ -165,9 +169,24 @@ class _PeerSession:
         if peer.ending is not None:
             services.metrics.refuse(reason)
         log.info("%s left: %s", peer.name, reason, extra={"peer": peer.id, "reason": reason})
+        volunteer = services.swarm.get(peer.id)
+        state = None if volunteer is None else volunteer.state
         services.joining.drop(peer)
-        services.forwarder.peer_left(peer.id)
-        services.replies.peer_left(peer.id)
+        broken = services.forwarder.peer_left(peer.id) + services.replies.peer_left(peer.id)
+        departure = Departure(
+            ending=peer.ending,
+            broken=broken,
+            was_probing=state == "probing",
+            was_draining=state == "draining",
+            relay_stops=self._frame_socket is not None and self._frame_socket.is_shut_down,
+            broke_websocket=self._broke_websocket,
+        )
+        self._note(peer, of_departure(departure), broken)
+
+    def _note(self, peer: Peer, seen: EvidenceKind | None, worst: float = 0.0) -> None:
+        """Count what was seen of a volunteer; clients have no score."""
+        if seen is not None and peer.role == "volunteer":
+            self._services.outcomes.note(peer.id, seen, worst)
 
     async def _free_span(self, peer: Peer) -> None:
         if self._services.hub.get(peer.id) is not None:
@@ -202,7 +221,7 @@ class _PeerSession:
                 if frame is not None:
                     self._on_frame(peer, frame)
                 elif event["type"] == "websocket.disconnect":
-                    count_server_refusal(event, self._services.metrics)
+                    self._broke_websocket = count_server_refusal(event, self._services.metrics)
                     return
                 else:
                     peer.heard = asyncio.get_running_loop().time()
@@ -243,7 +262,10 @@ class _PeerSession:
             case _ if peer.role != "volunteer":
                 raise Forbidden("a client's token cannot serve blocks: ask for a volunteer's token")
             case messages.Delta() | messages.Finished() | messages.Failed(request=str()):
-                self._services.replies.deliver(peer.id, message)
+                if self._services.replies.deliver(peer.id, message) and not isinstance(
+                    message, messages.Delta
+                ):
+                    self._note(peer, "replied" if isinstance(message, messages.Finished) else "reply_failed")
             case _:
                 with peer.excused():
                     await self._membership(peer, message)
@@ -259,16 +281,23 @@ class _PeerSession:
                 await joining.loaded(peer, message)
             case messages.Ready():
                 await joining.ready(peer, message)
+                self._note(peer, "probe_passed")
             case messages.Draining():
                 if joining.draining(peer):
                     self._start(self._save_draining(peer))
             case messages.Failed():
                 reason = message.error.message[:MAX_REASON_CHARS]
                 log.warning("%s cannot serve: %s", peer.name, reason, extra={"peer": peer.id})
+                self._note_failed_probe(peer)
                 joining.drop(peer)
                 await joining.remove_row(peer)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not expected now")
+
+    def _note_failed_probe(self, peer: Peer) -> None:
+        volunteer = self._services.swarm.get(peer.id)
+        if volunteer is not None and volunteer.state == "probing":
+            self._note(peer, "probe_failed")
 
     async def _save_draining(self, peer: Peer) -> None:
         """Beside the read loop: the sessions of a volunteer that leaves go on, database or not."""

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from relay import migrate
 from relay.database import is_sqlite, open_engine, reading, writing
 from relay.queries.base import insert_into
+from relay.queries.evidence import EvidenceQueries
 from relay.queries.models import ModelQueries
 from relay.queries.tokens import TokenQueries
 from relay.queries.volunteers import VolunteerQueries
@@ -28,7 +29,7 @@ __all__ = ["ModelRecord", "Store", "TokenRecord", "VolunteerRecord"]
 _ROUTE_SECRET = "route"
 
 
-class Store(TokenQueries, ModelQueries, VolunteerQueries):
+class Store(TokenQueries, ModelQueries, VolunteerQueries, EvidenceQueries):
     """The database of one relay process."""
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:

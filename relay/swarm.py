@@ -14,6 +14,7 @@ from msgspec import UNSET
 from relay.peer import Peer
 from relay.placement import Placement
 from relay.planner import RETRY_SECONDS, Holder, describe_gaps, missing_blocks
+from relay.sizes import BYTES_NF4, bytes_of_blocks, describe_need
 from schema.errors import ModelUnavailable, NotFound
 from schema.ids import PeerId, SessionId, Span
 from schema.messages import ModelFacts
@@ -40,6 +41,8 @@ class Volunteer:
     sessions: int = 0
     is_paused: bool = False
     """As its heartbeats say: its owner needs the machine."""
+    score: float = 1.0
+    """As relay/standings.py has computed it last."""
     has_new_speed: bool = False
     """Whether `blocks_per_second` is another than in its row."""
 
@@ -124,7 +127,7 @@ class Swarm:
     def holders(self, model: str) -> list[Holder]:
         """The volunteers that serve blocks of a model now."""
         return [
-            Holder(volunteer.peer.id, place.span, volunteer.sessions)
+            Holder(volunteer.peer.id, place.span, volunteer.sessions, score=volunteer.score)
             for volunteer, place in self._serving(model)
         ]
 
@@ -152,7 +155,7 @@ class Swarm:
             return "no volunteer has joined for it yet"
         gaps = missing_blocks(self.holders(model), Span(0, facts.blocks))
         if gaps:
-            return f"{describe_gaps(gaps)} no volunteer"
+            return f"{describe_gaps(gaps)} no volunteer; {describe_need(facts, gaps)}"
         if not self.heads(model):
             return "no volunteer holds its head (tokenizer, embedding and output)"
         return None
@@ -161,6 +164,11 @@ class Swarm:
         models = [self._model_status(name) for name in self._models]
         volunteers = [_volunteer_status(volunteer) for volunteer in self._volunteers.values()]
         return SwarmStatus(models=models, volunteers=volunteers)
+
+    def volunteer_status(self, peer: PeerId) -> VolunteerStatus | None:
+        """One volunteer as it is shown; None when it is not connected here."""
+        volunteer = self._volunteers.get(peer)
+        return None if volunteer is None else _volunteer_status(volunteer)
 
     def _serving(self, model: str) -> list[tuple[Volunteer, Placement]]:
         return [
@@ -181,6 +189,8 @@ class Swarm:
             context=facts.context,
             complete=reason is None,
             missing=[MissingBlocks(gap.start, gap.end) for gap in gaps],
+            missing_bytes=bytes_of_blocks(facts, gaps) or UNSET,
+            missing_bytes_nf4=bytes_of_blocks(facts, gaps, BYTES_NF4) or UNSET,
             heads=len(self.heads(model)),
             reason=reason,
         )
@@ -202,4 +212,5 @@ def _volunteer_status(volunteer: Volunteer) -> VolunteerStatus:
         total=volunteer.total,
         sessions=volunteer.sessions,
         blocks_per_second=volunteer.blocks_per_second or UNSET,
+        score=round(volunteer.score, 3),
     )

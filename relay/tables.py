@@ -4,13 +4,13 @@ Only the store and the migrations import this. Times are Unix seconds. Nothing h
 a token travels: volunteers' rows change when they join, change state or have been heard of.
 """
 
-from sqlalchemy import BigInteger, Double, ForeignKey, MetaData, String
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from schema.credentials import TokenKind
 from schema.ids import PEER_ID_BYTES, PeerId
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
-from schema.swarm import VolunteerState
+from schema.swarm import EvidenceKind, VolunteerState
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
@@ -92,3 +92,20 @@ class Volunteer(Base):
     dtype: Mapped[str | None] = mapped_column(String(16))
     quantization: Mapped[str | None] = mapped_column(String(16))
     blocks_per_second: Mapped[float] = mapped_column(Double)
+
+
+class EvidenceRow(Base):
+    """How often something happened with a volunteer in an hour, or a part of it; its row may be long gone."""
+
+    __tablename__ = "evidence"
+    __table_args__ = (Index("ix_evidence_peer_hour", "peer", "hour"), Index("ix_evidence_hour", "hour"))
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    peer: Mapped[PeerId] = mapped_column(String(2 * PEER_ID_BYTES))
+    kind: Mapped[EvidenceKind] = mapped_column(String(16))
+    hour: Mapped[float] = mapped_column(Double)
+    """Its beginning."""
+    count: Mapped[int] = mapped_column(BigInteger)
+    worst: Mapped[float] = mapped_column(Double)
+    replica: Mapped[str] = mapped_column(String(MAX_REPLICA_CHARS))
+    """Who saw it; empty once the rows of several were put together."""

@@ -41,6 +41,11 @@ OnFrame = Callable[[bytes], None]
 class FrameSocket(Protocol):
     """A WebSocket's binary messages without ASGI's queue. Text messages stay ASGI's."""
 
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether the server ends the connection because it stops."""
+        ...
+
     def deliver_frames_to(self, on_frame: OnFrame | None) -> None:
         """Call `on_frame`, which may not raise, for each message as it arrives. None: the queue again.
 
@@ -58,6 +63,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     _abort_timer: asyncio.TimerHandle | None = None
     _on_frame: OnFrame | None = None
+    is_shut_down = False
 
     # ---- the short way (`FrameSocket`) --------------------------------------------------------
 
@@ -115,6 +121,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
+        self.is_shut_down = True
         if self.transport.is_closing():
             self.transport.abort()
         else:

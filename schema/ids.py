@@ -41,8 +41,12 @@ def derive_peer_id(token_id: str, instance_key: str) -> PeerId:
     return PeerId(digest[: 2 * PEER_ID_BYTES])
 
 
+def is_peer_id(text: str) -> bool:
+    return len(text) == 2 * PEER_ID_BYTES and _HEX.issuperset(text)
+
+
 def peer_id_to_bytes(peer: PeerId) -> bytes:
-    if len(peer) != 2 * PEER_ID_BYTES or not _HEX.issuperset(peer):
+    if not is_peer_id(peer):
         raise MalformedMessage(f"a peer id is {2 * PEER_ID_BYTES} lower-case hex digits, not {peer!r}")
     return bytes.fromhex(peer)
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.models import TINY, make_llama
 from benchmarks.processes import RelayProcess, Volunteer, relay, serving_relay, tail, volunteer
-from schema.swarm import ModelStatus, VolunteerStatus
+from schema.swarm import ModelStatus, VolunteerReport, VolunteerStatus
 
 MODEL = "tiny"
 HEAD, MIDDLE, LAST = "anemone", "bellis", "crocus"
@@ -181,6 +181,12 @@ class Garden:
         """A volunteer as the swarm sees it."""
         found = [one for one in self.relay.swarm().volunteers if one.name == name]
         return found[0] if found else None
+
+    def report(self, peer: str) -> VolunteerReport:
+        """What the relay has seen of a volunteer."""
+        headers = {"Authorization": f"Bearer {self.tokens[0]}"}
+        answer = httpx.get(f"{self.relay.url}/api/volunteers/{peer}", headers=headers, trust_env=False)
+        return msgspec.json.decode(answer.raise_for_status().content, type=VolunteerReport)
 
     def state(self, name: str) -> str | None:
         """What a volunteer does now, as the swarm sees it; None when it is not there."""

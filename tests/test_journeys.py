@@ -180,7 +180,8 @@ class TestAVolunteerThatPauses:
             chat.wait_for_text()
             swarm.pause(LAST)
             assert chat.finish_reason is None
-            assert swarm.model().reason == "blocks 8\N{EN DASH}11 have no volunteer"
+            reason = swarm.model().reason or ""
+            assert reason.startswith("blocks 8\N{EN DASH}11 have no volunteer; they need about ")
             refused = swarm.refusal("1 2 3")
             assert "blocks 8\N{EN DASH}11 have no volunteer" in refused["message"]
             assert refused["code"] == "model_unavailable"
@@ -356,6 +357,20 @@ class TestAVolunteerThatIsKilled:
         assert chat.text == before
         swarm.wait_for_no_sessions()
 
+    def test_is_known_for_it_and_the_others_for_their_work(self, swarm: Garden) -> None:
+        peers = {name: swarm.status(name) for name in SPANS}
+        with swarm.chat(QUESTION, LONG) as chat:
+            chat.wait_for_text()
+            swarm.volunteers[LAST].process.kill()
+            wait_until(lambda: swarm.status(LAST) is None, "the relay has noticed")
+        reports = {name: swarm.report(peer.id) for name, peer in peers.items() if peer is not None}
+        kinds = {name: {seen.kind for seen in report.kinds} for name, report in reports.items()}
+        assert {name for name, seen in kinds.items() if "vanished" in seen} == {LAST}
+        assert "answered" in kinds[MIDDLE]
+        assert reports[LAST].score < reports[LAST].prior < reports[MIDDLE].score
+        swarm.wait_for_no_sessions()
+        swarm.mend()
+
     def test_and_whom_nobody_replaces_breaks_the_reply(self, swarm: Garden) -> None:
         with swarm.chat(QUESTION) as chat:
             chat.wait_for_text()
@@ -364,7 +379,8 @@ class TestAVolunteerThatIsKilled:
         assert f"'{MIDDLE}' left" in error["message"]
         missing = swarm.model()
         assert not missing.complete
-        assert missing.reason == "blocks 4\N{EN DASH}7 have no volunteer"
+        assert missing.reason is not None
+        assert missing.reason.startswith("blocks 4\N{EN DASH}7 have no volunteer; they need about ")
         with swarm.chat(QUESTION) as refused:
             refused.wait_for_end()
         assert refused.status == 503

@@ -5,6 +5,7 @@ import time
 from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.metrics import Metrics
+from relay.outcomes import Outcomes
 from relay.peer import Identity, Peer
 from schema.ids import PeerId, Span, model_key, new_session_id
 from schema.protocol import RelayConnection, State
@@ -20,7 +21,8 @@ class Swarmlet:
     def __init__(self) -> None:
         self.hub = Hub(heartbeat_seconds=1.0)
         self.metrics = Metrics()
-        self.forwarder = Forwarder(self.hub, self.metrics, self.secret)
+        self.outcomes = Outcomes()
+        self.forwarder = Forwarder(self.hub, self.metrics, self.secret, self.outcomes)
         self.peers = [self.connect(PeerId(f"{number:016x}")) for number in range(3)]
         hops = tuple(Hop(peer.id, Span(index, index + 1)) for index, peer in enumerate(self.peers[1:]))
         session = new_session_id()

@@ -10,9 +10,13 @@ import pytest
 
 from relay import jobs
 from relay.jobs import JOBS, Job
+from relay.records import Evidence
+from relay.reputation import HOUR, PRIOR_SCORE, hour_of
 from relay.services import Services
+from relay.standings import KEEP_SECONDS
 from schema.credentials import parse_credential
 from schema.errors import Unavailable
+from schema.ids import PeerId
 from schema.messages import Heartbeat
 from tests.relay.core.peers import MODEL
 from tests.relay.core.support import RunningRelay, running_relay
@@ -110,6 +114,40 @@ async def test_rows_that_nobody_refreshes_are_removed_at_last(relay: RunningRela
     await jobs.remove_rubbish(relay.services)
     left = {one.peer for one in await relay.services.store.volunteers(seen_since=0.0)}
     assert left == {row.peer, "f" * 16}
+
+
+async def test_what_was_seen_is_written_down_and_scores_follow(relay: RunningRelay) -> None:
+    volunteer = await relay.serving()
+    found = relay.services.swarm.get(volunteer.id)
+    assert found is not None
+    assert found.score == PRIOR_SCORE
+    relay.services.outcomes.note(volunteer.id, "failed")
+    await jobs.write_evidence(relay.services)
+    kinds = {one.kind for one in await relay.services.store.evidence_of([volunteer.id], since=0.0)}
+    assert kinds == {"failed", "probe_passed"}
+    assert found.score < PRIOR_SCORE
+    assert relay.services.swarm.holders(MODEL)[0].score == found.score
+
+
+async def test_evidence_is_tidied(relay: RunningRelay) -> None:
+    peer, now = PeerId("a" * 16), hour_of(time.time())
+    recent, old, gone = now - HOUR, now - 2 * HOUR, now - KEEP_SECONDS - HOUR
+    for _ in range(2):
+        for hour in (recent, old, gone):
+            await relay.services.store.append_evidence([Evidence(peer, "late", hour, 1)])
+    await jobs.tidy_evidence(relay.services)
+    left = await relay.services.store.evidence_of([peer], since=0.0)
+    assert sorted((one.hour, one.count) for one in left) == [(old, 2), (recent, 2)]
+    assert await relay.services.store.remove_evidence(before=recent) == 1, "the rows of a past hour are one"
+
+
+async def test_what_was_seen_last_is_written_when_the_relay_stops(sqlite_file: Path) -> None:
+    peer = PeerId("a" * 16)
+    async with running_relay(sqlite_file) as relay:
+        relay.services.outcomes.note(peer, "vanished")
+    async with running_relay(sqlite_file) as relay:
+        (evidence,) = await relay.services.store.evidence_of([peer], since=0.0)
+    assert evidence.kind == "vanished"
 
 
 async def test_models_that_the_operator_adds_are_noticed(relay: RunningRelay) -> None:

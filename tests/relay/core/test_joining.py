@@ -190,7 +190,10 @@ async def test_leaving_takes_away_coverage_and_row(relay: RunningRelay) -> None:
     volunteer = await relay.serving()
     await volunteer.close()
     await eventually(lambda: not relay.server.server_state.tasks)
-    assert relay.services.swarm.why_incomplete(MODEL) == "blocks 0\N{EN DASH}7 have no volunteer"
+    assert relay.services.swarm.why_incomplete(MODEL) == (
+        "blocks 0\N{EN DASH}7 have no volunteer; "
+        "they need about 2.0 kB of memory at 16 bits, or 562 bytes in nf4"
+    )
     assert await rows(relay) == []
 
 

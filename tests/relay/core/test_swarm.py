@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from relay.peer import Identity, Peer
 from relay.placement import Placement
@@ -14,6 +15,9 @@ from schema.ids import PeerId, Span
 from schema.protocol import RelayConnection
 from schema.swarm import MissingBlocks, VolunteerState
 from tests.relay.core.peers import FACTS, MODEL
+
+ALL = "they need about 2.0 kB of memory at 16 bits, or 562 bytes in nf4"
+HALF = "they need about 1.0 kB of memory at 16 bits, or 281 bytes in nf4"
 
 
 def new_swarm() -> Swarm:
@@ -52,7 +56,10 @@ async def test_a_model_without_volunteers_says_so() -> None:
 
 async def test_missing_blocks_are_named() -> None:
     swarm = swarm_of(volunteer(1, 0, 4), volunteer(2, 6, 8))
-    assert swarm.why_incomplete(MODEL) == "blocks 4\N{EN DASH}5 have no volunteer"
+    assert swarm.why_incomplete(MODEL) == (
+        "blocks 4\N{EN DASH}5 have no volunteer; "
+        "they need about 500 bytes of memory at 16 bits, or 141 bytes in nf4"
+    )
 
 
 async def test_a_missing_head_is_named() -> None:
@@ -68,14 +75,14 @@ async def test_a_complete_model_has_nothing_missing() -> None:
 @pytest.mark.parametrize("state", ["loading", "probing", "draining"])
 async def test_only_who_serves_counts(state: VolunteerState) -> None:
     swarm = swarm_of(volunteer(1, state=state))
-    assert swarm.why_incomplete(MODEL) == "blocks 0\N{EN DASH}7 have no volunteer"
+    assert swarm.why_incomplete(MODEL) == f"blocks 0\N{EN DASH}7 have no volunteer; {ALL}"
     assert swarm.holders(MODEL) == []
     assert swarm.heads(MODEL) == []
 
 
 async def test_who_is_paused_does_not_count_and_is_shown_as_such() -> None:
     swarm = swarm_of(volunteer(1, is_paused=True), volunteer(2, 0, 4))
-    assert swarm.why_incomplete(MODEL) == "blocks 4\N{EN DASH}7 have no volunteer"
+    assert swarm.why_incomplete(MODEL) == f"blocks 4\N{EN DASH}7 have no volunteer; {HALF}"
     assert [holder.span for holder in swarm.holders(MODEL)] == [Span(0, 4)]
     assert [one.state for one in swarm.status().volunteers] == ["paused", "serving"]
 
@@ -127,7 +134,8 @@ async def test_the_status_shows_models_and_volunteers() -> None:
     model, unknown = status.models
     assert (model.id, model.blocks, model.context, model.complete, model.heads) == (MODEL, 8, 128, False, 1)
     assert model.missing == [MissingBlocks(4, 8)]
-    assert model.reason == "blocks 4\N{EN DASH}7 have no volunteer"
+    assert model.reason == f"blocks 4\N{EN DASH}7 have no volunteer; {HALF}"
+    assert (model.missing_bytes, model.missing_bytes_nf4) == (1000, 281)
     assert (unknown.blocks, unknown.reason) == (None, "no volunteer has joined for it yet")
     first, second = status.volunteers
     assert (first.name, first.start, first.end, first.head, first.state) == (
@@ -143,6 +151,7 @@ async def test_the_status_shows_models_and_volunteers() -> None:
 async def test_the_status_of_a_complete_model() -> None:
     model = swarm_of(volunteer(1)).status().models[0]
     assert (model.complete, model.missing, model.reason) == (True, [], None)
+    assert (model.missing_bytes, model.missing_bytes_nf4) == (UNSET, UNSET)
 
 
 # ---- the bell ----

@@ -1,0 +1,73 @@
+"""What the relay sees of each volunteer, counted in memory until somebody writes it down.
+
+`answered` is a plain dictionary of numbers, since it is counted for every frame; everything else is rare.
+Nothing here waits, and nothing grows without bound: while the database is away what was seen is kept by the
+hour, and what does not fit any more is counted as dropped.
+Owned by the event loop's thread: forwarding and the connections count, relay/standings.py collects.
+Does not know what anything counts (relay/reputation.py), nor SQL.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import get_args
+
+from relay.records import Evidence
+from relay.reputation import hour_of
+from schema.ids import PeerId
+from schema.swarm import EvidenceKind
+
+MAX_KEPT = 100_000
+"""Pieces of evidence that wait to be written: those of 10,000 volunteers over three hours. About 30 MB."""
+
+
+class Outcomes:
+    """What was seen since the last time it was collected, and what was collected and is not written yet."""
+
+    def __init__(self) -> None:
+        self.answered: defaultdict[PeerId, int] = defaultdict(int)
+        """Steps of others' sessions that a volunteer has passed on."""
+        self.seen: dict[str, int] = dict.fromkeys(get_args(EvidenceKind), 0)
+        """Of each kind, collected since this replica began."""
+        self.dropped = 0
+        """That there was no room for."""
+        self._counts: dict[tuple[PeerId, EvidenceKind], tuple[int, float]] = {}
+        self._unwritten: dict[tuple[PeerId, EvidenceKind, float], Evidence] = {}
+
+    def note(self, peer: PeerId, kind: EvidenceKind, worst: float = 0.0) -> None:
+        """Something happened with a volunteer. `worst`: the figure that goes with the kind."""
+        key = peer, kind
+        count, before = self._counts.get(key, (0, 0.0))
+        if not count and len(self._counts) >= MAX_KEPT:
+            self.dropped += 1
+            return
+        self._counts[key] = count + 1, max(before, worst)
+
+    def collect(self, now: float) -> list[Evidence]:
+        """What was seen since the last time, as evidence of this hour; from now on it waits to be written."""
+        hour = hour_of(now)
+        counts, self._counts = self._counts, {}
+        answered = dict(self.answered)
+        self.answered.clear()  # emptied and not replaced: the forwarder holds on to it
+        new = [Evidence(peer, kind, hour, count, worst) for (peer, kind), (count, worst) in counts.items()]
+        new += [Evidence(peer, "answered", hour, count) for peer, count in answered.items()]
+        for one in new:
+            self.seen[one.kind] += one.count
+            known = self._unwritten.get(one.key)
+            if known is None and len(self._unwritten) >= MAX_KEPT:
+                self.dropped += one.count
+            else:
+                self._unwritten[one.key] = one if known is None else known.plus(one)
+        return new
+
+    def unwritten(self) -> list[Evidence]:
+        """What waits to be written."""
+        return list(self._unwritten.values())
+
+    def unwritten_of(self, peers: Iterable[PeerId]) -> list[Evidence]:
+        wanted = set(peers)
+        return [one for one in self._unwritten.values() if one.peer in wanted]
+
+    def written(self, rows: Iterable[Evidence]) -> None:
+        """Some of what waited has been written down. Nothing may have been collected meanwhile."""
+        for one in rows:
+            self._unwritten.pop(one.key, None)

@@ -1,0 +1,87 @@
+"""What was seen of volunteers: appended, never changed; parts of an hour are put together when it is over.
+
+Does not know what evidence weighs, nor how long it is kept: callers decide.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+from sqlalchemy import delete, func, insert, literal, select
+
+from relay.database import reading, writing, writing_alone
+from relay.queries.base import Queries
+from relay.records import Evidence
+from relay.tables import EvidenceRow
+from schema.ids import PeerId
+
+HOURS_AT_ONCE = 24
+"""Hours whose rows one call of `merge_evidence` puts together at most."""
+
+
+class EvidenceQueries(Queries):
+    """The table `evidence`."""
+
+    async def append_evidence(self, rows: Sequence[Evidence]) -> None:
+        """Add what this replica has seen."""
+        if not rows:
+            return
+        values = [asdict(row) | {"replica": self._replica} for row in rows]
+        async with writing(self._engine) as connection:
+            await connection.execute(insert(EvidenceRow), values)
+
+    async def evidence_of(self, peers: Collection[PeerId], since: float) -> list[Evidence]:
+        """What was written about some volunteers, of all replicas, one for each volunteer, kind and hour."""
+        query = (
+            select(
+                EvidenceRow.peer,
+                EvidenceRow.kind,
+                EvidenceRow.hour,
+                func.sum(EvidenceRow.count),
+                func.max(EvidenceRow.worst),
+            )
+            .where(EvidenceRow.peer.in_(peers), EvidenceRow.hour >= since)
+            .group_by(EvidenceRow.peer, EvidenceRow.kind, EvidenceRow.hour)
+        )
+        async with reading(self._engine) as connection:
+            rows = await connection.execute(query)
+            return [Evidence(peer, kind, hour, int(count), worst) for peer, kind, hour, count, worst in rows]
+
+    async def merge_evidence(self, before: float) -> int:
+        """Put the rows of each volunteer and kind together, for hours that began before then.
+
+        What `evidence_of` returns stays the same. How many hours were gone through.
+        """
+        group = EvidenceRow.hour, EvidenceRow.peer, EvidenceRow.kind
+        parts = select(EvidenceRow.hour).where(EvidenceRow.hour < before).group_by(*group)
+        several = parts.having(func.count() > 1).subquery()
+        query = select(several.c.hour).distinct().order_by(several.c.hour).limit(HOURS_AT_ONCE)
+        async with reading(self._engine) as connection:
+            hours = list(await connection.scalars(query))
+        for hour in hours:
+            await self._merge_hour(hour)
+        return len(hours)
+
+    async def _merge_hour(self, hour: float) -> None:
+        async with writing_alone(self._engine) as connection:
+            last = await connection.scalar(select(func.max(EvidenceRow.id)).where(EvidenceRow.hour == hour))
+            old = (EvidenceRow.hour == hour) & (EvidenceRow.id <= last)
+            merged = (
+                select(
+                    EvidenceRow.peer,
+                    EvidenceRow.kind,
+                    EvidenceRow.hour,
+                    func.sum(EvidenceRow.count),
+                    func.max(EvidenceRow.worst),
+                    literal(""),
+                )
+                .where(old)
+                .group_by(EvidenceRow.peer, EvidenceRow.kind, EvidenceRow.hour)
+            )
+            names = ["peer", "kind", "hour", "count", "worst", "replica"]
+            await connection.execute(insert(EvidenceRow).from_select(names, merged))
+            await connection.execute(delete(EvidenceRow).where(old))
+
+    async def remove_evidence(self, before: float) -> int:
+        """Remove what is older. How many rows there were."""
+        async with writing(self._engine) as connection:
+            return (await connection.execute(delete(EvidenceRow).where(EvidenceRow.hour < before))).rowcount
