@@ -18,6 +18,8 @@ TOUCH_SECONDS = 5.0
 """How often the rows of connected volunteers are marked as alive."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
+PING_SECONDS, PING_TURNS = 1.0, 20
+"""How often some peers are pinged, and after how many times all were: thousands at once hold up frames."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 FORGET_SECONDS = 24 * 3600.0
@@ -51,6 +53,11 @@ async def repeat(job: Job, services: Services) -> None:
 
 async def send_heartbeats(services: Services) -> None:
     services.hub.send_heartbeats()
+
+
+async def measure_round_trips(services: Services) -> None:
+    """Keep up to date how far the peers are."""
+    services.hub.ping_some(int(asyncio.get_running_loop().time() / PING_SECONDS), PING_TURNS)
 
 
 async def end_unresponsive(services: Services) -> None:
@@ -88,6 +95,7 @@ async def remove_rubbish(services: Services) -> None:
 JOBS = (
     Job(send_heartbeats, lambda services: services.settings.heartbeat_seconds),
     Job(end_unresponsive, lambda services: services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT),
+    Job(measure_round_trips, lambda _: PING_SECONDS),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(mark_alive, lambda _: TOUCH_SECONDS),

@@ -98,7 +98,7 @@ class Joining:
         volunteer = self._swarm.get(peer.id)
         if volunteer is None:
             return
-        volunteer.sessions = message.sessions
+        volunteer.sessions, volunteer.granted = message.sessions, 0
         is_paused = message.paused is True
         if volunteer.is_paused != is_paused:
             volunteer.is_paused = is_paused
@@ -107,6 +107,7 @@ class Joining:
         if isinstance(speed, float) and speed != volunteer.blocks_per_second:
             volunteer.blocks_per_second, volunteer.has_new_speed = speed, True
             self._swarm.touch()
+        self._swarm.refresh(volunteer)
 
     def draining(self, peer: Peer) -> bool:
         """No new routes from now on. Whether there is a row to change: `save_draining` does that."""
@@ -162,6 +163,7 @@ class Joining:
     def _change(self, volunteer: Volunteer, state: VolunteerState) -> None:
         volunteer.state = state
         volunteer.done = volunteer.total = 0
+        self._swarm.refresh(volunteer)
         self._swarm.touch()
 
     def _forget_probe(self, volunteer: Volunteer) -> None:
