@@ -218,7 +218,7 @@ async def test_how_far_a_peer_is_gets_measured_when_it_comes(relay: RunningRelay
     assert there is not None
     await eventually(lambda: there.rtt is not None)
     assert there.rtt is not None
-    assert there.rtt > 0
+    assert there.rtt >= 0
 
 
 async def test_round_trips_are_smoothed_and_measured_again_in_turns(relay: RunningRelay) -> None:

@@ -1,0 +1,189 @@
+"""Whether a volunteer had better hold other blocks than it does, and which: a pure function over the swarm.
+
+A move is worth its while when the model gains more in what is left of `HORIZON_SECONDS` than it loses while
+the volunteer drains, downloads and loads: until then its old blocks do without it. Who decides again and
+again must not go round in circles, so:
+
+- a gain counts from a tenth on;
+- no move opens a hole, unless the model has holes already, and has fewer of them afterwards;
+- while the same volunteers are there as at the last move, none is moved, unless there is a hole to fill: so
+  each one that dies or joins moves one other at most, and nothing goes back to where it was by itself.
+
+Does not know sockets, SQL or time: the caller runs it inside one transaction.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import accumulate
+from typing import NamedTuple
+
+from relay.placement import common_blocks, typical_speed
+from relay.throughputs import NOTHING, SHARPNESS, holes, share_of, strength, throughputs, with_span
+from schema.ids import PeerId, Span
+from schema.messages import ModelFacts
+
+HORIZON_SECONDS = 3600.0
+"""How long a move is expected to be of use: home machines stay for some hours."""
+LEAST_GAIN = 0.1
+"""Of a complete model's strength."""
+SETTLE_SECONDS = 300.0
+"""How long a volunteer stays at least where it was put, in a complete model."""
+PATIENCE_SECONDS = 900.0
+"""How long the next move waits for the last one to be over."""
+AWAY_SECONDS = 30.0
+"""What a move takes beside download and loading: sessions end, and the probe passes."""
+DOWNLOAD_BYTES_PER_SECOND = 12.5e6
+"""What a home connection is taken for: 100 Mbit/s."""
+LOAD_BYTES_PER_SECOND = 500e6
+"""From disk to device."""
+BYTES_PER_PARAMETER = 2
+"""As checkpoints hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A volunteer and the span that it serves, or is about to."""
+
+    peer: PeerId
+    span: Span
+    blocks_per_second: float
+    room: int | None = None
+    """How many blocks it could hold elsewhere; None: it stays where it is."""
+    cached: tuple[Span, ...] = ()
+    """Blocks that it need not download, beside those that it holds."""
+    settled_at: float = 0.0
+    """When it was given its span."""
+    is_serving: bool = True
+
+
+class LastMove(NamedTuple):
+    """The last move of a model's volunteers."""
+
+    peer: PeerId
+    at: float
+    members: str
+    """Who was there; see `members_of`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A volunteer that shall hold another span."""
+
+    peer: PeerId
+    before: Span
+    after: Span
+    gain: float
+    """Tokens a second of the model's strength; 0 where it stays incomplete."""
+
+
+class _Option(NamedTuple):
+    """A move, and how good it is: compared from the left, the least first."""
+
+    holes: int
+    loss: float
+    peer: PeerId
+    start: int
+    move: Move
+
+
+def members_of(residents: Iterable[Resident]) -> str:
+    """A short name for who is there."""
+    peers = sorted(resident.peer for resident in residents)
+    return blake2b("".join(peers).encode(), digest_size=16).hexdigest()
+
+
+def next_move(
+    residents: Sequence[Resident], facts: ModelFacts, last: LastMove | None, now: float
+) -> Move | None:
+    """The move that is due, if there is one. `now` on the clock of `settled_at` and `last`."""
+    typical = typical_speed(one.blocks_per_second for one in residents)
+    each = throughputs(facts.blocks, ((one.span, one.blocks_per_second or typical) for one in residents))
+    if not holes(each) and last is not None and not _is_over(residents, last, now):
+        return None
+    found: list[_Option] = []
+    for one in residents:
+        speed = one.blocks_per_second or typical
+        if _may_move(one, speed, each, now):
+            found += _options(one, speed, each, facts)
+    return min(found).move if found else None
+
+
+def _is_over(residents: Sequence[Resident], last: LastMove, now: float) -> bool:
+    """Whether the last move is over, and others are there than when it was decided."""
+    is_on_its_way = any(one.peer == last.peer and not one.is_serving for one in residents)
+    if is_on_its_way and now - last.at < PATIENCE_SECONDS:
+        return False
+    return last.members != members_of(residents)
+
+
+def _may_move(one: Resident, speed: float, each: Sequence[float], now: float) -> bool:
+    if not one.room or not one.is_serving:
+        return False
+    if holes(each):
+        return True
+    # Whatever is strengthened by less than this cannot make the model as much stronger.
+    can_help = share_of(speed, min(one.room, len(each))) >= LEAST_GAIN * min(each)
+    return can_help and now - one.settled_at >= SETTLE_SECONDS
+
+
+def _options(one: Resident, speed: float, each: Sequence[float], facts: ModelFacts) -> list[_Option]:
+    """The moves of this volunteer that are worth their while: to the best place for the model, and to the
+    best of those of which it has most on its disk."""
+    length = min(one.room or 0, facts.blocks)
+    share = share_of(speed, length)
+    without = with_span(each, one.span, -share_of(speed, len(one.span)))
+    starts = range(facts.blocks - length + 1)
+    on_disk = [_on_disk(one, Span(start, start + length)) for start in starts]
+    cached = [start for start in starts if on_disk[start] == max(on_disk)]
+    places = {strongest_start(without, length, share, some) for some in (starts, cached)}
+    found: list[_Option] = []
+    for start in places - ({one.span.start} if length == len(one.span) else set[int]()):
+        after = with_span(without, Span(start, start + length), share)
+        missing = length - on_disk[start]
+        away = _seconds_away(length, missing, facts)
+        gain = strength(after) - strength(each)
+        loss = (strength(each) - strength(without)) * away - gain * (HORIZON_SECONDS - away)
+        if away < HORIZON_SECONDS and _is_worth_while(each, without, after, loss):
+            move = Move(one.peer, one.span, Span(start, start + length), gain)
+            found.append(_Option(holes(after), loss, one.peer, start, move))
+    return found
+
+
+def _is_worth_while(
+    each: Sequence[float], without: Sequence[float], after: Sequence[float], loss: float
+) -> bool:
+    if holes(each):
+        return holes(after) < holes(each)
+    is_stronger = strength(after) >= (1 + LEAST_GAIN) * strength(each) and min(after) >= min(each)
+    return is_stronger and not holes(without) and loss < 0
+
+
+def _on_disk(one: Resident, span: Span) -> int:
+    if not one.cached:
+        return common_blocks(span, (one.span,))
+    blocks = {block for run in (*one.cached, one.span) for block in range(run.start, run.end)}
+    return len(blocks.intersection(range(span.start, span.end)))
+
+
+def _seconds_away(blocks: int, missing: int, facts: ModelFacts) -> float:
+    block_bytes = BYTES_PER_PARAMETER * facts.parameters / facts.blocks
+    download = missing * block_bytes / DOWNLOAD_BYTES_PER_SECOND
+    return AWAY_SECONDS + download + blocks * block_bytes / LOAD_BYTES_PER_SECOND
+
+
+def strongest_start(each: Sequence[float], length: int, share: float, starts: Iterable[int]) -> int:
+    """Where one more volunteer leaves the fewest holes and then the strongest model. O(blocks)."""
+    scale = min((value for value in each if value > NOTHING), default=share)
+
+    def weakness(value: float) -> float:
+        return (scale / value) ** SHARPNESS if value > NOTHING else 0.0
+
+    relieved = list(accumulate((weakness(value) - weakness(value + share) for value in each), initial=0.0))
+    filled = list(accumulate((value <= NOTHING for value in each), initial=0))
+
+    def worth(start: int) -> tuple[int, float]:
+        end = start + length
+        return filled[end] - filled[start], relieved[end] - relieved[start]
+
+    return max(starts, key=worth)
