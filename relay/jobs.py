@@ -76,6 +76,16 @@ async def refresh_models(services: Services) -> None:
     services.swarm.set_models((record.name, record.facts) for record in records)
 
 
+async def rebalance(services: Services) -> None:
+    """Move one volunteer of each model, where that is worth its while."""
+    for name in services.swarm.priority:
+        facts = services.swarm.facts(name)
+        move = None if facts is None else await services.joining.rebalance(facts)
+        if move is not None:
+            services.metrics.moves += 1
+            log.info("%s moves from blocks %s to %s of %s", move.peer, move.before, move.after, name)
+
+
 async def mark_alive(services: Services) -> None:
     """Refresh the rows of connected volunteers."""
     volunteers = services.swarm.volunteers()
@@ -98,6 +108,7 @@ JOBS = (
     Job(measure_round_trips, lambda _: PING_SECONDS),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
+    Job(rebalance, lambda services: services.settings.rebalance_seconds),
     Job(mark_alive, lambda _: TOUCH_SECONDS),
     Job(remove_rubbish, lambda _: RUBBISH_SECONDS),
 )

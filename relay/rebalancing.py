@@ -13,7 +13,7 @@ Does not know sockets, SQL or time: the caller runs it inside one transaction.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import accumulate
 from typing import NamedTuple
@@ -75,6 +75,8 @@ class Move:
     after: Span
     gain: float
     """Tokens a second of the model's strength; 0 where it stays incomplete."""
+    members: str = ""
+    """Who was there when it was decided; see `members_of`."""
 
 
 class _Option(NamedTuple):
@@ -106,7 +108,7 @@ def next_move(
         speed = one.blocks_per_second or typical
         if _may_move(one, speed, each, now):
             found += _options(one, speed, each, facts)
-    return min(found).move if found else None
+    return replace(min(found).move, members=members_of(residents)) if found else None
 
 
 def _is_over(residents: Sequence[Resident], last: LastMove, now: float) -> bool:
