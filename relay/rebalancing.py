@@ -104,9 +104,10 @@ def next_move(
     if not holes(each) and last is not None and not _is_over(residents, last, now):
         return None
     found: list[_Option] = []
+    needed = 0.0 if holes(each) else LEAST_GAIN * min(each)
     for one in residents:
         speed = one.blocks_per_second or typical
-        if _may_move(one, speed, each, now):
+        if one.room and one.is_serving and (not needed or _may_move(one, speed, needed, facts, now)):
             found += _options(one, speed, each, facts)
     return replace(min(found).move, members=members_of(residents)) if found else None
 
@@ -119,14 +120,10 @@ def _is_over(residents: Sequence[Resident], last: LastMove, now: float) -> bool:
     return last.members != members_of(residents)
 
 
-def _may_move(one: Resident, speed: float, each: Sequence[float], now: float) -> bool:
-    if not one.room or not one.is_serving:
-        return False
-    if holes(each):
-        return True
-    # Whatever is strengthened by less than this cannot make the model as much stronger.
-    can_help = share_of(speed, min(one.room, len(each))) >= LEAST_GAIN * min(each)
-    return can_help and now - one.settled_at >= SETTLE_SECONDS
+def _may_move(one: Resident, speed: float, needed: float, facts: ModelFacts, now: float) -> bool:
+    """In a complete model. Who strengthens blocks by less than is `needed` makes it no stronger than that."""
+    length = min(one.room or 0, facts.blocks)
+    return share_of(speed, length) >= needed and now - one.settled_at >= SETTLE_SECONDS
 
 
 def _options(one: Resident, speed: float, each: Sequence[float], facts: ModelFacts) -> list[_Option]:
