@@ -234,9 +234,12 @@ class Garden:
 
 
 @contextlib.contextmanager
-def garden(model: Path) -> Iterator[Garden]:
+def garden(model: Path, **settings: str) -> Iterator[Garden]:
     """A relay without volunteers yet: `mend` plants them."""
-    with relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS) as server, contextlib.ExitStack() as stack:
+    with (
+        relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS, **settings) as server,
+        contextlib.ExitStack() as stack,
+    ):
         planted = Garden(server, model, stack)
         yield planted
         planted.uproot()
