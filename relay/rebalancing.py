@@ -18,7 +18,7 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import NamedTuple
 
-from relay.placement import common_blocks, typical_speed
+from relay.placement import typical_speed
 from relay.throughputs import NOTHING, SHARPNESS, holes, share_of, strength, throughputs, with_span
 from schema.ids import PeerId, Span
 from schema.messages import ModelFacts
@@ -83,9 +83,13 @@ class _Option(NamedTuple):
     """A move, and how good it is: compared from the left, the least first."""
 
     holes: int
+    opened: int
+    """Holes more than now, until it serves again."""
     loss: float
+    """Tokens."""
+    seconds: float
+    """Until it serves again."""
     peer: PeerId
-    start: int
     move: Move
 
 
@@ -109,7 +113,8 @@ def next_move(
         speed = one.blocks_per_second or typical
         if one.room and one.is_serving and (not needed or _may_move(one, speed, needed, facts, now)):
             found += _options(one, speed, each, facts)
-    return replace(min(found).move, members=members_of(residents)) if found else None
+    best = min(found, key=lambda option: option[:-1], default=None)
+    return None if best is None else replace(best.move, members=members_of(residents))
 
 
 def _is_over(residents: Sequence[Resident], last: LastMove, now: float) -> bool:
@@ -127,62 +132,60 @@ def _may_move(one: Resident, speed: float, needed: float, facts: ModelFacts, now
 
 
 def _options(one: Resident, speed: float, each: Sequence[float], facts: ModelFacts) -> list[_Option]:
-    """The moves of this volunteer that are worth their while: to the best place for the model, and to the
-    best of those of which it has most on its disk."""
+    """The moves of this volunteer that are worth their while."""
     length = min(one.room or 0, facts.blocks)
     share = share_of(speed, length)
     without = with_span(each, one.span, -share_of(speed, len(one.span)))
-    starts = range(facts.blocks - length + 1)
-    on_disk = [_on_disk(one, Span(start, start + length)) for start in starts]
-    cached = [start for start in starts if on_disk[start] == max(on_disk)]
-    places = {strongest_start(without, length, share, some) for some in (starts, cached)}
+    before, alone, opened = strength(each), strength(without), holes(without) - holes(each)
     found: list[_Option] = []
-    for start in places - ({one.span.start} if length == len(one.span) else set[int]()):
-        after = with_span(without, Span(start, start + length), share)
-        missing = length - on_disk[start]
-        away = _seconds_away(length, missing, facts)
-        gain = strength(after) - strength(each)
-        loss = (strength(each) - strength(without)) * away - gain * (HORIZON_SECONDS - away)
-        if away < HORIZON_SECONDS and _is_worth_while(each, without, after, loss):
-            move = Move(one.peer, one.span, Span(start, start + length), gain)
-            found.append(_Option(holes(after), loss, one.peer, start, move))
+    for start, place in enumerate(_places(without, length, share)):
+        span = Span(start, start + length)
+        away = _seconds_away(one, span, facts)
+        gain = place.strength - before
+        loss = (before - alone) * away - gain * (HORIZON_SECONDS - away)
+        if holes(each):
+            is_worth_while = place.holes < holes(each)
+        else:
+            is_worth_while = gain >= LEAST_GAIN * before and not opened and loss < 0
+        if not is_worth_while or span == one.span or away >= HORIZON_SECONDS:
+            continue
+        if holes(each) or min(with_span(without, span, share)) >= min(each):
+            move = Move(one.peer, one.span, span, gain)
+            found.append(_Option(place.holes, opened, loss, away, one.peer, move))
     return found
 
 
-def _is_worth_while(
-    each: Sequence[float], without: Sequence[float], after: Sequence[float], loss: float
-) -> bool:
-    if holes(each):
-        return holes(after) < holes(each)
-    is_stronger = strength(after) >= (1 + LEAST_GAIN) * strength(each) and min(after) >= min(each)
-    return is_stronger and not holes(without) and loss < 0
-
-
-def _on_disk(one: Resident, span: Span) -> int:
-    if not one.cached:
-        return common_blocks(span, (one.span,))
-    blocks = {block for run in (*one.cached, one.span) for block in range(run.start, run.end)}
-    return len(blocks.intersection(range(span.start, span.end)))
-
-
-def _seconds_away(blocks: int, missing: int, facts: ModelFacts) -> float:
+def _seconds_away(one: Resident, span: Span, facts: ModelFacts) -> float:
+    """How long a move takes: sessions end, and what is not on disk is downloaded."""
+    here = {block for run in (*one.cached, one.span) for block in range(run.start, run.end)}
+    missing = len(span) - len(here.intersection(range(span.start, span.end)))
     block_bytes = BYTES_PER_PARAMETER * facts.parameters / facts.blocks
     download = missing * block_bytes / DOWNLOAD_BYTES_PER_SECOND
-    return AWAY_SECONDS + download + blocks * block_bytes / LOAD_BYTES_PER_SECOND
+    return AWAY_SECONDS + download + len(span) * block_bytes / LOAD_BYTES_PER_SECOND
 
 
-def strongest_start(each: Sequence[float], length: int, share: float, starts: Iterable[int]) -> int:
-    """Where one more volunteer leaves the fewest holes and then the strongest model. O(blocks)."""
+class _Place(NamedTuple):
+    """What a model is when one more volunteer is there."""
+
+    holes: int
+    strength: float
+
+
+def _places(each: Sequence[float], length: int, share: float) -> list[_Place]:
+    """For each start of its span: what `throughputs.holes` and `strength` would say. O(blocks)."""
     scale = min((value for value in each if value > NOTHING), default=share)
 
     def weakness(value: float) -> float:
         return (scale / value) ** SHARPNESS if value > NOTHING else 0.0
 
-    relieved = list(accumulate((weakness(value) - weakness(value + share) for value in each), initial=0.0))
+    now, then = [weakness(value) for value in each], [weakness(value + share) for value in each]
+    relief = list(accumulate((one - other for one, other in zip(now, then, strict=True)), initial=0.0))
     filled = list(accumulate((value <= NOTHING for value in each), initial=0))
-
-    def worth(start: int) -> tuple[int, float]:
+    total = sum(now)
+    found: list[_Place] = []
+    for start in range(len(each) - length + 1):
         end = start + length
-        return filled[end] - filled[start], relieved[end] - relieved[start]
-
-    return max(starts, key=worth)
+        left = filled[-1] - filled[end] + filled[start]
+        weak = max((total - relief[end] + relief[start]) / len(each), NOTHING)
+        found.append(_Place(left, 0.0 if left else scale * weak ** (-1 / SHARPNESS)))
+    return found
