@@ -234,10 +234,10 @@ class Garden:
 
 
 @contextlib.contextmanager
-def garden(model: Path, **settings: str) -> Iterator[Garden]:
+def garden(model: Path, rebalance_seconds: str = "30") -> Iterator[Garden]:
     """A relay without volunteers yet: `mend` plants them."""
     with (
-        relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS, **settings) as server,
+        relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS, REBALANCE_SECONDS=rebalance_seconds) as server,
         contextlib.ExitStack() as stack,
     ):
         planted = Garden(server, model, stack)
