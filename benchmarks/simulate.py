@@ -46,7 +46,7 @@ def main() -> None:
     full: bool = parser.parse_args().full
     report = Report("simulate", full)
     small_swarms(report, 300 if full else 60)
-    mixed_swarms(report, hours=24 if full else 6, seeds=range(5 if full else 3))
+    mixed_swarms(report, hours=24 if full else 6, seeds=range(4 if full else 3))
     large_swarm(report, *((10_000, 24) if full else (2_000, 1)))
     report.print_last_line()
 

@@ -136,32 +136,36 @@ def _options(one: Resident, speed: float, each: Sequence[float], facts: ModelFac
     length = min(one.room or 0, facts.blocks)
     share = share_of(speed, length)
     without = with_span(each, one.span, -share_of(speed, len(one.span)))
-    before, alone, opened = strength(each), strength(without), holes(without) - holes(each)
+    missing_now = holes(each)
+    before, alone, opened = strength(each), strength(without), holes(without) - missing_now
+    if opened and not missing_now:
+        return []
     found: list[_Option] = []
-    for start, place in enumerate(_places(without, length, share)):
-        span = Span(start, start + length)
-        away = _seconds_away(one, span, facts)
+    for start, (place, away) in enumerate(
+        zip(_places(without, length, share), _seconds_away(one, length, facts), strict=True)
+    ):
         gain = place.strength - before
-        loss = (before - alone) * away - gain * (HORIZON_SECONDS - away)
-        if holes(each):
-            is_worth_while = place.holes < holes(each)
-        else:
-            is_worth_while = gain >= LEAST_GAIN * before and not opened and loss < 0
-        if not is_worth_while or span == one.span or away >= HORIZON_SECONDS:
+        if place.holes >= missing_now if missing_now else gain < LEAST_GAIN * before:
             continue
-        if holes(each) or min(with_span(without, span, share)) >= min(each):
+        span = Span(start, start + length)
+        loss = (before - alone) * away - gain * (HORIZON_SECONDS - away)
+        if span == one.span or away >= HORIZON_SECONDS or (loss >= 0 and not missing_now):
+            continue
+        if missing_now or min(with_span(without, span, share)) >= min(each):
             move = Move(one.peer, one.span, span, gain)
             found.append(_Option(place.holes, opened, loss, away, one.peer, move))
     return found
 
 
-def _seconds_away(one: Resident, span: Span, facts: ModelFacts) -> float:
-    """How long a move takes: sessions end, and what is not on disk is downloaded."""
+def _seconds_away(one: Resident, length: int, facts: ModelFacts) -> list[float]:
+    """How long a move takes to each start: sessions end, and what is not on disk is downloaded."""
     here = {block for run in (*one.cached, one.span) for block in range(run.start, run.end)}
-    missing = len(span) - len(here.intersection(range(span.start, span.end)))
+    missing = list(accumulate((block not in here for block in range(facts.blocks)), initial=0))
     block_bytes = BYTES_PER_PARAMETER * facts.parameters / facts.blocks
-    download = missing * block_bytes / DOWNLOAD_BYTES_PER_SECOND
-    return AWAY_SECONDS + download + len(span) * block_bytes / LOAD_BYTES_PER_SECOND
+    least = AWAY_SECONDS + length * block_bytes / LOAD_BYTES_PER_SECOND
+    a_block = block_bytes / DOWNLOAD_BYTES_PER_SECOND
+    starts = range(facts.blocks - length + 1)
+    return [least + a_block * (missing[start + length] - missing[start]) for start in starts]
 
 
 class _Place(NamedTuple):

@@ -14,8 +14,9 @@ SLOWEST, FASTEST = 1e-3, 1e6
 blocks that will never need another."""
 SHARPNESS = 8
 """How much more the weakest blocks count in a model's strength than the others."""
-NOTHING = 1e-9
-"""Tokens a second; what is left when all of a block's volunteers are taken off it, and rounding."""
+NOTHING = 5e-7
+"""Tokens a second: less than the slowest volunteer of the longest span gives, and more than rounding leaves
+of a block off which all were taken."""
 
 
 def share_of(speed: float, blocks: int) -> float:
@@ -25,12 +26,16 @@ def share_of(speed: float, blocks: int) -> float:
 
 def throughputs(blocks: int, held: Iterable[tuple[Span, float]]) -> list[float]:
     """Tokens per second of each block, from spans and the blocks per second of who holds them."""
-    changes = [0.0] * (blocks + 1)
+    changes, counts = [0.0] * (blocks + 1), [0] * (blocks + 1)
     for span, speed in held:
         share = share_of(speed, len(span))
-        changes[min(span.start, blocks)] += share
-        changes[min(span.end, blocks)] -= share
-    return [value if value > NOTHING else 0.0 for value in accumulate(changes[:blocks])]
+        start, end = min(span.start, blocks), min(span.end, blocks)
+        changes[start] += share
+        changes[end] -= share
+        counts[start] += 1
+        counts[end] -= 1
+    each = zip(accumulate(changes[:blocks]), accumulate(counts[:blocks]), strict=True)
+    return [max(value, 2 * NOTHING) if count else 0.0 for value, count in each]  # whatever rounding says
 
 
 def with_span(each: Sequence[float], span: Span, share: float) -> list[float]:

@@ -103,7 +103,7 @@ def test_a_move_makes_an_incomplete_model_less_so_and_a_complete_one_stronger(
     if holes(before):
         assert holes(then) < holes(before)
     else:
-        assert min(then) >= min(before)
+        assert min(then) >= min(before) * (1 - 1e-9)
         assert strength(then) >= (1 + LEAST_GAIN) * strength(before)
 
 

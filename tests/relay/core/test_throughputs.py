@@ -43,3 +43,8 @@ def test_strength_tells_that_one_of_two_weak_places_was_mended() -> None:
 
 def test_a_hole_is_no_strength_at_all() -> None:
     assert strength([5.0, 0.0]) == 0.0
+
+
+def test_a_hole_beside_the_fastest_is_a_hole_however_many_there_are() -> None:
+    held = [(Span(0, 1 + number % 3), 1e6 / (number + 1)) for number in range(1000)]
+    assert holes(throughputs(4, held)) == 1
