@@ -113,9 +113,8 @@ class SimulatedSwarm:
         self._last: LastMove | None = None
         self._left: dict[PeerId, tuple[Span, int]] = {}
         """The span that a volunteer was moved from, and how many had come and gone by then."""
-        for _ in range(count):  # those that are there already: long sessions are met more often
-            session = max(self._session() for _ in range(3))
-            self._join(self._newcomer(), session * self._random.random(), loads=False)
+        for _ in range(count):  # those that are there already
+            self._join(self._newcomer(), self._session_met() * self._random.random(), loads=False)
         self._schedule(self._arrival_gap(), self._arrive)
 
     def run(self, hours: float) -> Iterator[None]:
@@ -227,6 +226,11 @@ class SimulatedSwarm:
 
     def _session(self) -> float:
         return self._random.weibullvariate(SESSION_SCALE_SECONDS, SESSION_SHAPE)
+
+    def _session_met(self) -> float:
+        """One that is met at some time: the longer, the more often."""
+        drawn = self._random.gammavariate(1 + 1 / SESSION_SHAPE, 1)
+        return float(SESSION_SCALE_SECONDS * drawn ** (1 / SESSION_SHAPE))
 
     def _arrival_gap(self) -> float:
         return self._random.expovariate(self._count / MEAN_SESSION_SECONDS)
