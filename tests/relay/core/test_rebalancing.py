@@ -152,6 +152,14 @@ def test_nobody_leaves_a_hole_for_a_hole() -> None:
     assert due([resident(1, 0, 4), resident(2, 0, 4, moves=False)]) is not None
 
 
+def test_nobody_leaves_blocks_that_nobody_else_holds_however_much_that_would_bring() -> None:
+    alone = replace(resident(1, 0, 4, 400.0), room=8)
+    assert due([alone, resident(2, 4, 8, 10.0, moves=False)]) is None
+    move = due([alone, resident(2, 4, 8, 10.0, moves=False), resident(3, 0, 4, 1.0, moves=False)])
+    assert move is not None
+    assert move.after == Span(0, 8)
+
+
 def test_a_weak_place_is_strengthened_from_a_strong_one() -> None:
     swarm = [*(resident(number, 0, 4) for number in range(4)), resident(9, 4, 8)]
     move = due(swarm)
