@@ -142,7 +142,7 @@ def _options(one: Resident, speed: float, each: Sequence[float], facts: ModelFac
         return []
     found: list[_Option] = []
     for start, (place, away) in enumerate(
-        zip(_places(without, length, share), _seconds_away(one, length, facts), strict=True)
+        zip(places(without, length, share), _seconds_away(one, length, facts), strict=True)
     ):
         gain = place.strength - before
         if place.holes >= missing_now if missing_now else gain < LEAST_GAIN * before:
@@ -168,14 +168,14 @@ def _seconds_away(one: Resident, length: int, facts: ModelFacts) -> list[float]:
     return [least + a_block * (missing[start + length] - missing[start]) for start in starts]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """What a model is when one more volunteer is there."""
 
     holes: int
     strength: float
 
 
-def _places(each: Sequence[float], length: int, share: float) -> list[_Place]:
+def places(each: Sequence[float], length: int, share: float) -> list[Place]:
     """For each start of its span: what `throughputs.holes` and `strength` would say. O(blocks)."""
     scale = min((value for value in each if value > NOTHING), default=share)
 
@@ -183,13 +183,15 @@ def _places(each: Sequence[float], length: int, share: float) -> list[_Place]:
         return (scale / value) ** SHARPNESS if value > NOTHING else 0.0
 
     now, then = [weakness(value) for value in each], [weakness(value + share) for value in each]
-    relief = list(accumulate((one - other for one, other in zip(now, then, strict=True)), initial=0.0))
+    # Sums of what is added up only: of a difference, rounding would be all that is left.
+    before = list(accumulate(now, initial=0.0))
+    behind = list(accumulate(reversed(now), initial=0.0))[::-1]
+    within = list(accumulate(then, initial=0.0))
     filled = list(accumulate((value <= NOTHING for value in each), initial=0))
-    total = sum(now)
-    found: list[_Place] = []
+    found: list[Place] = []
     for start in range(len(each) - length + 1):
         end = start + length
         left = filled[-1] - filled[end] + filled[start]
-        weak = max((total - relief[end] + relief[start]) / len(each), NOTHING)
-        found.append(_Place(left, 0.0 if left else scale * weak ** (-1 / SHARPNESS)))
+        weak = (before[start] + within[end] - within[start] + behind[end]) / len(each)
+        found.append(Place(left, 0.0 if left else scale * weak ** (-1 / SHARPNESS)))
     return found

@@ -16,8 +16,9 @@ from relay.rebalancing import (
     Resident,
     members_of,
     next_move,
+    places,
 )
-from relay.throughputs import holes, strength, throughputs
+from relay.throughputs import holes, strength, throughputs, with_span
 from schema.ids import PeerId, Span
 from tests.relay.core.peers import FACTS
 
@@ -218,3 +219,15 @@ def test_while_the_same_volunteers_are_there_nobody_moves_twice(joins: bool) -> 
     assert due(swarm, last_move(swarm)) is None
     other = [*swarm, resident(10, 0, 4)] if joins else swarm[1:]
     assert due(other, last_move(swarm)) is not None
+
+
+@given(
+    st.lists(st.just(0.0) | st.floats(1e-3, 1e4), min_size=1, max_size=10), st.floats(1e-2, 1e4), st.data()
+)
+def test_every_place_is_weighed_as_if_it_were_looked_at_alone(
+    each: list[float], share: float, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(1, len(each)))
+    for start, place in enumerate(places(each, length, share)):
+        then = with_span(each, Span(start, start + length), share)
+        assert (place.holes, place.strength) == (holes(then), pytest.approx(strength(then), rel=1e-3))
