@@ -83,6 +83,12 @@ class Hub:
         for peer in self:
             peer.send_message(Heartbeat())
 
+    def ping_some(self, turn: int, turns: int) -> None:
+        """Measure how far every `turns`-th peer is, so that all have had theirs after as many turns."""
+        for number, peer in enumerate(self):
+            if number % turns == turn % turns:
+                peer.ping()
+
     def end_unresponsive(self, now: float) -> None:
         """End the peers that are silent, or that do not read. `now`: loop time."""
         for peer in self:

@@ -20,6 +20,8 @@ TOUCH_SECONDS = 5.0
 """How often the rows of connected volunteers are marked as alive."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
+PING_SECONDS, PING_TURNS = 1.0, 20
+"""How often some peers are pinged, and after how many times all were: thousands at once hold up frames."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 EVIDENCE_SECONDS = 30.0
@@ -57,6 +59,11 @@ async def send_heartbeats(services: Services) -> None:
     services.hub.send_heartbeats()
 
 
+async def measure_round_trips(services: Services) -> None:
+    """Keep up to date how far the peers are."""
+    services.hub.ping_some(int(asyncio.get_running_loop().time() / PING_SECONDS), PING_TURNS)
+
+
 async def end_unresponsive(services: Services) -> None:
     """End the peers that are silent or do not read."""
     services.hub.end_unresponsive(asyncio.get_running_loop().time())
@@ -71,6 +78,16 @@ async def refresh_models(services: Services) -> None:
     """Notice the models that the operator, or another replica's volunteers, have changed."""
     records = await services.store.list_models()
     services.swarm.set_models((record.name, record.facts) for record in records)
+
+
+async def rebalance(services: Services) -> None:
+    """Move one volunteer of each model, where that is worth its while."""
+    for name in services.swarm.priority:
+        facts = services.swarm.facts(name)
+        move = None if facts is None else await services.joining.rebalance(facts)
+        if move is not None:
+            services.metrics.moves += 1
+            log.info("%s moves from blocks %s to %s of %s", move.peer, move.before, move.after, name)
 
 
 async def mark_alive(services: Services) -> None:
@@ -105,8 +122,10 @@ async def remove_rubbish(services: Services) -> None:
 JOBS = (
     Job(send_heartbeats, lambda services: services.settings.heartbeat_seconds),
     Job(end_unresponsive, lambda services: services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT),
+    Job(measure_round_trips, lambda _: PING_SECONDS),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
+    Job(rebalance, lambda services: services.settings.rebalance_seconds),
     Job(mark_alive, lambda _: TOUCH_SECONDS),
     Job(write_evidence, lambda _: EVIDENCE_SECONDS),
     Job(tidy_evidence, lambda _: RUBBISH_SECONDS),

@@ -2,18 +2,21 @@
 
     offer -> (placement, in one SQL transaction) -> assignment -> progress ... -> loaded
           -> probe -> ready, believed only if the probe's answer passed this relay -> serving
+          -> (a move, in one SQL transaction) -> assignment -> ...
 
 Writes the swarm and SQL; called by the read loop of the volunteer's connection, one message at a
 time. Does not know sockets or replies.
 """
 
 import time
+from dataclasses import replace
 
 import msgspec
 
 from relay.forwarding import Forwarder
 from relay.peer import Peer, check_printable
 from relay.placement import Held, Placement, place
+from relay.rebalancing import LastMove, Move, Resident, next_move
 from relay.routing import Routing
 from relay.settings import Settings
 from relay.standings import Standings
@@ -66,12 +69,52 @@ class Joining:
             held = [other for other in map(_held, awake) if other is not None]
             return place(offer.models, offer.blocks_per_second, held, self._swarm.priority)
 
-        placement = await self._store.assign_span(peer.id, decide, seen_since=time.time() - STALE_SECONDS)
+        now = time.time()
+        placement = await self._store.assign_span(peer.id, decide, seen_since=now - STALE_SECONDS, now=now)
         if peer.ending is not None:
             return  # it was taken out meanwhile, and must not come back
         self._swarm.put(Volunteer(peer, offer.device, offer.blocks_per_second, placement, score=score))
         span = placement.span
         peer.tell(Assignment(model=placement.model, start=span.start, end=span.end, head=placement.head))
+
+    async def rebalance(self, facts: ModelFacts) -> Move | None:
+        """Move one volunteer of this replica to other blocks, if the model gains by it. The move, if any.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        now = time.time()
+
+        def decide(rows: list[VolunteerRecord], last: LastMove | None) -> Move | None:
+            residents = [one for one in map(self._resident, rows) if one is not None]
+            return next_move(residents, facts, last, now)
+
+        move = await self._store.move_span(facts.name, decide, seen_since=now - STALE_SECONDS, now=now)
+        volunteer = None if move is None else self._swarm.get(move.peer)
+        if move is None or volunteer is None or volunteer.state != "serving":
+            return None  # one that leaves meanwhile takes its row with it
+        place = volunteer.placement = replace(volunteer.placement, span=move.after)
+        self._change(volunteer, "loading")
+        span = place.span
+        volunteer.peer.tell(Assignment(model=place.model, start=span.start, end=span.end, head=place.head))
+        return move
+
+    def _resident(self, record: VolunteerRecord) -> Resident | None:
+        """A row as something that may be moved; only those can be that are connected here and serve."""
+        held = _held(record)
+        if held is None or self._swarm.is_paused(record.peer):
+            return None
+        here = self._swarm.get(record.peer)
+        is_here = here is not None and here.state == "serving" and record.replica == self._settings.replica
+        return Resident(
+            peer=record.peer,
+            span=held.span,
+            blocks_per_second=held.blocks_per_second,
+            room=record.room if is_here else None,
+            cached=record.cached,
+            settled_at=record.settled_at,
+            is_serving=record.state == "serving",
+        )
 
     def progress(self, peer: Peer, message: Progress) -> None:
         volunteer = self._expect(peer, "loading", "probing")
@@ -107,7 +150,7 @@ class Joining:
         volunteer = self._swarm.get(peer.id)
         if volunteer is None:
             return
-        volunteer.sessions = message.sessions
+        volunteer.sessions, volunteer.granted = message.sessions, 0
         is_paused = message.paused is True
         if volunteer.is_paused != is_paused:
             volunteer.is_paused = is_paused
@@ -116,6 +159,7 @@ class Joining:
         if isinstance(speed, float) and speed != volunteer.blocks_per_second:
             volunteer.blocks_per_second, volunteer.has_new_speed = speed, True
             self._swarm.touch()
+        self._swarm.refresh(volunteer)
 
     def draining(self, peer: Peer) -> bool:
         """No new routes from now on. Whether there is a row to change: `save_draining` does that."""
@@ -171,6 +215,7 @@ class Joining:
     def _change(self, volunteer: Volunteer, state: VolunteerState) -> None:
         volunteer.state = state
         volunteer.done = volunteer.total = 0
+        self._swarm.refresh(volunteer)
         self._swarm.touch()
 
     def _forget_probe(self, volunteer: Volunteer) -> None:

@@ -41,6 +41,8 @@ class Metrics:
         """Tokens of prompts that hops still held, and did not compute again."""
         self.continued_replies = 0
         """Replies that another head went on with."""
+        self.moves = 0
+        """Volunteers that were given other blocks."""
         self.connections = dict.fromkeys(ROLES, 0)
         """Open connections by role."""
         self.frames_forwarded = {int(kind): 0 for kind in FrameType}
@@ -131,6 +133,7 @@ class _Numbers(Collector):
         yield _counter("tokens", "Tokens of replies.", now.tokens)
         yield _counter("cached_tokens", "Tokens of prompts that were not computed again.", now.cached_tokens)
         yield _counter("continued_replies", "Replies that another head went on with.", now.continued_replies)
+        yield _counter("moves", "Volunteers that were given other blocks.", now.moves)
         connections = GaugeMetricFamily("corolla_connections", "Open connections.", labels=["role"])
         for role, count in now.connections.items():
             connections.add_metric([role], count)

@@ -22,6 +22,8 @@ from schema.protocol import RelayConnection
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+ROUND_TRIP_SHARE = 1 / 8
+"""Of a new measurement in the smoothed round trip, as TCP does it (RFC 6298)."""
 MAX_REASON_CHARS = 2000
 """Of an error's message in a goodbye: some repeat what the other side sent, however long that was."""
 
@@ -67,6 +69,8 @@ class Peer:
         """Loop time of the last heartbeat or other message; written by the read loop."""
         self.drained = now
         """Loop time at which the send loop last finished a message or was idle."""
+        self.rtt: float | None = None
+        """Seconds to it and back, smoothed; None until it was measured. Written by `_note_round_trip`."""
         self.ended = asyncio.Event()
         """Set by `end`; the connection's task waits for it."""
         self._outbox = Outbox(queue_bytes)
@@ -83,6 +87,14 @@ class Peer:
     def use(self, frame_socket: FrameSocket) -> None:
         """Hand frames to this socket as long as nothing waits before them."""
         self._frame_socket = frame_socket
+
+    def ping(self) -> None:
+        """Measure how far it is."""
+        if self._frame_socket is not None:
+            self._frame_socket.ping(self._note_round_trip)
+
+    def _note_round_trip(self, seconds: float) -> None:
+        self.rtt = seconds if self.rtt is None else self.rtt + (seconds - self.rtt) * ROUND_TRIP_SHARE
 
     def send_message(self, message: FromRelay) -> bool:
         """Queue a control message. False when the queue is full or the peer is going.

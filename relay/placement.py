@@ -2,22 +2,24 @@
 
 The span that raises the model's weakest blocks most: candidates are compared by the block
 throughputs after the join, sorted from the weakest, so that holes are filled before anything is
-doubled. Does not know sockets, time or SQL: the caller runs it inside one transaction.
+doubled. Among spans that are about as good, the one of which most is on the newcomer's disk already.
+Does not know sockets, time or SQL: the caller runs it inside one transaction.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
+from relay.throughputs import share_of, throughputs, with_span
 from schema.errors import JoinRefused
 from schema.ids import Span
 from schema.messages import ModelOffer
 
 UNMEASURED_SPEED = 1.0
 """Blocks per second of volunteers none of which has measured; swarms of these are ranked by count."""
-SLOWEST, FASTEST = 1e-3, 1e6
-"""Blocks per second between which a volunteer is believed: none makes its blocks look like holes, or like
-blocks that will never need another."""
+STICKINESS = 0.9
+"""A span of which more is on the newcomer's disk is taken if each block is left at least this much as strong,
+the weakest compared with the weakest and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Placement:
     model: str
     span: Span
     head: bool
+    room: int | None = field(default=None, compare=False)
+    """How many blocks it could hold elsewhere; None: it stays where it is."""
+    cached: tuple[Span, ...] = field(default=(), compare=False)
+    """The blocks that it need not download."""
 
 
 def place(
@@ -52,7 +58,7 @@ def place(
         JoinRefused: it offers no model of this swarm, or can hold no block of any.
     """
     everyone = list(held)
-    typical = _typical(everyone)
+    typical = typical_speed(other.blocks_per_second for other in everyone)
     speed = speed or typical
     everyone = [one if one.blocks_per_second else replace(one, blocks_per_second=typical) for one in everyone]
     useful = [offer for offer in offers if offer.facts.name in priority and offer.max_blocks > 0]
@@ -73,32 +79,20 @@ def place(
     mine = [other for other in everyone if other.model == chosen.facts.name]
     span = _span_for(chosen, speed, mine)
     needs_head = span.start == 0 or not any(other.head for other in mine)
-    return Placement(chosen.facts.name, span, chosen.can_hold_head and needs_head)
+    room = chosen.room or None
+    head = chosen.can_hold_head and needs_head
+    return Placement(chosen.facts.name, span, head, room, cached_spans(chosen))
 
 
-def _throughputs(blocks: int, held: Iterable[Held]) -> list[float]:
-    """Tokens per second of each block: a volunteer's speed is shared by the blocks of its span."""
-    totals = [0.0] * blocks
-    for other in held:
-        share = _believed(other.blocks_per_second) / len(other.span)
-        for block in range(other.span.start, min(other.span.end, blocks)):
-            totals[block] += share
-    return totals
-
-
-def _typical(held: Iterable[Held]) -> float:
+def typical_speed(speeds: Iterable[float]) -> float:
     """What is supposed of a volunteer that has not measured yet: else it would look slow beside others."""
-    measured = [other.blocks_per_second for other in held if other.blocks_per_second]
+    measured = [speed for speed in speeds if speed]
     return median(measured) if measured else UNMEASURED_SPEED
-
-
-def _believed(speed: float) -> float:
-    return min(max(speed, SLOWEST), FASTEST)
 
 
 def _weakest(offer: ModelOffer, everyone: Iterable[Held]) -> float:
     mine = (other for other in everyone if other.model == offer.facts.name)
-    return min(_throughputs(offer.facts.blocks, mine))
+    return min(throughputs(offer.facts.blocks, ((other.span, other.blocks_per_second) for other in mine)))
 
 
 def _span_for(offer: ModelOffer, speed: float, held: Iterable[Held]) -> Span:
@@ -106,15 +100,45 @@ def _span_for(offer: ModelOffer, speed: float, held: Iterable[Held]) -> Span:
     if offer.wanted_start is not None or offer.wanted_end is not None:
         return _wanted_span(offer, offer.wanted_start, offer.wanted_end)
     length = min(offer.max_blocks, blocks)
-    before = _throughputs(blocks, held)
-    share = _believed(speed) / length
+    before = throughputs(blocks, ((other.span, other.blocks_per_second) for other in held))
+    return choose_span(before, length, speed, cached_spans(offer))
 
-    def after(start: int) -> list[float]:
-        raised = [value + share * (start <= block < start + length) for block, value in enumerate(before)]
-        return sorted(raised)
 
-    start = max(range(blocks - length + 1), key=after)
-    return Span(start, start + length)
+def choose_span(before: Sequence[float], length: int, speed: float, cached: Sequence[Span] = ()) -> Span:
+    """The span of that length which leaves the weakest blocks strongest, or one as good that is on disk."""
+    spans = [Span(start, start + length) for start in range(len(before) - length + 1)]
+    share = share_of(speed, length)
+    after = [sorted(with_span(before, span, share)) for span in spans]
+    best = max(range(len(spans)), key=after.__getitem__)
+    if not cached:
+        return spans[best]
+    as_good = [number for number in range(len(spans)) if _is_as_good(after[number], after[best])]
+    return spans[max(as_good, key=lambda number: (common_blocks(spans[number], cached), after[number]))]
+
+
+def _is_as_good(some: Sequence[float], best: Sequence[float]) -> bool:
+    return all(one >= STICKINESS * other for one, other in zip(some, best, strict=True))
+
+
+def common_blocks(span: Span, cached: Iterable[Span]) -> int:
+    """How many blocks of a span are in the others, which do not overlap."""
+    return sum(max(0, min(span.end, one.end) - max(span.start, one.start)) for one in cached)
+
+
+def cached_spans(offer: ModelOffer) -> tuple[Span, ...]:
+    """The blocks that the volunteer need not download, one run of them after the other.
+
+    Raises:
+        JoinRefused: they are not runs of this model's blocks, in order.
+    """
+    reached = 0
+    found: list[Span] = []
+    for run in offer.cached or ():
+        if not reached <= run.start < run.end <= offer.facts.blocks:
+            raise JoinRefused(f"{run.start}:{run.end} of the blocks on disk is no run of blocks in order")
+        found.append(Span(run.start, run.end))
+        reached = run.end
+    return tuple(found)
 
 
 def _wanted_span(offer: ModelOffer, start: int | None, end: int | None) -> Span:

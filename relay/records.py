@@ -7,7 +7,7 @@ Times are Unix seconds. This module knows no SQL, no sockets and no clock, so th
 from dataclasses import dataclass
 
 from schema.credentials import TokenKind
-from schema.ids import PeerId
+from schema.ids import PeerId, Span
 from schema.messages import ModelFacts
 from schema.swarm import EvidenceKind, VolunteerState
 
@@ -65,6 +65,12 @@ class VolunteerRecord:
     quantization: str | None = None
     blocks_per_second: float = 0.0
     """Measured decode throughput, one block one token; 0 when it was not measured."""
+    room: int | None = None
+    """How many blocks it could hold elsewhere; None: it is not to be moved."""
+    cached: tuple[Span, ...] = ()
+    """The blocks of its model that it need not download."""
+    settled_at: float = 0.0
+    """When it was given its span."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from relay.hub import Hub
 from relay.metrics import Metrics
-from relay.planner import PREFERRED_SESSIONS
+from relay.prices import PREFERRED_SESSIONS
 from relay.swarm import Swarm, Volunteer
 from schema.errors import GenerationFailed, ModelUnavailable, QueueFull
 from schema.generation import GenerationRequest

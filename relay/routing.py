@@ -5,7 +5,7 @@ Reads the swarm, asks the planner, signs. Does not know sockets or SQL.
 
 import time
 
-from relay.planner import Wishes, plan_route
+from relay.planner import Wishes, plan
 from relay.swarm import Swarm
 from schema.errors import InvalidRequest, ModelUnavailable
 from schema.ids import PeerId, SessionId, Span, model_key, new_session_id
@@ -36,9 +36,9 @@ class Routing:
         end = facts.blocks if request.end is None else request.end
         if not start < end <= facts.blocks:
             raise InvalidRequest(f"blocks {start}:{end} are not in {request.model!r} (0:{facts.blocks})")
-        holders = self._swarm.holders(request.model)
         wishes = Wishes(peer_ids(request.exclude), peer_ids(request.prefer or []))
-        hops = plan_route(holders, Span(start, end), origin, wishes)
+        hops = plan(self._swarm.candidates(request.model), Span(start, end), origin, wishes).hops
+        self._swarm.count_grant(hop.peer for hop in hops)
         route = self._route(origin, hops, request.model)
         signed = sign_route(route, SessionId(bytes.fromhex(request.session)), self._secret)
         shown = [self._show(hop) for hop in hops]

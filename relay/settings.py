@@ -66,6 +66,7 @@ class Settings:
     log_level: LogLevel = "INFO"
     queue_bytes: int = 64 * 1024 * 1024
     request_seconds: float = 600.0
+    rebalance_seconds: float = 30.0
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "Settings":
@@ -244,5 +245,11 @@ SETTINGS: tuple[Setting, ...] = (
         _integer(MAX_FRAME_BYTES, 2**40),
     ),
     Setting("REQUEST_SECONDS", "`600`", "Seconds that one reply may take.", _seconds(1, 24 * 3600)),
+    Setting(
+        "REBALANCE_SECONDS",
+        "`30`",
+        "Seconds between two looks whether a volunteer had better hold other blocks.",
+        _seconds(0.05, 24 * 3600),
+    ),
 )
 """Every variable, in the order in which the documentation lists them."""

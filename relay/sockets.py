@@ -121,6 +121,7 @@ class _PeerSession:
         if self._frame_socket is not None:
             peer.use(self._frame_socket)
             self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
+            peer.ping()
         reading = self._start(self._read_loop(peer))
         sending = self._start(peer.send_loop(self._send))
         ending = self._start(_wait(peer.ended))

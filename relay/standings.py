@@ -128,6 +128,7 @@ class Standings:
                 known = self._known.get(volunteer.peer.id)
                 if known is not None:
                     volunteer.score = known.standing.score(now)
+                    self._swarm.refresh(volunteer)
             await asyncio.sleep(0)
 
 

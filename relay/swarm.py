@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
+from relay.candidates import Candidates
 from relay.peer import Peer
 from relay.placement import Placement
-from relay.planner import RETRY_SECONDS, Holder, describe_gaps, missing_blocks
+from relay.planner import RETRY_SECONDS, describe_gaps, gaps_in
+from relay.prices import Holder
 from relay.sizes import BYTES_NF4, bytes_of_blocks, describe_need
 from schema.errors import ModelUnavailable, NotFound
 from schema.ids import PeerId, SessionId, Span
@@ -39,6 +41,9 @@ class Volunteer:
     done: int = 0
     total: int = 0
     sessions: int = 0
+    """As it has told last."""
+    granted: int = 0
+    """Routes over it since then."""
     is_paused: bool = False
     """As its heartbeats say: its owner needs the machine."""
     score: float = 1.0
@@ -50,6 +55,18 @@ class Volunteer:
     def shown_state(self) -> VolunteerState:
         return "paused" if self.is_paused and self.state == "serving" else self.state
 
+    @property
+    def holder(self) -> Holder:
+        """What a route is planned with."""
+        return Holder(
+            peer=self.peer.id,
+            span=self.placement.span,
+            sessions=self.sessions + self.granted,
+            blocks_per_second=self.blocks_per_second,
+            rtt=self.peer.rtt,
+            score=self.score,
+        )
+
 
 class Swarm:
     """Models and volunteers, and a bell for those who show them."""
@@ -57,6 +74,8 @@ class Swarm:
     def __init__(self, models: Iterable[tuple[str, ModelFacts | None]]) -> None:
         self._models: dict[str, ModelFacts | None] = dict(models)
         self._volunteers: dict[PeerId, Volunteer] = {}
+        self._candidates: dict[str, Candidates] = {}
+        """Of each model, those of its volunteers that serve."""
         self._version = 0
         self._bell = asyncio.Event()
 
@@ -69,14 +88,38 @@ class Swarm:
             self.touch()
 
     def put(self, volunteer: Volunteer) -> None:
+        earlier = self._volunteers.get(volunteer.peer.id)
+        if earlier is not None:
+            self.candidates(earlier.placement.model).drop(volunteer.peer.id)
         self._volunteers[volunteer.peer.id] = volunteer
+        self.refresh(volunteer)
         self.touch()
 
     def drop(self, peer: PeerId) -> Volunteer | None:
         volunteer = self._volunteers.pop(peer, None)
         if volunteer is not None:
+            self.candidates(volunteer.placement.model).drop(peer)
             self.touch()
         return volunteer
+
+    def refresh(self, volunteer: Volunteer) -> None:
+        """Plan routes from now on with what is new about a volunteer, if it is still there."""
+        peer = volunteer.peer.id
+        if self._volunteers.get(peer) is not volunteer:
+            return
+        candidates = self.candidates(volunteer.placement.model)
+        if volunteer.shown_state == "serving":
+            candidates.put(volunteer.holder)
+        else:
+            candidates.drop(peer)
+
+    def count_grant(self, peers: Iterable[PeerId]) -> None:
+        """A route over these was granted: their heartbeats will tell, but others ask before."""
+        for peer in peers:
+            volunteer = self._volunteers.get(peer)
+            if volunteer is not None:
+                volunteer.granted += 1
+                self.refresh(volunteer)
 
     def touch(self) -> None:
         """Ring the bell: something that people see has changed."""
@@ -126,10 +169,11 @@ class Swarm:
 
     def holders(self, model: str) -> list[Holder]:
         """The volunteers that serve blocks of a model now."""
-        return [
-            Holder(volunteer.peer.id, place.span, volunteer.sessions, score=volunteer.score)
-            for volunteer, place in self._serving(model)
-        ]
+        return self.candidates(model).holders()
+
+    def candidates(self, model: str) -> Candidates:
+        """The same as routes are planned from."""
+        return self._candidates.setdefault(model, Candidates())
 
     def heads(self, model: str) -> list[Volunteer]:
         """The volunteers that can drive a reply of a model now, the least loaded first."""
@@ -153,7 +197,7 @@ class Swarm:
         facts = self.facts(model)
         if facts is None:
             return "no volunteer has joined for it yet"
-        gaps = missing_blocks(self.holders(model), Span(0, facts.blocks))
+        gaps = gaps_in(self.candidates(model).held(), Span(0, facts.blocks))
         if gaps:
             return f"{describe_gaps(gaps)} no volunteer; {describe_need(facts, gaps)}"
         if not self.heads(model):
@@ -182,7 +226,7 @@ class Swarm:
         reason = self.why_incomplete(model)
         if facts is None:
             return ModelStatus(id=model, reason=reason)
-        gaps = missing_blocks(self.holders(model), Span(0, facts.blocks))
+        gaps = gaps_in(self.candidates(model).held(), Span(0, facts.blocks))
         return ModelStatus(
             id=model,
             blocks=facts.blocks,

@@ -4,11 +4,22 @@ Only the store and the migrations import this. Times are Unix seconds. Nothing h
 a token travels: volunteers' rows change when they join, change state or have been heard of.
 """
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy import (
+    BigInteger,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from schema.credentials import TokenKind
-from schema.ids import PEER_ID_BYTES, PeerId
+from schema.ids import PEER_ID_BYTES, PeerId, Span
 from schema.limits import MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 from schema.swarm import EvidenceKind, VolunteerState
 
@@ -23,6 +34,20 @@ NAMING_CONVENTION = {
 MAX_REPLICA_CHARS = 64
 _TOKEN_ID = String(12)
 _MODEL_NAME = String(MAX_MODEL_NAME_CHARS)
+
+
+class Spans(TypeDecorator[tuple[Span, ...]]):
+    """Spans as text, `0:4,8:12`."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[Span, ...] | None, dialect: Dialect) -> str:
+        return ",".join(map(str, value or ()))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[Span, ...]:
+        bounds = (run.split(":") for run in (value or "").split(",") if run)
+        return tuple(Span(int(start), int(end)) for start, end in bounds)
 
 
 class Base(DeclarativeBase):
@@ -92,6 +117,28 @@ class Volunteer(Base):
     dtype: Mapped[str | None] = mapped_column(String(16))
     quantization: Mapped[str | None] = mapped_column(String(16))
     blocks_per_second: Mapped[float] = mapped_column(Double)
+    room: Mapped[int | None]
+    cached: Mapped[tuple[Span, ...]] = mapped_column(Spans, server_default="")
+    settled_at: Mapped[float] = mapped_column(Double, server_default="0")
+
+
+class Move(Base):
+    """A volunteer that was told to hold another span. Append-only."""
+
+    __tablename__ = "moves"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Double)
+    model: Mapped[str] = mapped_column(_MODEL_NAME)
+    peer: Mapped[PeerId] = mapped_column(String(2 * PEER_ID_BYTES))
+    from_start: Mapped[int]
+    from_end: Mapped[int]
+    to_start: Mapped[int]
+    to_end: Mapped[int]
+    gain: Mapped[float] = mapped_column(Double)
+    """Tokens a second of the model's strength, as predicted."""
+    members: Mapped[str] = mapped_column(String(32))
+    """Who was there then (`relay.rebalancing.members_of`)."""
 
 
 class EvidenceRow(Base):

@@ -13,11 +13,13 @@ Does not know what is served.
 """
 
 import asyncio
+import secrets
 import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.http11 import Request
 
 FULL_READ_BYTES = 128 << 10
@@ -36,6 +38,8 @@ _LENGTH_16 = struct.Struct("!BBH")
 _LENGTH_64 = struct.Struct("!BBQ")
 
 OnFrame = Callable[[bytes], None]
+OnRoundTrip = Callable[[float], None]
+"""Is told how many seconds a ping and its answer took."""
 
 
 class FrameSocket(Protocol):
@@ -57,6 +61,10 @@ class FrameSocket(Protocol):
         """Send a message now; False, and nothing sent, while the socket takes no more."""
         ...
 
+    def ping(self, on_round_trip: OnRoundTrip) -> None:
+        """Measure the way there and back; nothing comes of it while the socket takes no more."""
+        ...
+
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. Belongs to the event loop's thread, as in uvicorn."""
@@ -64,6 +72,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _abort_timer: asyncio.TimerHandle | None = None
     _on_frame: OnFrame | None = None
     is_shut_down = False
+    _on_round_trip: OnRoundTrip | None = None
 
     # ---- the short way (`FrameSocket`) --------------------------------------------------------
 
@@ -75,6 +84,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return False
         self.transport.writelines((_header(len(frame)), frame))
         return True
+
+    def ping(self, on_round_trip: OnRoundTrip) -> None:
+        if not self.writable.is_set() or self.close_sent or self.disconnected or self.transport.is_closing():
+            return
+        self._on_round_trip = on_round_trip
+        self.pending_ping_payload = secrets.token_bytes(4)  # one that nobody can answer before it is there
+        self.ping_sent_at = self.loop.time()
+        self.conn.send_ping(self.pending_ping_payload)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def handle_pong(self, event: Frame) -> None:
+        is_waited_for = self.pending_ping_payload is not None
+        super().handle_pong(event)
+        if is_waited_for and self.pending_ping_payload is None and self._on_round_trip is not None:
+            self._on_round_trip(self.last_ping_rtt)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

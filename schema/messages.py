@@ -79,6 +79,13 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     """Positions: prompt and reply together."""
 
 
+class BlockRun(Struct, frozen=True, kw_only=True):
+    """Blocks `[start, end)`."""
+
+    start: Block
+    end: Block
+
+
 class ModelOffer(Struct, frozen=True, kw_only=True):
     """How much of one model a volunteer can hold."""
 
@@ -90,6 +97,10 @@ class ModelOffer(Struct, frozen=True, kw_only=True):
     wanted_start: Block | None = None
     wanted_end: Block | None = None
     """A span its owner insists on; both or neither."""
+    room: Block | UnsetType = UNSET
+    """How many blocks fit if the relay moves it to another span later on. Left out: it is not to be moved."""
+    cached: Annotated[list[BlockRun], Meta(max_length=MAX_BLOCKS)] | UnsetType = UNSET
+    """Blocks that it need not download, as runs `[start, end)` in their order."""
 
 
 # ---- peer -> relay ----------------------------------------------------------------------------

@@ -240,9 +240,12 @@ class Garden:
 
 
 @contextlib.contextmanager
-def garden(model: Path) -> Iterator[Garden]:
+def garden(model: Path, rebalance_seconds: str = "30") -> Iterator[Garden]:
     """A relay without volunteers yet: `mend` plants them."""
-    with relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS) as server, contextlib.ExitStack() as stack:
+    with (
+        relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS, REBALANCE_SECONDS=rebalance_seconds) as server,
+        contextlib.ExitStack() as stack,
+    ):
         planted = Garden(server, model, stack)
         yield planted
         planted.uproot()

@@ -77,6 +77,17 @@ class DeviceThread:
 
         return await self.call(replace)
 
+    async def uninstall(self) -> None:
+        """Lets go of the engine, with all that it holds. What is asked of it from then on is refused."""
+
+        def remove() -> None:
+            if self._engine is not None:
+                self._engine.close_all()
+                self._queue.observe(self._engine)
+            self._engine = self._watch = None
+
+        await self.call(remove)
+
     async def watch(self, watch: Watch) -> None:
         """Tells `watch` of every batch from now on, after those who wait for its results."""
 

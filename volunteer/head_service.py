@@ -33,6 +33,10 @@ class HeadService:
         """Write replies of `model` from now on."""
         self._head, self._model = head, model
 
+    def uninstall(self) -> None:
+        """Write no reply from now on."""
+        self._head = None
+
     def __len__(self) -> int:
         return len(self._tasks)
 

@@ -4,18 +4,21 @@ Reads configs and tensor indexes to make an offer; loads a span, and a head with
 one is assigned. Does not know the relay.
 """
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from msgspec import UNSET
 
 from corolla.generation import Head
 from corolla.head_steps import HeadSteps, Runner
 from corolla.models.facts import ModelFacts, describe
 from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions, default_dtype
+from corolla.models.on_disk import blocks_on_disk
 from corolla.models.quantization import Quantization, missing_libraries
 from corolla.models.random_weights import RandomWeights, number_tokenizer
 from corolla.models.source import ModelSource
@@ -211,9 +214,12 @@ class Loader:
         most = candidate.fit.max_blocks
         if self._config.max_blocks is not None:
             most = min(most, self._config.max_blocks)
+        room = most if self._config.blocks is None else UNSET
         if held is not None:
             most = len(held.span)
         return messages.ModelOffer(
+            room=room,
+            cached=_on_disk(candidate.source),
             facts=_wire_facts(candidate),
             max_blocks=most,
             can_hold_head=held.head is not None if held is not None else candidate.fit.can_hold_head,
@@ -254,6 +260,15 @@ class Loader:
         await gauge.begin()
         return LoadedPart(candidate, span, model, head, codec, kv_bytes, gauge)
 
+    async def release(self, device: DeviceThread) -> None:
+        """Give back to the device what was let go of."""
+
+        def collect() -> None:
+            gc.collect()  # modules refer to themselves, and nothing else would notice before the next span
+            hardware.release_unused(self._device)
+
+        await device.call(collect)
+
     def _gauge(self, device: DeviceThread, stage: Stage, candidate: Candidate) -> Gauge:
         facts, options = candidate.facts, candidate.options
         store = TableStore(self._config.cache, present_versions())
@@ -277,6 +292,11 @@ def _use_pool(model: SpanModel, candidate: Candidate, span: Span, kv_bytes: int)
     per_token = sum(candidate.facts.kv_bytes_per_token[span.start : span.end])
     tokens = min(POOL_TOKENS, int(kv_bytes * POOL_SHARE) // max(1, per_token))
     model.use_pool(tokens, POOL_SEQUENCES, candidate.context)
+
+
+def _on_disk(source: ModelSource) -> list[messages.BlockRun]:
+    """The blocks that need no download."""
+    return [messages.BlockRun(start=run.start, end=run.end) for run in blocks_on_disk(source)]
 
 
 def _codec(source: ModelSource) -> TextCodec:

@@ -1,7 +1,8 @@
 """A volunteer from its first dial to its last goodbye.
 
     dial -> offer -> assignment -> load -> probe through the relay -> serve, until the link breaks,
-    then dial again with the same span, until it is told to stop or cannot go on
+    then dial again with the same span, until it is told to stop or cannot go on;
+    another assignment -> finish what it has -> let go of the span -> load -> probe -> serve
 
 Everything here belongs to the event loop's thread; the device thread owns the device. Does not know
 how blocks are computed (volunteer/stage.py) or text is made (corolla/generation.py).
@@ -35,6 +36,8 @@ from volunteer.span_service import SpanService
 
 DRAIN_SECONDS = 20.0
 """How long a leaving volunteer goes on with the replies that it drives and the sessions that it serves."""
+MOVE_SECONDS = 120.0
+"""How long a volunteer that is moved goes on with them. Those that are left then go on over others."""
 PROGRESS_SECONDS = 0.25
 """How often the relay is told how far the loading is."""
 CLOSE_SECONDS = 5.0
@@ -140,14 +143,14 @@ class Node:
             self._spans.close_all()
 
     async def _live(self, link: RelayLink) -> None:
-        """Join and serve until `stop`, then drain."""
+        """Join, and serve what the relay says until `stop`; then drain."""
         try:
             await self._unless_stopping(self._join(link))
+            await self._unless_stopping(self._follow_moves(link))
         except CorollaError as error:
             with suppress(CorollaError):
                 link.send_message(messages.Failed(error=ErrorInfo.of(error)))
             raise
-        await self._stopping.wait()
         await self._drain(link)
 
     async def _join(self, link: RelayLink) -> None:
@@ -166,6 +169,10 @@ class Node:
         part = held
         if part is None or not part.is_for(assigned):
             part = await self._load(link, candidates, assigned)
+        await self._prove(link, part, assigned)
+
+    async def _prove(self, link: RelayLink, part: LoadedPart, assigned: messages.Assignment) -> None:
+        """Tell that the span is loaded, pass the probe, and serve."""
         link.send_message(part.report(assigned))
         probe = await self._expect(messages.Probe)
         await probing.pass_probe(
@@ -176,9 +183,34 @@ class Node:
         link.send_message(messages.Ready(session=probe.session))
         log.info("probe passed")
         await self._expect(messages.Serving)
-        log.info("serving blocks %s of %s", span, assigned.model)
+        log.info("serving blocks %s of %s", part.span, assigned.model)
         self._log_pause()
         self._failures = 0
+
+    async def _follow_moves(self, link: RelayLink) -> None:
+        """Serve other blocks whenever the relay says so."""
+        while True:
+            message = await self._mail.get()
+            if isinstance(message, messages.Assignment) and self._loading is not None:
+                await self._move(link, await self._in_memory(self._loading), message)
+
+    async def _move(self, link: RelayLink, part: LoadedPart, assigned: messages.Assignment) -> None:
+        log.info("other blocks given: %s:%s of %s", assigned.start, assigned.end, assigned.model)
+        await self._finish(MOVE_SECONDS)
+        self._spans.close_all()
+        candidate = part.candidate
+        del part
+        await self._let_go()
+        await self._prove(link, await self._load(link, [candidate], assigned), assigned)
+
+    async def _let_go(self) -> None:
+        """Free the memory of what is served: there is none for a second span."""
+        if self._gauging is not None:
+            self._gauging.cancel()
+        self._loading = self._gauge = self._gauging = None
+        self._heads.uninstall()
+        await self._device.uninstall()
+        await self._loader.release(self._device)
 
     async def _load(
         self, link: RelayLink, candidates: Sequence[Candidate], assigned: messages.Assignment
@@ -225,8 +257,12 @@ class Node:
         """Take nothing new; finish the replies that are driven here and the sessions that others drive."""
         log.info("leaving: %d replies to finish, %d sessions to serve", len(self._heads), len(self._spans))
         link.send_message(messages.Draining())
+        await self._finish(DRAIN_SECONDS)
+
+    async def _finish(self, seconds: float) -> None:
+        """Wait for the end of all that goes on here, but not longer."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._heads.finish()
                 await self._spans.finish()
 

@@ -37,6 +37,10 @@ class ModelFiles(Protocol):
         """Whether the model has a file of this name."""
         ...
 
+    def is_here(self, name: str) -> bool:
+        """Whether the file is on this disk already."""
+        ...
+
     def path(self, name: str) -> Path | None:
         """Where the file is on this disk, downloaded if need be; None if the model has no such file."""
         ...
@@ -60,6 +64,9 @@ class LocalFiles:
 
     def has(self, name: str) -> bool:
         return (self._folder / name).is_file()
+
+    def is_here(self, name: str) -> bool:
+        return self.has(name)
 
     def path(self, name: str) -> Path | None:
         return self._folder / name if self.has(name) else None
@@ -91,6 +98,9 @@ class HubFiles:
             return self._api.file_exists(self._repository, name, revision=self.revision)
         except HfHubHTTPError as error:
             raise self._not_found(error) from error
+
+    def is_here(self, name: str) -> bool:
+        return self._cached(name) is not None
 
     def path(self, name: str) -> Path | None:
         try:

@@ -37,6 +37,9 @@ class RandomWeights(ModelSource):
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(sorted(self._shapes))
 
+    def names_on_disk(self) -> frozenset[str]:
+        return frozenset(self.tensor_names())
+
     @cached_property
     def digest(self) -> str:
         """Never that of the model itself: noise must not be taken for it."""

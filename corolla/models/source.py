@@ -85,6 +85,11 @@ class ModelSource:
         """Names of all tensors of the checkpoint, sorted."""
         return tuple(sorted(self.shard_of))
 
+    def names_on_disk(self) -> frozenset[str]:
+        """Names of the tensors whose shard is on this disk already."""
+        here = {shard for shard in set(self.shard_of.values()) if self._files.is_here(shard)}
+        return frozenset(name for name, shard in self.shard_of.items() if shard in here)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the config and the tensor names, in hex: the same wherever and however they are stored.

@@ -5,13 +5,17 @@ Does not know which span is a good one, nor when a volunteer counts as gone: cal
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.database import reading, writing, writing_alone
 from relay.placement import Placement
 from relay.queries.base import Queries, insert_into
+from relay.rebalancing import LastMove, Move
 from relay.records import VolunteerRecord
+from relay.tables import Move as MoveRow
 from relay.tables import Volunteer
 from schema.errors import NotFound
 from schema.ids import PeerId
@@ -23,10 +27,10 @@ class VolunteerQueries(Queries):
 
     async def save_volunteer(self, record: VolunteerRecord) -> None:
         """Put a volunteer's row there, in place of the one it had."""
-        values = asdict(record)
+        values = asdict(record) | {"cached": record.cached}
         async with writing(self._engine) as connection:
-            insert = insert_into(connection, Volunteer).values(values)
-            await connection.execute(insert.on_conflict_do_update(index_elements=["peer"], set_=values))
+            row = insert_into(connection, Volunteer).values(values)
+            await connection.execute(row.on_conflict_do_update(index_elements=["peer"], set_=values))
 
     async def set_volunteer_state(
         self,
@@ -48,7 +52,12 @@ class VolunteerQueries(Queries):
         return bool(changed.rowcount)
 
     async def assign_span(
-        self, peer: PeerId, decide: Callable[[list[VolunteerRecord]], Placement], *, seen_since: float = 0.0
+        self,
+        peer: PeerId,
+        decide: Callable[[list[VolunteerRecord]], Placement],
+        *,
+        seen_since: float = 0.0,
+        now: float = 0.0,
     ) -> Placement:
         """Give a volunteer the span that `decide` chooses, its state becoming `loading`.
 
@@ -74,11 +83,51 @@ class VolunteerQueries(Queries):
                     head=placement.head,
                     dtype=None,
                     quantization=None,
+                    room=placement.room,
+                    cached=placement.cached,
+                    settled_at=now,
                 )
             )
             if not changed.rowcount:
                 raise NotFound(f"volunteer {peer} is not known: it may have left")
         return placement
+
+    async def move_span(
+        self,
+        model: str,
+        decide: Callable[[list[VolunteerRecord], LastMove | None], Move | None],
+        *,
+        seen_since: float,
+        now: float,
+    ) -> Move | None:
+        """Give one volunteer of a model, connected to this replica, the other span that `decide` chooses.
+
+        `decide` is given those that were seen since then, and the model's last move; as in `assign_span`,
+        nothing else happens meanwhile. None too when the volunteer serves here no more.
+        """
+        async with writing_alone(self._engine) as connection:
+            query = select(Volunteer).where(Volunteer.model == model, Volunteer.seen_at >= seen_since)
+            rows = await connection.execute(query.order_by(Volunteer.joined_at, Volunteer.peer))
+            move = decide([VolunteerRecord(*row) for row in rows], await _last_move(connection, model))
+            if move is None:
+                return None
+            serving = (Volunteer.peer == move.peer) & (Volunteer.state == "serving")
+            changed = await connection.execute(
+                update(Volunteer)
+                .where(serving, Volunteer.replica == self._replica)
+                .values(
+                    state="loading",
+                    start=move.after.start,
+                    end=move.after.end,
+                    dtype=None,
+                    quantization=None,
+                    settled_at=now,
+                )
+            )
+            if not changed.rowcount:
+                return None
+            await connection.execute(insert(MoveRow).values(_values_of(move, model, now)))
+        return move
 
     async def touch(self, peers: Collection[PeerId], now: float) -> None:
         """Note that these volunteers were heard of at `now`; one statement for all of them."""
@@ -119,3 +168,23 @@ class VolunteerQueries(Queries):
     async def _remove(self, which: ColumnElement[bool]) -> int:
         async with writing(self._engine) as connection:
             return (await connection.execute(delete(Volunteer).where(which))).rowcount
+
+
+async def _last_move(connection: AsyncConnection, model: str) -> LastMove | None:
+    moves = select(MoveRow.peer, MoveRow.at, MoveRow.members).where(MoveRow.model == model)
+    found = (await connection.execute(moves.order_by(MoveRow.id.desc()).limit(1))).first()
+    return None if found is None else LastMove(*found)
+
+
+def _values_of(move: Move, model: str, now: float) -> dict[str, Any]:
+    return {
+        "at": now,
+        "model": model,
+        "peer": move.peer,
+        "from_start": move.before.start,
+        "from_end": move.before.end,
+        "to_start": move.after.start,
+        "to_end": move.after.end,
+        "gain": move.gain,
+        "members": move.members,
+    }

@@ -16,6 +16,7 @@ from relay import database as database_module
 from relay.errors import DatabaseRefused
 from relay.placement import Placement
 from relay.queries import tokens as tokens_module
+from relay.rebalancing import LastMove, Move
 from relay.records import VolunteerRecord
 from relay.settings import Settings
 from relay.store import Store
@@ -486,6 +487,72 @@ async def test_a_refused_placement_changes_nothing_and_blocks_nobody(store: Stor
 async def test_a_volunteer_that_is_not_there_gets_no_span(store: Store) -> None:
     with pytest.raises(NotFound, match="may have left"):
         await store.assign_span(peer_id(1), first_hole)
+
+
+async def test_room_and_disk_are_kept_with_the_span(store: Store, token: Credential) -> None:
+    await store.save_volunteer(volunteer(token))
+    roomy = Placement("llama", Span(0, 4), head=False, room=6, cached=(Span(0, 4), Span(6, 8)))
+    await store.assign_span(peer_id(1), lambda _: roomy, now=70.0)
+    (found,) = await store.volunteers(seen_since=0)
+    assert (found.room, found.cached, found.settled_at) == (6, (Span(0, 4), Span(6, 8)), 70.0)
+    await store.save_volunteer(found)
+    assert await store.volunteers(seen_since=0) == [found]
+
+
+# ---- moves --------------------------------------------------------------------------------------
+
+
+async def serving(store: Store, token: Credential, *numbers: int) -> None:
+    """Volunteers of this replica that serve the first half of a model."""
+    for number in numbers:
+        row = dataclasses.replace(volunteer(token, number), state="serving", model="llama", start=0, end=4)
+        await store.save_volunteer(row)
+
+
+def second_half(rows: list[VolunteerRecord], last: LastMove | None) -> Move | None:
+    """Moves the first one to where nobody is."""
+    if any(row.start == 4 for row in rows):
+        return None
+    return Move(rows[0].peer, Span(0, 4), Span(4, 8), gain=2.5, members="who is there")
+
+
+async def test_a_move_changes_the_row_and_is_remembered(store: Store, token: Credential) -> None:
+    await serving(store, token, 1, 2)
+    seen: list[LastMove | None] = []
+
+    def decide(rows: list[VolunteerRecord], last: LastMove | None) -> Move | None:
+        seen.append(last)
+        return second_half(rows, last)
+
+    move = await store.move_span("llama", decide, seen_since=0, now=90.0)
+    assert move is not None
+    assert (move.peer, move.after) == (peer_id(1), Span(4, 8))
+    moved, other = await store.volunteers(seen_since=0)
+    assert (moved.start, moved.end, moved.state, moved.settled_at) == (4, 8, "loading", 90.0)
+    assert (other.start, other.end, other.state) == (0, 4, "serving")
+    assert await store.move_span("llama", decide, seen_since=0, now=91.0) is None
+    assert seen == [None, LastMove(peer_id(1), 90.0, "who is there")]
+
+
+async def test_two_replicas_that_decide_at_once_move_one_volunteer(
+    store: Store, other_replica: Store, token: Credential
+) -> None:
+    await serving(store, token, 1, 2, 3)
+    moves = await asyncio.gather(
+        *(one.move_span("llama", second_half, seen_since=0, now=90.0) for one in [store, other_replica] * 3)
+    )
+    starts = [one.start for one in await store.volunteers(seen_since=0)]
+    assert starts.count(4) == len([move for move in moves if move is not None]) <= 1
+
+
+async def test_who_serves_at_another_replica_or_no_more_is_not_moved(
+    store: Store, other_replica: Store, token: Credential
+) -> None:
+    await serving(store, token, 1)
+    assert await other_replica.move_span("llama", second_half, seen_since=0, now=90.0) is None
+    await store.set_volunteer_state(peer_id(1), "draining")
+    assert await store.move_span("llama", second_half, seen_since=0, now=90.0) is None
+    assert [one.start for one in await store.volunteers(seen_since=0)] == [0]
 
 
 # ---- outages ------------------------------------------------------------------------------------

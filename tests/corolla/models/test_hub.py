@@ -8,7 +8,9 @@ import torch
 from huggingface_hub import constants
 
 from corolla.models import HeadModel, ModelNotFound, ModelSource, PickleRefused, SpanModel, describe
+from corolla.models.on_disk import blocks_on_disk
 from corolla.models.source import SINGLE
+from schema.ids import Span
 from tests.corolla.models.checkpoints import llama, save
 from tests.corolla.models.hub import COMMIT, Hub, running_hub
 
@@ -119,3 +121,12 @@ def test_a_model_on_disk_is_opened_without_the_hub(hub: Hub, monkeypatch: pytest
     source = ModelSource.open("meadow/sharded", endpoint=hub.url)
     assert source.revision == COMMIT
     assert "model.embed_tokens.weight" in source.tensor_names()
+
+
+def test_blocks_are_on_disk_once_they_were_downloaded(hub: Hub, root: Path) -> None:
+    source = ModelSource.open("meadow/sharded", endpoint=hub.url)
+    assert blocks_on_disk(source) == []
+    SpanModel.load(source, 2, 4)
+    assert any(run.start <= 2 and run.end >= 4 for run in blocks_on_disk(source))
+    assert blocks_on_disk(source) != [Span(0, source.block_count)], "some shards are still at the Hub"
+    assert blocks_on_disk(ModelSource.open(str(root / "meadow" / "sharded"))) == [Span(0, 6)]

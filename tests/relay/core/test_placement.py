@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.placement import Held, Placement, place
+from relay.placement import Held, Placement, common_blocks, place, typical_speed
+from relay.throughputs import throughputs
 from schema.errors import JoinRefused
 from schema.ids import Span
-from schema.messages import ModelOffer
+from schema.messages import BlockRun, ModelOffer
 from tests.relay.core.peers import FACTS, MODEL, model_offer
 
 BLOCKS = FACTS.blocks
@@ -175,6 +176,54 @@ def test_a_model_that_the_swarm_does_not_serve_is_refused_naming_those_it_does()
 def test_a_swarm_that_serves_nothing_says_so() -> None:
     with pytest.raises(JoinRefused, match="serves no model"):
         place([model_offer()], 0.0, [], [])
+
+
+# ---- what is on disk ----
+
+
+def on_disk(offer: ModelOffer, *runs: Span) -> ModelOffer:
+    cached = [BlockRun(start=run.start, end=run.end) for run in runs]
+    return msgspec.structs.replace(offer, cached=cached)
+
+
+@given(holders(), st.integers(1, BLOCKS), SPEEDS, st.integers(0, BLOCKS - 1), st.integers(1, BLOCKS))
+def test_what_is_on_disk_makes_no_block_much_weaker(
+    others: list[Held], max_blocks: int, speed: float, start: int, length: int
+) -> None:
+    offer = model_offer(max_blocks=max_blocks)
+    cached = Span(start, min(BLOCKS, start + length))
+    best, sticky = (placed(one, *others, speed=speed).span for one in (offer, on_disk(offer, cached)))
+    assert common_blocks(sticky, [cached]) >= common_blocks(best, [cached])
+    speeds = [one.blocks_per_second for one in others]
+    typical = typical_speed(speeds)
+    held = [(one.span, one.blocks_per_second or typical) for one in others]
+    after = [sorted(throughputs(BLOCKS, [*held, (span, speed or typical)])) for span in (best, sticky)]
+    for block_of_best, block_of_sticky in zip(*after, strict=True):
+        assert block_of_sticky >= 0.89 * block_of_best - 1e-6
+
+
+def test_who_comes_back_gets_the_blocks_that_it_has() -> None:
+    offer = model_offer(max_blocks=4)
+    assert placed(offer).span == Span(0, 4)
+    assert placed(on_disk(offer, Span(3, 7))).span == Span(3, 7)
+
+
+def test_a_hole_is_worth_any_download() -> None:
+    offer = on_disk(model_offer(max_blocks=4), Span(0, 4))
+    assert placed(offer, held(0, 4)).span == Span(4, 8)
+
+
+def test_room_and_disk_go_with_the_placement() -> None:
+    offer = msgspec.structs.replace(on_disk(model_offer(max_blocks=4), Span(0, 4)), room=6)
+    placement = placed(offer)
+    assert (placement.room, placement.cached) == (6, (Span(0, 4),))
+
+
+@pytest.mark.parametrize("runs", [[(4, 4)], [(0, 9)], [(4, 6), (0, 2)], [(0, 4), (3, 6)]])
+def test_runs_that_cannot_be_are_refused(runs: list[tuple[int, int]]) -> None:
+    cached = [BlockRun(start=start, end=end) for start, end in runs]
+    with pytest.raises(JoinRefused, match="no run of blocks in order"):
+        placed(msgspec.structs.replace(model_offer(max_blocks=4), cached=cached))
 
 
 # ---- which model ----

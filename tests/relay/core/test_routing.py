@@ -8,7 +8,7 @@ import pytest
 from schema.errors import RouteForged
 from schema.frames import FrameType, decode_frame
 from schema.ids import SessionId, model_key, new_session_id
-from schema.messages import Draining, GrantedHop, Refused, RouteGrant, RouteRequest
+from schema.messages import Draining, GrantedHop, Heartbeat, Refused, RouteGrant, RouteRequest
 from schema.routes import verify_route
 from tests.relay.core.peers import FACTS, MODEL, Journey, ScriptedPeer
 from tests.relay.core.support import RunningRelay
@@ -163,3 +163,27 @@ async def test_a_volunteer_that_left_gets_no_new_routes(relay: RunningRelay, dri
     await volunteer.close()
     await eventually(lambda: not relay.services.swarm.volunteers())
     assert (await refused(driver)).error.code == "model_unavailable"
+
+
+async def test_sessions_that_begin_before_the_next_heartbeat_are_spread(
+    relay: RunningRelay, driver: ScriptedPeer
+) -> None:
+    both = [(await relay.serving(name="one")).id, (await relay.serving(name="other")).id]
+    for peer in both:
+        there = relay.services.swarm.get(peer)
+        assert there is not None
+        there.peer.rtt = 0.01
+        relay.services.swarm.refresh(there)
+    used = [(await granted(driver)).hops[0].peer for _ in range(20)]
+    assert [used.count(peer) for peer in both] == [10, 10]
+
+
+async def test_a_heartbeat_says_what_became_of_the_routes_granted_before(
+    relay: RunningRelay, driver: ScriptedPeer
+) -> None:
+    volunteer = await relay.serving()
+    await granted(driver)
+    assert relay.services.swarm.holders(MODEL)[0].sessions == 1
+    await volunteer.say(Heartbeat(sessions=5))
+    await volunteer.is_served()
+    assert relay.services.swarm.holders(MODEL)[0].sessions == 5

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from relay.peer import Identity, Peer
 from relay.placement import Placement
-from relay.planner import Holder
+from relay.prices import Holder
 from relay.swarm import Swarm, Volunteer
 from schema.errors import ModelUnavailable, NotFound
 from schema.ids import PeerId, Span

@@ -207,3 +207,40 @@ async def test_a_peer_that_leaves_by_itself_is_gone(relay: RunningRelay) -> None
     peer = await relay.dial()
     await peer.close()
     await eventually(lambda: not connections(relay))
+
+
+# ---- the way there and back ----
+
+
+async def test_how_far_a_peer_is_gets_measured_when_it_comes(relay: RunningRelay) -> None:
+    peer = await relay.dial()
+    there = relay.services.hub.get(peer.id)
+    assert there is not None
+    await eventually(lambda: there.rtt is not None)
+    assert there.rtt is not None
+    assert there.rtt >= 0
+
+
+async def test_round_trips_are_smoothed_and_measured_again_in_turns(relay: RunningRelay) -> None:
+    peer = await relay.dial()
+    there = relay.services.hub.get(peer.id)
+    assert there is not None
+    await eventually(lambda: there.rtt is not None)
+    there.rtt = 8.0
+    relay.services.hub.ping_some(turn=1, turns=2)
+    await peer.is_served()
+    assert there.rtt == 8.0, "it is another's turn"
+    relay.services.hub.ping_some(turn=2, turns=2)
+    await eventually(lambda: there.rtt != 8.0)
+    assert 6.9 < there.rtt < 8.0
+
+
+async def test_an_answer_to_no_ping_is_not_believed(relay: RunningRelay) -> None:
+    peer = await relay.dial()
+    there = relay.services.hub.get(peer.id)
+    assert there is not None
+    await eventually(lambda: there.rtt is not None)
+    there.rtt = 8.0
+    await peer.socket.pong(b"four")
+    await peer.is_served()
+    assert there.rtt == 8.0
