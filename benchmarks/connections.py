@@ -165,7 +165,9 @@ def p99(times: list[float]) -> float:
     return round(quantiles(times, n=100, method="inclusive")[98] * 1e3, 3)
 
 
-async def observe(server: RelayProcess, session: Session, seconds: float, what: str) -> tuple[Usage, list[float]]:
+async def observe(
+    server: RelayProcess, session: Session, seconds: float, what: str
+) -> tuple[Usage, list[float]]:
     """The relay's use of the machine without a session for as long again, and the session's steps."""
     process = server.process.pid
     used, begun = processor_seconds(process), time.monotonic()

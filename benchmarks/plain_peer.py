@@ -44,7 +44,13 @@ _KEY = bytes(4)
 def facts(model: str, blocks: int) -> ModelFacts:
     """What volunteers say of a model that does not exist."""
     return ModelFacts(
-        name=model, digest="0" * 64, family="plain", blocks=blocks, hidden_size=HIDDEN, parameters=0, context=4096
+        name=model,
+        digest="0" * 64,
+        family="plain",
+        blocks=blocks,
+        hidden_size=HIDDEN,
+        parameters=0,
+        context=4096,
     )
 
 
@@ -113,10 +119,17 @@ class PlainPeer(asyncio.Protocol):
             self._transport.abort()
 
     def send(self, message: FromPeer) -> None:
-        self._write(_TEXT, encode_message(message).encode())
+        self.send_text(encode_message(message))
+
+    def send_text(self, text: str) -> None:
+        self._write(_TEXT, text.encode())
 
     def send_frame(self, frame: Frame) -> None:
-        self._write(_BINARY, encode_frame(frame))
+        self.send_bytes(encode_frame(frame))
+
+    def send_bytes(self, message: bytes) -> None:
+        """A binary message, whatever it holds."""
+        self._write(_BINARY, message)
 
     def _write(self, opcode: int, payload: bytes) -> None:
         if self._transport is not None:

@@ -24,6 +24,7 @@ from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
 from relay.peer import Send
+from relay.probing import Probing
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.services import Services
@@ -110,6 +111,7 @@ async def build_services(settings: Settings, store: Store) -> Services:
         forwarder=forwarder,
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings),
+        probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),
         replies=Replies(hub, swarm, metrics, secret),
     )
 

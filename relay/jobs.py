@@ -18,6 +18,8 @@ TOUCH_SECONDS = 5.0
 """How often the rows of connected volunteers are marked as alive."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
+PROBE_CHECK_SECONDS = 0.5
+"""How often it is looked whose probe is due."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 FORGET_SECONDS = 24 * 3600.0
@@ -58,6 +60,11 @@ async def end_unresponsive(services: Services) -> None:
     services.hub.end_unresponsive(asyncio.get_running_loop().time())
 
 
+async def probe_again(services: Services) -> None:
+    """Have those that serve prove that they still can."""
+    services.probing.ask(asyncio.get_running_loop().time())
+
+
 async def close_revoked(services: Services) -> None:
     """End the connections whose token has been revoked."""
     services.hub.end_revoked(await services.store.revoked_among(services.hub.token_ids()))
@@ -88,6 +95,7 @@ async def remove_rubbish(services: Services) -> None:
 JOBS = (
     Job(send_heartbeats, lambda services: services.settings.heartbeat_seconds),
     Job(end_unresponsive, lambda services: services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT),
+    Job(probe_again, lambda services: min(PROBE_CHECK_SECONDS, services.settings.probe_seconds)),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(mark_alive, lambda _: TOUCH_SECONDS),

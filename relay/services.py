@@ -9,6 +9,7 @@ from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
+from relay.probing import Probing
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     forwarder: Forwarder
     routing: Routing
     joining: Joining
+    probing: Probing
     replies: Replies
 
 

@@ -28,7 +28,7 @@ from schema.errors import (
     UnexpectedMessage,
     Unresponsive,
 )
-from schema.ids import derive_peer_id
+from schema.ids import SessionId, derive_peer_id
 from schema.protocol import RelayConnection
 
 HANDSHAKE_SECONDS = 10.0
@@ -258,7 +258,8 @@ class _PeerSession:
             case messages.Loaded():
                 await joining.loaded(peer, message)
             case messages.Ready():
-                await joining.ready(peer, message)
+                if not self._services.probing.take(peer.id, SessionId(bytes.fromhex(message.session))):
+                    await joining.ready(peer, message)
             case messages.Draining():
                 if joining.draining(peer):
                     self._start(self._save_draining(peer))
@@ -281,6 +282,8 @@ class _PeerSession:
         try:
             peer.tell(self._services.routing.grant(peer.id, request))
             self._services.metrics.sessions += 1
+            if isinstance(request.repairs, str):
+                self._services.metrics.count_repair(request.repairs)
         except CorollaError as error:
             self._services.metrics.refuse(error.code)
             peer.tell(messages.Refused(request=request.request, error=messages.ErrorInfo.of(error)))

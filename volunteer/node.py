@@ -57,6 +57,7 @@ class Node:
         self._spans = SpanService(self._exchange, device)
         self._exchange.serve(self._spans)
         self._heads = HeadService(self._exchange, self._tell)
+        self._prover = probing.Prover(self._exchange, self._tell)
         self._loading: asyncio.Task[LoadedPart] | None = None
         """Puts the span into memory, and holds it; outlives links."""
         self._gauge: Gauge | None = None
@@ -132,6 +133,7 @@ class Node:
         finally:
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
+            await self._prover.close()
             await self._heads.close()  # while the other hops can still be told
             link.close()
             with suppress(CorollaError, TimeoutError):
@@ -168,14 +170,14 @@ class Node:
             part = await self._load(link, candidates, assigned)
         link.send_message(part.report(assigned))
         probe = await self._expect(messages.Probe)
-        await probing.pass_probe(
-            self._exchange, probe, part.candidate.facts.hidden_size, part.candidate.options.dtype
-        )
+        hidden_size, dtype = part.candidate.facts.hidden_size, part.candidate.options.dtype
+        await probing.pass_probe(self._exchange, probe, hidden_size, dtype)
         if self._pause is not None:
             link.send_message(self._heartbeat())  # before the relay could plan a route over it
         link.send_message(messages.Ready(session=probe.session))
         log.info("probe passed")
         await self._expect(messages.Serving)
+        self._prover.serve(hidden_size, dtype)
         log.info("serving blocks %s of %s", span, assigned.model)
         self._log_pause()
         self._failures = 0
@@ -293,5 +295,5 @@ class Node:
                 self._heads.start(message)
             case messages.Cancel():
                 self._heads.cancel(message.request)
-            case _:
+            case _ if not self._prover.take(message):
                 self._mail.put_nowait(message)
