@@ -4,9 +4,9 @@
 
 Volunteers are plain sockets in a few processes (benchmarks/crowd.py). They join as real ones do, each with a
 token of its own, and send heartbeats at the default interval. One session goes over three more of them, a
-step of 16 KiB `STEPS_A_SECOND` times a second, whether the one before is back or not: so a relay that
-stands still for a while makes all steps of that while late, and not just one. A step's time counts from when it
-was due. The hops answer at once: all of it is the relay's time, and that of the sockets.
+step of 16 KiB `STEPS_A_SECOND` times a second, whether the one before is back or not: so a relay that stands
+still for a while makes all steps of that while late, and not just one. A step's time counts from when it was
+due. The hops answer at once: all of it is the relay's time, and that of the sockets.
 
 Measured without the idle ones, with them, and without them again.
 """
@@ -125,6 +125,7 @@ class Session:
         self._due: dict[int, float] = {}
         self._times: list[float] = []
         self._number = 0
+        self._all_back = asyncio.Event()
         self._driver.on_frame = self._arrived
 
     async def measure(self, seconds: float) -> list[float]:
@@ -136,17 +137,19 @@ class Session:
             due = begun + number / STEPS_A_SECOND
             await asyncio.sleep(max(0.0, due - clock()))
             self._due[self._number] = due
+            self._all_back.clear()
             self._driver.send_frame(
                 Frame(FrameType.STEP, 0, self._id, self._number, self._number, self._route, payload)
             )
             self._number += 1
         async with asyncio.timeout(60.0):
-            while self._due:
-                await asyncio.sleep(0.01)
+            await self._all_back.wait()
         return self._times
 
     def _arrived(self, frame: Frame) -> None:
         self._times.append(time.monotonic() - self._due.pop(frame.step))
+        if not self._due:
+            self._all_back.set()
 
 
 def memory(process: int) -> float:

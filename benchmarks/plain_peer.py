@@ -1,4 +1,4 @@
-"""A volunteer without a model: the real protocol over a plain socket, and blocks that send back what they get.
+"""A volunteer without a model: the real protocol over a plain socket, and blocks that send back what came.
 
 It costs little, so that thousands of them fit into a process and the relay is what is measured. One object is
 one connection, owned by the loop. Masks with a key of zeros, as RFC 6455 lets a client choose its keys.
@@ -208,7 +208,9 @@ async def connect(url: str, card: Card) -> PlainPeer:
     """A volunteer that serves. Raises OSError: why it does not."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
-    _, peer = await loop.create_connection(partial(PlainPeer, card, parts.netloc), parts.hostname, parts.port)
+    _, peer = await loop.create_connection(
+        partial(PlainPeer, card, parts.netloc), parts.hostname or "", parts.port or 80
+    )
     await peer.serving
     return peer
 
@@ -224,7 +226,7 @@ def masked(opcode: int, payload: bytes) -> bytes:
 
 
 def _take_message(buffer: bytearray) -> tuple[int, bytes] | None:
-    """The first whole message of what has arrived, taken out of it: opcode and payload. Servers do not mask."""
+    """The first whole message of what has arrived, taken out: opcode and payload. Servers do not mask."""
     if len(buffer) < 2:
         return None
     size, start = buffer[1] & 0x7F, 2

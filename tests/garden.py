@@ -258,7 +258,7 @@ def garden(
 ) -> Iterator[Garden]:
     """A relay without volunteers yet: `mend` plants them. `settings`: of the relay."""
     settings = {"HEARTBEAT_SECONDS": HEARTBEAT_SECONDS} | settings
-    with relay(models, **settings) as server, contextlib.ExitStack() as stack:
+    with relay(models, None, **settings) as server, contextlib.ExitStack() as stack:
         planted = Garden(server, model, stack, spans, arguments)
         yield planted
         planted.uproot()

@@ -1,4 +1,4 @@
-"""The proof that a volunteer serves: a step through the relay to itself and back, at its joining and now and then.
+"""The proof that a volunteer serves, at its joining and now and then: a step through the relay to itself.
 
 Activations come from a seed, so that every volunteer of a span can be sent the same. Does not know
 how the span computes them.

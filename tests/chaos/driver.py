@@ -36,6 +36,7 @@ class Driver:
         """Of its last route, by name."""
         self.routes = 0
         """How many it was granted."""
+        self._more = asyncio.Event()
         self.steps: list[int] = []
         """The numbers of the decode steps that have come back."""
         self.exchange = Exchange()
@@ -47,6 +48,13 @@ class Driver:
     def at(self, kind: FrameType, count: int, act: Callable[[], None]) -> None:
         """Do something when that many answers of a kind have come, before the last is looked at."""
         self._moments[kind, self._arrived[kind] + count] = act
+
+    async def came(self, step: int) -> None:
+        """Return when a decode step of this number has come back."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while step not in self.steps:
+                self._more.clear()
+                await self._more.wait()
 
     def forget(self) -> None:
         """Compute the next prompt as a whole, whatever hops hold of the replies so far."""
@@ -78,7 +86,9 @@ class Driver:
     def on_frame(self, header: Header, message: bytes) -> None:
         kind = FrameType(header.type)
         self._arrived[kind] += 1
-        self.steps += [header.step] * (kind is FrameType.STEP)
+        if kind is FrameType.STEP:
+            self.steps.append(header.step)
+            self._more.set()
         act = self._moments.pop((kind, self._arrived[kind]), None)
         if act is not None:
             act()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 
 
@@ -32,7 +32,7 @@ class Proxy:
     def connections(self) -> int:
         return len(self._writers) // 2
 
-    def _call(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> None:
+    def _call(self, work: Coroutine[None, None, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _cut(self) -> None:

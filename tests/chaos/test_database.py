@@ -20,7 +20,7 @@ from tests.relay.conftest import PostgresServer, postgres, postgres_template
 __all__ = ["postgres", "postgres_template"]
 
 QUESTION = "3 14 159 26 5 358"
-LONG = 1500
+LONG = 250
 
 
 def sign_in(garden: Garden) -> httpx.Response:

@@ -9,7 +9,7 @@ from tests.garden import Chat
 
 QUESTION = "3 14 159 26 5 358"
 LONG_QUESTION = " ".join(str(7 * number % 509) for number in range(1000))
-LONG = 800
+LONG = 250
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.chaos.driver import Driver
 from tests.chaos.thicket import SECOND, SPANS, THIRD, Thicket, assert_complete
 
 QUESTION = "3 14 159 26 5 358"
-LONG = 800
+LONG = 250
 """Tokens of a reply in whose midst something happens."""
 PROMPT = [(7 * number) % 509 for number in range(1200)]
 """In several slices."""
@@ -84,6 +84,7 @@ class TestASpan:
         assert "left in the middle of the reply" in chat.error["message"]
         missing = thicket.garden.relay.swarm().models[0]
         assert (missing.complete, missing.reason) == (False, "blocks 4\N{EN DASH}7 have no volunteer")
+        assert missing.reason is not None
         assert missing.reason in thicket.garden.refusal(QUESTION)["message"]
         thicket.garden.wait_for_no_sessions()
 
