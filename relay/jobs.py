@@ -6,8 +6,9 @@ Each job is one pass; `repeat` runs it for ever, and outlives its failures. Does
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from relay.services import Services
 from schema.errors import CorollaError
@@ -26,6 +27,14 @@ FORGET_SECONDS = 24 * 3600.0
 """After which a volunteer's row is rubbish. Far longer than it counts: a database may be away for hours,
 and the rows of all replicas are old when it comes back."""
 
+HEARTBEAT_BATCH = 25
+"""Peers that get their heartbeats without a pause: a millisecond, which frames may have to wait."""
+HEARTBEAT_SPREAD = 0.8
+"""Of the interval, over which the heartbeats of thousands are spread."""
+IDS_AT_ONCE = 500
+"""Of a statement that names peers or tokens: making one with thousands would take tens of milliseconds."""
+
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
@@ -35,24 +44,32 @@ class Job:
 
     work: Callable[[Services], Awaitable[None]]
     seconds: Callable[[Services], float]
-    """From one pass to the next."""
+    """From the beginning of one pass to that of the next."""
 
 
 async def repeat(job: Job, services: Services) -> None:
     """Run a job until it is cancelled."""
-    seconds = job.seconds(services)
+    seconds, now = job.seconds(services), asyncio.get_running_loop().time
+    pause = seconds
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(pause)
+        begun = now()
         try:
             await job.work(services)
         except CorollaError as error:
             log.warning("%s: %s", job.work.__name__, error.message)
         except Exception:
             log.exception("%s failed, and will be tried again", job.work.__name__)
+        pause = max(seconds * (1 - HEARTBEAT_SPREAD) / 2, seconds - (now() - begun))
 
 
 async def send_heartbeats(services: Services) -> None:
-    services.hub.send_heartbeats()
+    """To a few peers at a time, so that frames go on between them."""
+    batches = _batches(list(services.hub), HEARTBEAT_BATCH)
+    pause = services.settings.heartbeat_seconds * HEARTBEAT_SPREAD / max(1, len(batches))
+    for number, batch in enumerate(batches):
+        await asyncio.sleep(pause if number else 0)
+        services.hub.send_heartbeats(batch)
 
 
 async def end_unresponsive(services: Services) -> None:
@@ -67,7 +84,10 @@ async def probe_again(services: Services) -> None:
 
 async def close_revoked(services: Services) -> None:
     """End the connections whose token has been revoked."""
-    services.hub.end_revoked(await services.store.revoked_among(services.hub.token_ids()))
+    for token_ids in _batches(list(services.hub.token_ids()), IDS_AT_ONCE):
+        revoked = await services.store.revoked_among(token_ids)
+        if revoked:
+            services.hub.end_revoked(revoked)
 
 
 async def refresh_models(services: Services) -> None:
@@ -79,7 +99,8 @@ async def refresh_models(services: Services) -> None:
 async def mark_alive(services: Services) -> None:
     """Refresh the rows of connected volunteers."""
     volunteers = services.swarm.volunteers()
-    await services.store.touch([volunteer.peer.id for volunteer in volunteers], time.time())
+    for some in _batches([volunteer.peer.id for volunteer in volunteers], IDS_AT_ONCE):
+        await services.store.touch(some, time.time())
     changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)
@@ -90,6 +111,10 @@ async def mark_alive(services: Services) -> None:
 async def remove_rubbish(services: Services) -> None:
     """Remove the rows that replicas left behind when they died."""
     await services.store.remove_unseen(time.time() - FORGET_SECONDS)
+
+
+def _batches(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 JOBS = (

@@ -119,9 +119,8 @@ class _PeerSession:
             self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
         reading = self._start(self._read_loop(peer))
         sending = self._start(peer.send_loop(self._send))
-        ending = self._start(_wait(peer.ended))
         try:
-            await asyncio.wait({reading, sending, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, sending, peer.ended}, return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
             self._stop_frames()
             self._leave(peer)  # before the goodbye, which a stuck peer may not take
@@ -287,10 +286,6 @@ class _PeerSession:
         except CorollaError as error:
             self._services.metrics.refuse(error.code)
             peer.tell(messages.Refused(request=request.request, error=messages.ErrorInfo.of(error)))
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def _text_of(event: MutableMapping[str, Any]) -> str:

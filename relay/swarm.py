@@ -101,6 +101,9 @@ class Swarm:
         """Counts the changes."""
         return self._version
 
+    def __len__(self) -> int:
+        return len(self._volunteers)
+
     def get(self, peer: PeerId) -> Volunteer | None:
         return self._volunteers.get(peer)
 
