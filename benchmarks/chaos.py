@@ -2,14 +2,14 @@
 
     python -m benchmarks.chaos [--rounds N] [--seed N] [--full]
 
-A random tiny Llama, each of its three spans on three volunteers; those of the first blocks can write replies.
-In a round several replies are under way, of prompts of several lengths, and somewhere in their time a volunteer
-that they use is killed, without a word. All must say what they say undisturbed, token for token. Another
-volunteer takes its place while the next rounds run; a round begins when the span that it is to hit has a spare.
+A random tiny Llama, each of its three spans on three volunteers; those of the first blocks write replies.
+In a round several replies are under way, of prompts of several lengths, and somewhere in their time a
+volunteer that they use is killed, without a word. All must say what they say undisturbed, token for token.
+Another volunteer takes its place while the next rounds run; nobody is killed before its span has a spare.
 A round's pause is the longest time that one of its readers waits for a token.
 
-Rounds are drawn from the seed, and `--first` repeats them from a certain one on; who is in use at that time is
-the swarm's choice.
+Rounds are drawn from the seed, and `--first` repeats them from a certain one on; who is in use at that time
+is the swarm's choice.
 """
 
 import argparse

@@ -43,7 +43,7 @@ RETRY_SECONDS = 5.0
 
 _WRITES = "corolla_writes"
 _TURN = "corolla_turn"
-"""SQLite lets one write at a time, and whoever waits for it may starve: here writers queue before they ask."""
+"""SQLite lets one write at a time, and who waits for it may starve: here writers queue before they ask."""
 _ADVISORY_LOCK = 0x636F726F6C6C61
 """PostgreSQL's name for the one lock that serialises what must not interleave ("corolla" in ASCII)."""
 
