@@ -83,8 +83,9 @@ class TestASpan:
         assert chat.error is not None
         assert "left in the middle of the reply" in chat.error["message"]
         missing = thicket.garden.relay.swarm().models[0]
-        assert (missing.complete, missing.reason) == (False, "blocks 4\N{EN DASH}7 have no volunteer")
+        assert not missing.complete
         assert missing.reason is not None
+        assert missing.reason.startswith("blocks 4\N{EN DASH}7 have no volunteer")
         assert missing.reason in thicket.garden.refusal(QUESTION)["message"]
         thicket.garden.wait_for_no_sessions()
 
