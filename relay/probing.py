@@ -19,6 +19,9 @@ PATIENCE_SECONDS = 30.0
 MOST_AT_ONCE = 50
 """Probes of one pass, so that thousands that joined together are not all asked together."""
 
+LOOKED_AT = 1000
+"""Volunteers of one pass: a look at ten thousand would hold up frames for milliseconds."""
+
 log = logging.getLogger(__name__)
 
 
@@ -34,11 +37,13 @@ class Probing:
         self._forwarder = forwarder
         self._metrics = metrics
         self._seconds = seconds
+        self._next = 0
+        """Where in the list of volunteers the next pass begins."""
 
     def ask(self, now: float) -> None:
         """Send the probes that are due, and doubt those that have not answered theirs. `now`: loop time."""
         sent = 0
-        for volunteer in self._swarm.volunteers():
+        for volunteer in self._some():
             if volunteer.state != "serving":
                 continue
             if volunteer.probe is not None:
@@ -49,6 +54,12 @@ class Probing:
             elif now - volunteer.probed >= self._seconds and sent < MOST_AT_ONCE and not volunteer.is_paused:
                 self._send(volunteer, now)
                 sent += 1
+
+    def _some(self) -> list[Volunteer]:
+        everyone = self._swarm.volunteers()
+        start = self._next if self._next < len(everyone) else 0
+        self._next = start + LOOKED_AT
+        return everyone[start : self._next]
 
     def take(self, peer: PeerId, session: SessionId) -> bool:
         """A volunteer says that it has passed a probe. False when that is its first one.

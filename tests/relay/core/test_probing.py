@@ -66,3 +66,12 @@ async def test_not_all_are_asked_at_once(asking_relay: RunningRelay, monkeypatch
     for peer in peers:
         await peer.pass_probe(await peer.hear(Probe))
     assert shown(asking_relay) == ["serving", "serving"]
+
+
+async def test_all_are_asked_though_a_pass_looks_at_a_few(
+    asking_relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "LOOKED_AT", 2)
+    peers: list[ScriptedPeer] = [await asking_relay.serving(name=f"number {number}") for number in range(5)]
+    for peer in peers:
+        await peer.hear(Probe)
