@@ -76,6 +76,7 @@ class PlainPeer(asyncio.Protocol):
         """What it does with steps. It answers them by default, each with what it got."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done when the connection is gone: why."""
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._card = card
         self._host = host
         self._transport: asyncio.Transport | None = None
@@ -99,6 +100,7 @@ class PlainPeer(asyncio.Protocol):
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         self._fail(f"the connection was lost: {exc}")
+        self._closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -114,9 +116,11 @@ class PlainPeer(asyncio.Protocol):
         while (message := _take_message(self._buffer)) is not None:
             self._on_message(*message)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Hang up, without a word."""
         if self._transport is not None:
             self._transport.abort()
+            await self._closed
 
     def send(self, message: FromPeer) -> None:
         self.send_text(encode_message(message))
@@ -211,7 +215,11 @@ async def connect(url: str, card: Card) -> PlainPeer:
     _, peer = await loop.create_connection(
         partial(PlainPeer, card, parts.netloc), parts.hostname or "", parts.port or 80
     )
-    await peer.serving
+    try:
+        await peer.serving
+    except ConnectionError:
+        await peer.close()
+        raise
     return peer
 
 

@@ -74,7 +74,7 @@ class TestSQLite:
 async def joins(url: str, card: Card) -> bool:
     """Whether a plain volunteer comes to serve."""
     peer = await connect(url, card)
-    peer.close()
+    await peer.close()
     return True
 
 
@@ -91,15 +91,14 @@ def postgres_garden(postgres: PostgresServer, template: str, model: Path) -> Ite
     postgres.drop(database)
 
 
+@pytest.fixture(scope="module")
+def planted(postgres: PostgresServer, postgres_template: str, model: Path) -> Iterator[tuple[Garden, Proxy]]:
+    with postgres_garden(postgres, postgres_template, model) as both:
+        yield both
+
+
 @pytest.mark.postgres
 class TestPostgreSQL:
-    @pytest.fixture(scope="class")
-    def planted(
-        self, postgres: PostgresServer, postgres_template: str, model: Path
-    ) -> Iterator[tuple[Garden, Proxy]]:
-        with postgres_garden(postgres, postgres_template, model) as both:
-            yield both
-
     def test_that_is_away_lets_sessions_go_on_and_sign_ins_come_back_later(
         self, planted: tuple[Garden, Proxy]
     ) -> None:

@@ -54,7 +54,7 @@ async def other(thicket: Thicket) -> AsyncIterator[PlainPeer]:
     token = thicket.garden.relay.token("volunteer", "other")
     peer = await connect(thicket.garden.relay.url, Card(token, "other", facts(OTHER_MODEL, 4)))
     yield peer
-    peer.close()
+    await peer.close()
 
 
 class TestGarbage:
@@ -113,7 +113,7 @@ class TestAHopThatAnswersWithGarbage:
                 await asyncio.to_thread(garden.resume, one)
             liar.send_frame(frame._replace(hop=frame.hop + 1, payload=encode_tensors([garbage])))
             await asyncio.to_thread(assert_complete, chat, before)
-        liar.close()
+        await liar.close()
         assert thicket.metric("corolla_repairs_total", reason=code) == counted + 1
 
     async def join(self, thicket: Thicket) -> PlainPeer:

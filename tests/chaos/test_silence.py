@@ -113,7 +113,7 @@ class TestAFlappingPeer:
         async def flap() -> None:
             for _ in range(FLAPS):
                 peer = await connect(garden.relay.url, Card(token, "flapper", facts(OTHER_MODEL, 4)))
-                peer.close()
+                await peer.close()
 
         with garden.chat(QUESTION, LONG) as chat:
             chat.wait_for_text()
