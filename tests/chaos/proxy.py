@@ -29,10 +29,6 @@ class Proxy:
     def mend(self) -> None:
         self._is_cut = False
 
-    @property
-    def connections(self) -> int:
-        return len(self._writers) // 2
-
     def _call(self, work: Coroutine[None, None, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
