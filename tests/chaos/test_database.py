@@ -148,12 +148,15 @@ class TestPostgreSQL:
         with garden.chat(QUESTION, LONG) as chat:
             chat.wait_for_text()
             proxy.cut()
-            used = next(
-                one.name
-                for one in garden.relay.swarm().volunteers
-                if one.sessions and f"{one.start}:{one.end}" == SECOND
-            )
+            wait_until(lambda: users_of(garden, SECOND), "a hop is in use")
+            used = users_of(garden, SECOND)[0]
             garden.volunteers[used].process.kill()
             assert_complete(chat, before)
         proxy.mend()
         wait_until(lambda: sign_in(garden).status_code == 204, "the database is back")
+
+
+def users_of(garden: Garden, span: str) -> list[str]:
+    """Who serves a session over these blocks."""
+    volunteers = garden.relay.swarm().volunteers
+    return [one.name for one in volunteers if one.sessions and f"{one.start}:{one.end}" == span]
