@@ -2,12 +2,14 @@
 
     python -m benchmarks.chaos [--rounds N] [--seed N] [--full]
 
-A random tiny Llama, each of its three spans on two volunteers that can all write replies. In a round two
-replies are under way, of prompts of several lengths, and somewhere in their time a volunteer that they use is
-killed, without a word. Both must say what they say undisturbed, token for token. Then another volunteer takes
-its place. A round's pause is the longest time that one of its readers waits for a token.
+A random tiny Llama, each of its three spans on three volunteers; those of the first blocks write replies.
+In a round several replies are under way, of prompts of several lengths, and somewhere in their time a
+volunteer that they use is killed, without a word. All must say what they say undisturbed, token for token.
+Another volunteer takes its place while the next rounds run; nobody is killed before its span has a spare.
+A round's pause is the longest time that one of its readers waits for a token.
 
-Rounds are drawn from the seed, so that one can be repeated; who is in use at that time is the swarm's choice.
+Rounds are drawn from the seed, and `--first` repeats them from a certain one on; who is in use at that time
+is the swarm's choice.
 """
 
 import argparse
@@ -15,7 +17,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,16 +27,18 @@ from statistics import quantiles
 
 from benchmarks.completion import TimedReply, complete
 from benchmarks.models import SEED, TINY, make_llama
-from benchmarks.processes import RelayProcess, Volunteer, relay, volunteer
+from benchmarks.processes import START_SECONDS, RelayProcess, Volunteer, relay, volunteer
 from benchmarks.report import Bar, Report, Spread
 
 MODEL = "tiny-llama"
 SPANS = ("0:4", "4:8", "8:12")
-EACH = 2
-"""Volunteers of a span: one and a spare."""
+EACH = 3
+"""Volunteers of a span: one, a spare, and one more that may still be starting."""
+LEAST = 2
+"""That serve when a round begins which kills one of them."""
 PROMPTS = (8, 64, 512)
 REPLY_TOKENS = 400
-AT_ONCE = 2
+AT_ONCE = 3
 HALF_BAR, MOST_BAR = 2.0, 5.0
 """Seconds of the median pause, and of the 95th percentile."""
 
@@ -73,33 +78,49 @@ class Swarm:
         self._folder = folder
         self._stack = stack
         self._token = server.token("client", "benchmark")
+        self._volunteer_token = server.token("volunteer", "benchmark")
         self._threads = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
         self._running: dict[str, Volunteer] = {}
         for name in NAMES:
             self.plant(name)
-        self.wait()
+        self.wait(dict.fromkeys(SPANS, EACH))
 
     def plant(self, name: str) -> None:
+        """Start a volunteer. It serves some seconds later."""
         arguments = ("--model", f"{MODEL}={self._folder}", "--blocks", NAMES[name], "--kernels", "library")
-        started = volunteer(self._server, name, *arguments)
+        started = volunteer(self._server, name, *arguments, token=self._volunteer_token)
         self._running[name] = self._stack.enter_context(started)
 
     def kill(self, span: str) -> str:
         """Who was killed: a volunteer of that span that serves a session, as far as is known."""
         sessions = {
-            one.name: one.sessions for one in self._server.swarm().volunteers if NAMES[one.name] == span
+            one.name: one.sessions
+            for one in self._server.swarm().volunteers
+            if NAMES[one.name] == span and one.state == "serving"
         }
         name = max(sessions, key=lambda name: sessions[name])
         self._running[name].process.kill()
         self._running[name].process.wait()
         return name
 
-    def wait(self) -> None:
-        """Return when everybody serves, in the place of whoever does not live any more."""
+    def replant(self) -> None:
+        """Start somebody in the place of whoever does not live any more."""
         for name, one in list(self._running.items()):
             if one.process.poll() is not None:
                 self.plant(name)
-        self._server.wait_until_serving(NAMES, list(self._running.values()))
+
+    def wait(self, least: Mapping[str, int]) -> None:
+        """Return when so many serve of each span."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            serving = Counter(
+                NAMES[one.name] for one in self._server.swarm().volunteers if one.state == "serving"
+            )
+            if all(serving[span] >= count for span, count in least.items()):
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"only so many serve: {dict(serving)}")
+            time.sleep(0.05)
 
     def ask(self, prompts: Sequence[Sequence[int]]) -> "list[Future[TimedReply]]":
         """Replies at the same time."""
@@ -119,6 +140,7 @@ def play(swarm: Swarm, planned: Round) -> tuple[str, float]:
     """Who was killed, and the round's pause. Raises RuntimeError for a reply that is not as it should be."""
     undisturbed = [reply.result() for reply in swarm.ask(planned.prompts)]
     seconds = min(reply.first_token + reply.step * REPLY_TOKENS for reply in undisturbed)
+    swarm.wait(dict.fromkeys(SPANS, 1) | {planned.span: LEAST})
     disturbed = swarm.ask(planned.prompts)
     time.sleep(planned.at * seconds)
     killed = swarm.kill(planned.span)
@@ -133,6 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Replies that outlive their volunteers.")
     parser.add_argument("--full", action="store_true", help="100 rounds")
     parser.add_argument("--rounds", type=int, help="how many (default: 5, with --full 100)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first round")
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
     rounds: int = options.rounds or (100 if options.full else 5)
@@ -142,7 +165,7 @@ def main() -> int:
         folder = make_llama(Path(stack.enter_context(tempfile.TemporaryDirectory())), TINY)
         server = stack.enter_context(relay(MODEL, LOG_LEVEL="WARNING", HEARTBEAT_SECONDS="0.5"))
         swarm = Swarm(server, folder, stack)
-        for number in range(rounds):
+        for number in range(options.first, options.first + rounds):
             planned = draw(options.seed, number)
             what = f"round {number:>3}, blocks {planned.span:>4} at {planned.at:4.0%}"
             try:
@@ -152,7 +175,7 @@ def main() -> int:
             else:
                 pauses.append(waited)
                 print(f"{what}: {killed} was killed, a pause of {waited:.2f} s", flush=True)
-            swarm.wait()
+            swarm.replant()
     if len(pauses) < 2:
         sys.exit(f"{len(pauses)} of {rounds} rounds were completed: too few to tell how long pauses are")
     report.figures["pauses, seconds"] = {"of each round": Spread.of(pauses)}

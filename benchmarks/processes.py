@@ -136,8 +136,11 @@ def volunteer(
     *arguments: str,
     core: int | None = None,
     within: Sequence[str] = (),
+    token: str | None = None,
 ) -> Iterator[Volunteer]:
     """A volunteer of `server`, on one thread, with more arguments for its command line.
+
+    `token`: one that was made before, which spares a second.
 
     What it measures is kept beside the relay's database, and so for as long as that.
 
@@ -146,7 +149,7 @@ def volunteer(
     log = server.folder / f"{name}.log"
     command = ["-m", "volunteer", "--name", name, "--threads", "1", *arguments]
     environment = {
-        "COROLLA_TOKEN": server.token("volunteer", name),
+        "COROLLA_TOKEN": token or server.token("volunteer", name),
         "COROLLA_CACHE": str(server.folder / "cache"),
         **ONE_THREAD,
     }

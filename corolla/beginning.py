@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from corolla.exchange import Exchange
 from corolla.prefixes import KeptSession, Match, PrefixIndex, Wanted
@@ -149,7 +150,7 @@ class Beginner:
         is_whole = False
         while True:
             try:
-                session, match = await self._open(prompt, repairs.excluded, is_whole)
+                session, match = await self._open(prompt, repairs, is_whole)
             except ModelUnavailable:
                 if not repairs.count:
                     raise
@@ -169,16 +170,19 @@ class Beginner:
                     raise
 
     async def _open(
-        self, prompt: Prompt, exclude: frozenset[PeerId], is_whole: bool
+        self, prompt: Prompt, repairs: Repairs, is_whole: bool
     ) -> tuple[RemoteSession, Match | None]:
         """A session, and what it may begin with: that depends on its route, and its route on that."""
         prefixes = self._prefixes
+        open_with = partial(
+            open_session, self._exchange, prompt.model, exclude=repairs.excluded, repairs=repairs.reason
+        )
         if prefixes is None or is_whole:
-            return await open_session(self._exchange, prompt.model, exclude=exclude), None
+            return await open_with(), None
         wanted = Wanted(prompt.model, prompt.asker, prompt.tokens)
         found = prefixes.find(wanted, time.monotonic())
         prefer = frozenset(hop.peer for hop in found.kept.hops) if found else frozenset[PeerId]()
-        session = await open_session(self._exchange, prompt.model, prefer, exclude)
+        session = await open_with(prefer=prefer)
         return session, prefixes.find(wanted._replace(hops=session.hops), time.monotonic())
 
     async def _prefill(self, session: RemoteSession, prompt: Prompt, match: Match | None) -> _Held:

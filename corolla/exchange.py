@@ -19,7 +19,9 @@ from schema.errors import (
     FrameRefused,
     GenerationFailed,
     MalformedFrame,
+    MalformedTensor,
     ProtocolViolation,
+    ShapeMismatch,
     StepFailed,
     Unavailable,
 )
@@ -170,8 +172,11 @@ class Exchange:
         session: SessionId,
         exclude: frozenset[PeerId] = frozenset(),
         prefer: frozenset[PeerId] = frozenset(),
+        repairs: str | None = None,
     ) -> RouteGrant:
         """A signed route over all blocks of a model; over peers that are preferred, where that is as good.
+
+        `repairs`: the error code that ended the session before it, where there was one.
 
         Raises:
             ModelUnavailable and others: what the relay said. Unavailable: there is no connection.
@@ -187,6 +192,7 @@ class Exchange:
                     session=session.hex(),
                     exclude=sorted(exclude),
                     prefer=sorted(prefer) or UNSET,
+                    repairs=repairs or UNSET,
                 )
             )
             return await future
@@ -293,6 +299,8 @@ def step_error(failure: Failure) -> CorollaError:
     error = failure.to_error()
     if isinstance(error, StepFailed | FrameRefused):
         return error
+    if isinstance(error, MalformedTensor):  # what a hop was sent by the one before it, not by the reader
+        return ShapeMismatch(error.message, retry_after=error.retry_after)
     return GenerationFailed(
         f"hop {failure.hop} could not go on ({failure.code}): {error.message}", retry_after=error.retry_after
     )

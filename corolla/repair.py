@@ -2,6 +2,8 @@
 
     a hop is gone ──────────> over whoever holds its blocks now, or comes to hold them in `WAIT_SECONDS`
     a hop refuses a step ───> over others, as long as this reply lasts; if there are none, its reason stands
+    a hop refuses what the one before sent, or nobody answers
+                        ───> without all who may be at fault; if that leaves no route, without some of them
     a route has expired ────> over a new one
     anything else ──────────> the reply ends with it
 
@@ -10,7 +12,7 @@ Knows neither sessions nor tokens nor the clock. Owner: the task that drives the
 
 from typing import NamedTuple
 
-from schema.errors import CorollaError, RouteExpired
+from schema.errors import CorollaError, PeerGone, RouteExpired
 from schema.ids import PeerId
 
 MOST_REPAIRS = 16
@@ -31,6 +33,8 @@ class Break(NamedTuple):
     """The volunteer at fault, where one is known."""
     is_gone: bool = False
     """Whether that one has left, rather than refused."""
+    suspects: tuple[PeerId, ...] = ()
+    """Who else may be at fault: who sent what was refused, or everybody where nobody has answered."""
 
 
 class Repairs:
@@ -39,7 +43,11 @@ class Repairs:
     def __init__(self) -> None:
         self.count = 0
         """Sessions that were begun in place of a broken one."""
-        self._refused: set[PeerId] = set()
+        self._refused: frozenset[PeerId] = frozenset()
+        self._choices: list[frozenset[PeerId]] = []
+        """Whom else to leave out, instead of all who may have broken the last session."""
+        self._accused: frozenset[PeerId] = frozenset()
+        """Those that are left out for it now."""
         self._losses: dict[PeerId, int] = {}
         self._cause: Break | None = None
         self._since = 0.0
@@ -48,18 +56,27 @@ class Repairs:
     def excluded(self) -> frozenset[PeerId]:
         """Who is not to be on the next route."""
         flapping = {peer for peer, losses in self._losses.items() if losses >= MOST_LOSSES}
-        return frozenset(self._refused | flapping)
+        return self._refused | self._accused | flapping
+
+    @property
+    def reason(self) -> str | None:
+        """The code of what broke the last session; None when none has broken."""
+        cause = self._cause
+        return None if cause is None else PeerGone.code if cause.is_gone else cause.error.code
 
     def broke(self, broken: Break | None, now: float) -> bool:
         """Whether to begin again after this; None: what ended the session was not a hop's doing."""
         if broken is None or self.count >= MOST_REPAIRS:
             return False
+        choices: list[frozenset[PeerId]] = []
         if broken.hop is not None and broken.is_gone:
             self._losses[broken.hop] = self._losses.get(broken.hop, 0) + 1
-        elif broken.hop is not None:
-            self._refused.add(broken.hop)
+        elif broken.hop is not None or broken.suspects:
+            choices = _choices(broken)
         elif not isinstance(broken.error, RouteExpired):
             return False
+        self._refused |= self._accused
+        self._accused, *self._choices = choices or [frozenset[PeerId]()]
         self.count += 1
         self._cause, self._since = broken, now
         return True
@@ -72,6 +89,16 @@ class Repairs:
         cause = self._cause
         if cause is None:
             raise RuntimeError("nothing has broken")
+        if self._choices:
+            self._accused = self._choices.pop(0)
+            return 0.0
         if not cause.is_gone or now - self._since >= WAIT_SECONDS:
             raise cause.error
         return POLL_SECONDS
+
+
+def _choices(broken: Break) -> list[frozenset[PeerId]]:
+    """Whom to leave out after this; where that leaves no route, the next ones instead."""
+    refuser = frozenset[PeerId]() if broken.hop is None else frozenset({broken.hop})
+    suspects = frozenset(broken.suspects)
+    return list(dict.fromkeys(one for one in (refuser | suspects, suspects, refuser) if one))

@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 from corolla.exchange import Exchange, Launch
 from corolla.repair import Break
-from schema.errors import CorollaError, GenerationFailed, InvalidRequest, PeerGone, RouteExpired
+from schema.errors import (
+    CorollaError,
+    GenerationFailed,
+    InvalidRequest,
+    MalformedTensor,
+    NotFinite,
+    PeerGone,
+    RouteExpired,
+    ShapeMismatch,
+)
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import PeerId, SessionId, Span, new_session_id
 from schema.limits import TARGET_SLICE_BYTES
@@ -109,8 +118,14 @@ class RemoteSession:
 
     def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
         # Whoever noticed that a route has expired is not to blame.
-        peer = None if hop is None or isinstance(error, RouteExpired) else self._peer(hop)
-        self._break(Break(error, peer, is_gone=isinstance(error, PeerGone)))
+        if hop is None or isinstance(error, RouteExpired):
+            self._break(Break(error))
+            return
+        sender = (
+            self._peer(hop - 1) if isinstance(error, ShapeMismatch | NotFinite | MalformedTensor) else None
+        )
+        suspects = () if sender is None else (sender,)
+        self._break(Break(error, self._peer(hop), isinstance(error, PeerGone), suspects))
 
     def blame_last_hop(self, error: CorollaError) -> None:
         """What came back cannot be used."""
@@ -231,9 +246,11 @@ class RemoteSession:
             async with asyncio.timeout(STEP_SECONDS):
                 tensors = await step
         except TimeoutError:
-            raise GenerationFailed(
+            late = GenerationFailed(
                 f"a step did not come back within {STEP_SECONDS:g} s: send the request again"
-            ) from None
+            )
+            self._break(Break(late, suspects=tuple(PeerId(hop.peer) for hop in self.grant.hops)))
+            raise late from None
         if not tensors:
             empty = GenerationFailed("a step came back empty: send the request again")
             self.blame_last_hop(empty)
@@ -286,10 +303,11 @@ async def open_session(
     model: str,
     prefer: frozenset[PeerId] = frozenset(),
     exclude: frozenset[PeerId] = frozenset(),
+    repairs: str | None = None,
 ) -> RemoteSession:
     """A session over a fresh route. Arguments and errors as `Exchange.request_route`."""
     session = new_session_id()
-    grant = await exchange.request_route(model, session, exclude, prefer)
+    grant = await exchange.request_route(model, session, exclude, prefer, repairs)
     return RemoteSession(exchange, grant, session)
 
 

@@ -25,6 +25,7 @@ from relay.joining import Joining
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.peer import Send
+from relay.probing import Probing
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.services import Services
@@ -119,6 +120,7 @@ async def build_services(settings: Settings, store: Store) -> Services:
         forwarder=forwarder,
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings, standings),
+        probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),
         replies=Replies(hub, swarm, metrics, secret),
     )
 

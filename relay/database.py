@@ -3,12 +3,14 @@
 Knows how SQLite and PostgreSQL differ, so that the store need not. Does not know the tables.
 """
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
@@ -40,6 +42,8 @@ RETRY_SECONDS = 5.0
 """What callers are told to wait when the database is away."""
 
 _WRITES = "corolla_writes"
+_TURN = "corolla_turn"
+"""SQLite lets one write at a time, and who waits for it may starve: here writers queue before they ask."""
 _ADVISORY_LOCK = 0x636F726F6C6C61
 """PostgreSQL's name for the one lock that serialises what must not interleave ("corolla" in ASCII)."""
 
@@ -106,8 +110,14 @@ def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
     if not is_sqlite(url):
         timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
         return create_async_engine(url, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=timeouts)
-    _check_sqlite_path(Path(make_url(url).database or ""))
-    engine = create_async_engine(url, pool_timeout=POOL_SECONDS, connect_args={"timeout": CONNECT_SECONDS})
+    path = Path(make_url(url).database or "")
+    _check_sqlite_path(path)
+    engine = create_async_engine(
+        _existing(url, path) if path.exists() else url,
+        pool_timeout=POOL_SECONDS,
+        connect_args={"timeout": CONNECT_SECONDS},
+        execution_options={_TURN: asyncio.Lock()},
+    )
 
     def prepare(connection: Any, _record: object) -> None:
         # The driver's own BEGIN comes late and leaves DDL outside; ours is in `begin` below.
@@ -126,6 +136,11 @@ def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", begin)
     return engine
+
+
+def _existing(url: str, path: Path) -> URL:
+    """Of a file that is there: one that has vanished is an outage, and no new and empty one."""
+    return make_url(url).set(database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"})
 
 
 @contextmanager
@@ -167,8 +182,23 @@ async def writing(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
         Unavailable: the database is away, or stayed locked.
     """
     with outages_named():
-        async with engine.execution_options(**{_WRITES: True}).begin() as connection:
+        async with _turn(engine), engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
+
+
+@asynccontextmanager
+async def _turn(engine: AsyncEngine) -> AsyncGenerator[None]:
+    """This process's turn to write. Raises TimeoutError when it does not come."""
+    lock: asyncio.Lock | None = engine.sync_engine.get_execution_options().get(_TURN)
+    if lock is None:
+        yield
+        return
+    async with asyncio.timeout(POOL_SECONDS):
+        await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @asynccontextmanager

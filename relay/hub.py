@@ -5,13 +5,16 @@ after a network change the old socket can stay open long after it is dead. Does 
 peers do.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
 from relay.peer import Peer
 from schema.errors import CorollaError, Replaced, Unauthorized, Unresponsive
 from schema.ids import PeerId
-from schema.messages import Heartbeat
+from schema.messages import Heartbeat, encode_message
+from schema.outbox import Urgency
+
+_HEARTBEAT = encode_message(Heartbeat())
 
 MISSED_HEARTBEATS = 3
 """Heartbeats that may be missed before a peer counts as gone."""
@@ -79,9 +82,9 @@ class Hub:
                     Unauthorized("the token has been revoked: ask the relay's operator for a new one")
                 )
 
-    def send_heartbeats(self) -> None:
-        for peer in self:
-            peer.send_message(Heartbeat())
+    def send_heartbeats(self, peers: Iterable[Peer]) -> None:
+        for peer in peers:
+            peer.enqueue(_HEARTBEAT, Urgency.CONTROL)
 
     def ping_some(self, turn: int, turns: int) -> None:
         """Measure how far every `turns`-th peer is, so that all have had theirs after as many turns."""

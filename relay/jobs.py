@@ -6,8 +6,9 @@ Each job is one pass; `repeat` runs it for ever, and outlives its failures. Does
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from relay.reputation import HOUR, hour_of
 from relay.services import Services
@@ -22,6 +23,8 @@ CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
 PING_SECONDS, PING_TURNS = 1.0, 20
 """How often some peers are pinged, and after how many times all were: thousands at once hold up frames."""
+PROBE_CHECK_SECONDS = 0.5
+"""How often it is looked whose probe is due."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 EVIDENCE_SECONDS = 30.0
@@ -30,6 +33,14 @@ FORGET_SECONDS = 24 * 3600.0
 """After which a volunteer's row is rubbish. Far longer than it counts: a database may be away for hours,
 and the rows of all replicas are old when it comes back."""
 
+HEARTBEAT_BATCH = 25
+"""Peers that get their heartbeats without a pause: a millisecond, which frames may have to wait."""
+HEARTBEAT_SPREAD = 0.8
+"""Of the interval, over which the heartbeats of thousands are spread."""
+IDS_AT_ONCE = 500
+"""Of a statement that names peers or tokens: making one with thousands would take tens of milliseconds."""
+
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
@@ -39,24 +50,32 @@ class Job:
 
     work: Callable[[Services], Awaitable[None]]
     seconds: Callable[[Services], float]
-    """From one pass to the next."""
+    """From the beginning of one pass to that of the next."""
 
 
 async def repeat(job: Job, services: Services) -> None:
     """Run a job until it is cancelled."""
-    seconds = job.seconds(services)
+    seconds, now = job.seconds(services), asyncio.get_running_loop().time
+    pause = seconds
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(pause)
+        begun = now()
         try:
             await job.work(services)
         except CorollaError as error:
             log.warning("%s: %s", job.work.__name__, error.message)
         except Exception:
             log.exception("%s failed, and will be tried again", job.work.__name__)
+        pause = max(seconds * (1 - HEARTBEAT_SPREAD) / 2, seconds - (now() - begun))
 
 
 async def send_heartbeats(services: Services) -> None:
-    services.hub.send_heartbeats()
+    """To a few peers at a time, so that frames go on between them."""
+    batches = _batches(list(services.hub), HEARTBEAT_BATCH)
+    pause = services.settings.heartbeat_seconds * HEARTBEAT_SPREAD / max(1, len(batches))
+    for number, batch in enumerate(batches):
+        await asyncio.sleep(pause if number else 0)
+        services.hub.send_heartbeats(batch)
 
 
 async def measure_round_trips(services: Services) -> None:
@@ -69,9 +88,17 @@ async def end_unresponsive(services: Services) -> None:
     services.hub.end_unresponsive(asyncio.get_running_loop().time())
 
 
+async def probe_again(services: Services) -> None:
+    """Have those that serve prove that they still can."""
+    services.probing.ask(asyncio.get_running_loop().time())
+
+
 async def close_revoked(services: Services) -> None:
     """End the connections whose token has been revoked."""
-    services.hub.end_revoked(await services.store.revoked_among(services.hub.token_ids()))
+    for token_ids in _batches(list(services.hub.token_ids()), IDS_AT_ONCE):
+        revoked = await services.store.revoked_among(token_ids)
+        if revoked:
+            services.hub.end_revoked(revoked)
 
 
 async def refresh_models(services: Services) -> None:
@@ -93,7 +120,8 @@ async def rebalance(services: Services) -> None:
 async def mark_alive(services: Services) -> None:
     """Refresh the rows of connected volunteers."""
     volunteers = services.swarm.volunteers()
-    await services.store.touch([volunteer.peer.id for volunteer in volunteers], time.time())
+    for some in _batches([volunteer.peer.id for volunteer in volunteers], IDS_AT_ONCE):
+        await services.store.touch(some, time.time())
     changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)
@@ -119,10 +147,15 @@ async def remove_rubbish(services: Services) -> None:
     await services.store.remove_unseen(time.time() - FORGET_SECONDS)
 
 
+def _batches(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 JOBS = (
     Job(send_heartbeats, lambda services: services.settings.heartbeat_seconds),
     Job(end_unresponsive, lambda services: services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT),
     Job(measure_round_trips, lambda _: PING_SECONDS),
+    Job(probe_again, lambda services: min(PROBE_CHECK_SECONDS, services.settings.probe_seconds)),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(rebalance, lambda services: services.settings.rebalance_seconds),

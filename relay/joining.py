@@ -8,6 +8,7 @@ Writes the swarm and SQL; called by the read loop of the volunteer's connection,
 time. Does not know sockets or replies.
 """
 
+import math
 import time
 from dataclasses import replace
 
@@ -130,6 +131,7 @@ class Joining:
         check_printable(message.dtype, message.quantization)
         volunteer.dtype, volunteer.quantization = message.dtype, message.quantization
         probe = self._routing.probe(peer.id, placement.model, placement.span)
+        self._forget_probe(volunteer)  # the last one before a move may be under way
         volunteer.probe = SessionId(bytes.fromhex(probe.session))
         self._forwarder.expect_probe(volunteer.probe)
         await self._enter(volunteer, "probing")
@@ -141,6 +143,7 @@ class Joining:
         session = SessionId(bytes.fromhex(message.session))
         if session != volunteer.probe or not self._forwarder.probe_passed(session):
             raise JoinRefused("no answer to the probe has passed this relay")
+        volunteer.is_in_doubt, volunteer.probed = False, math.inf
         await self._enter(volunteer, "serving")
         self._forget_probe(volunteer)
         peer.tell(Serving())

@@ -43,6 +43,10 @@ class Metrics:
         """Replies that another head went on with."""
         self.moves = 0
         """Volunteers that were given other blocks."""
+        self.repairs = dict.fromkeys(all_errors(), 0)
+        """Sessions that drivers have begun in place of one that a hop broke, by error code."""
+        self.probes = {"passed": 0, "late": 0}
+        """Probes of volunteers that served already, by what became of them."""
         self.connections = dict.fromkeys(ROLES, 0)
         """Open connections by role."""
         self.frames_forwarded = {int(kind): 0 for kind in FrameType}
@@ -82,6 +86,10 @@ class Metrics:
     def refuse(self, code: str) -> None:
         """One frame, message, connection or request refused. A code nobody knows counts as internal."""
         self.refusals[code if code in self.refusals else CorollaError.code] += 1
+
+    def count_repair(self, code: str) -> None:
+        """One session begun in place of a broken one. A code nobody knows counts as internal."""
+        self.repairs[code if code in self.repairs else CorollaError.code] += 1
 
     def count_request(self, route: str, status: int) -> None:
         """One HTTP request answered. `route`: the path's pattern, never the path."""
@@ -134,6 +142,8 @@ class _Numbers(Collector):
         yield _counter("cached_tokens", "Tokens of prompts that were not computed again.", now.cached_tokens)
         yield _counter("continued_replies", "Replies that another head went on with.", now.continued_replies)
         yield _counter("moves", "Volunteers that were given other blocks.", now.moves)
+        yield _counter("repairs", "Sessions begun in place of one that a hop broke.", now.repairs, "reason")
+        yield _counter("probes", "Probes of volunteers that served already.", now.probes, "outcome")
         connections = GaugeMetricFamily("corolla_connections", "Open connections.", labels=["role"])
         for role, count in now.connections.items():
             connections.add_metric([role], count)

@@ -31,6 +31,8 @@ from schema.messages import Delta, ErrorInfo
 WEB = Path(__file__).resolve().parent.parent / "web"
 PUSH_SECONDS = 0.25
 """At most one picture of the swarm in this time, however much changes."""
+PUSHED_VOLUNTEERS = 250
+"""Of more volunteers there are fewer pictures."""
 MAX_REPLIES_PER_PAGE = 8
 GOODBYE_SECONDS = 2.0
 """How long a page may take to accept the reason why it is closed."""
@@ -197,7 +199,8 @@ class _PageSession:
         swarm = self._services.swarm
         while True:
             await swarm.wait_for_change(seen)
-            await asyncio.sleep(PUSH_SECONDS)  # gathers what changes together
+            # Gathers what changes together. A picture of thousands takes tens of milliseconds to paint.
+            await asyncio.sleep(PUSH_SECONDS * max(1.0, len(swarm) / PUSHED_VOLUNTEERS))
             seen = swarm.version
             await self._say(browser.SwarmChanged(swarm=swarm.status()))
 

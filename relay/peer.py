@@ -71,8 +71,8 @@ class Peer:
         """Loop time at which the send loop last finished a message or was idle."""
         self.rtt: float | None = None
         """Seconds to it and back, smoothed; None until it was measured. Written by `_note_round_trip`."""
-        self.ended = asyncio.Event()
-        """Set by `end`; the connection's task waits for it."""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done after `end`; the connection's task waits for it."""
         self._outbox = Outbox(queue_bytes)
         self._wake = asyncio.Event()
         self._is_idle = False
@@ -85,7 +85,7 @@ class Peer:
         return self._outbox.waiting_bytes
 
     def use(self, frame_socket: FrameSocket) -> None:
-        """Hand frames to this socket as long as nothing waits before them."""
+        """Hand messages to this socket as long as nothing waits before them."""
         self._frame_socket = frame_socket
 
     def ping(self) -> None:
@@ -121,21 +121,17 @@ class Peer:
         return True
 
     def _write_now(self, message: str | bytes) -> bool:
-        """Spare a frame the queue and a turn of the send loop, where it overtakes nothing."""
+        """Spare a message the queue and a turn of the send loop, where it overtakes nothing."""
         socket = self._frame_socket
-        return (
-            socket is not None
-            and not self._outbox.waiting_bytes
-            and isinstance(message, bytes)
-            and socket.write_frame(message)
-        )
+        return socket is not None and not self._outbox.waiting_bytes and socket.write_message(message)
 
     def end(self, error: CorollaError) -> None:
         """Say goodbye, with the reason, and close: everything else in the queue is dropped."""
         if self._ending is None:
             self._ending = error
             self._wake.set()
-            self.ended.set()
+            if not self.ended.done():
+                self.ended.set_result(None)
 
     @property
     def ending(self) -> CorollaError | None:

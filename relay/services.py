@@ -10,6 +10,7 @@ from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
+from relay.probing import Probing
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.settings import Settings
@@ -37,6 +38,7 @@ class Services:
     forwarder: Forwarder
     routing: Routing
     joining: Joining
+    probing: Probing
     replies: Replies
 
 

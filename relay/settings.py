@@ -60,6 +60,7 @@ class Settings:
     open_chat: bool = False
     models: tuple[str, ...] = ("corolla-demo",)
     heartbeat_seconds: float = 4.0
+    probe_seconds: float = 120.0
     route_seconds: int = 3600
     replica: str = field(default_factory=_new_replica_name)
     log_format: LogFormat = "text"
@@ -223,6 +224,12 @@ SETTINGS: tuple[Setting, ...] = (
         "`4`",
         "Seconds between heartbeats; a peer that misses three is gone.",
         _seconds(0.05, 60),
+    ),
+    Setting(
+        "PROBE_SECONDS",
+        "`120`",
+        "Seconds after which a volunteer that serves has to pass another probe.",
+        _seconds(0.05, 24 * 3600),
     ),
     Setting(
         "ROUTE_SECONDS",

@@ -29,7 +29,7 @@ from schema.errors import (
     UnexpectedMessage,
     Unresponsive,
 )
-from schema.ids import derive_peer_id
+from schema.ids import SessionId, derive_peer_id
 from schema.protocol import RelayConnection
 from schema.swarm import EvidenceKind
 
@@ -124,9 +124,8 @@ class _PeerSession:
             peer.ping()
         reading = self._start(self._read_loop(peer))
         sending = self._start(peer.send_loop(self._send))
-        ending = self._start(_wait(peer.ended))
         try:
-            await asyncio.wait({reading, sending, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, sending, peer.ended}, return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
             self._stop_frames()
             self._leave(peer)  # before the goodbye, which a stuck peer may not take
@@ -281,7 +280,8 @@ class _PeerSession:
             case messages.Loaded():
                 await joining.loaded(peer, message)
             case messages.Ready():
-                await joining.ready(peer, message)
+                if not self._services.probing.take(peer.id, SessionId(bytes.fromhex(message.session))):
+                    await joining.ready(peer, message)
                 self._note(peer, "probe_passed")
             case messages.Draining():
                 if joining.draining(peer):
@@ -311,13 +311,11 @@ class _PeerSession:
         try:
             peer.tell(self._services.routing.grant(peer.id, request))
             self._services.metrics.sessions += 1
+            if isinstance(request.repairs, str):
+                self._services.metrics.count_repair(request.repairs)
         except CorollaError as error:
             self._services.metrics.refuse(error.code)
             peer.tell(messages.Refused(request=request.request, error=messages.ErrorInfo.of(error)))
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def _text_of(event: MutableMapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ needs no query. Does not know sockets.
 """
 
 import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,7 +38,11 @@ class Volunteer:
     dtype: str = ""
     quantization: str = "none"
     probe: SessionId | None = None
-    """The session of the probe that it was sent."""
+    """The session of the probe that it was sent and has not passed."""
+    probed: float = math.inf
+    """Loop time of its last probe, once it serves (relay/probing.py)."""
+    is_in_doubt: bool = False
+    """Whether it has served, and then not passed a probe in time."""
     done: int = 0
     total: int = 0
     sessions: int = 0
@@ -53,7 +58,9 @@ class Volunteer:
 
     @property
     def shown_state(self) -> VolunteerState:
-        return "paused" if self.is_paused and self.state == "serving" else self.state
+        if self.state != "serving":
+            return self.state
+        return "paused" if self.is_paused else "probing" if self.is_in_doubt else "serving"
 
     @property
     def holder(self) -> Holder:
@@ -139,6 +146,9 @@ class Swarm:
     def version(self) -> int:
         """Counts the changes."""
         return self._version
+
+    def __len__(self) -> int:
+        return len(self._volunteers)
 
     def get(self, peer: PeerId) -> Volunteer | None:
         return self._volunteers.get(peer)

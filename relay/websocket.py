@@ -31,8 +31,8 @@ LINGER_SECONDS = 5.0
 FRAME_SOCKET = "corolla.frames"
 """The name of the short way among a scope's extensions."""
 
-# RFC 6455, section 5.2: a whole binary message, not masked, as servers send them.
-_WHOLE_BINARY = 0x82
+# RFC 6455, section 5.2: whole messages, not masked, as servers send them.
+_WHOLE_TEXT, _WHOLE_BINARY = 0x81, 0x82
 _SHORT_LENGTH = struct.Struct("!BB")
 _LENGTH_16 = struct.Struct("!BBH")
 _LENGTH_64 = struct.Struct("!BBQ")
@@ -57,7 +57,7 @@ class FrameSocket(Protocol):
         """
         ...
 
-    def write_frame(self, frame: bytes) -> bool:
+    def write_message(self, message: str | bytes) -> bool:
         """Send a message now; False, and nothing sent, while the socket takes no more."""
         ...
 
@@ -79,10 +79,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def deliver_frames_to(self, on_frame: OnFrame | None) -> None:
         self._on_frame = on_frame
 
-    def write_frame(self, frame: bytes) -> bool:
+    def write_message(self, message: str | bytes) -> bool:
         if not self.writable.is_set() or self.close_sent or self.disconnected or self.transport.is_closing():
             return False
-        self.transport.writelines((_header(len(frame)), frame))
+        if isinstance(message, str):
+            payload, first_byte = message.encode(), _WHOLE_TEXT
+        else:
+            payload, first_byte = message, _WHOLE_BINARY
+        self.transport.writelines((_header(first_byte, len(payload)), payload))
         return True
 
     def ping(self, on_round_trip: OnRoundTrip) -> None:
@@ -102,6 +106,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
+        del self.request  # the scope holds what is needed of it, and there may be thousands
         if self.response.status_code == 101:
             extensions = cast(dict[str, object], self.scope.setdefault("extensions", {}))
             extensions[FRAME_SOCKET] = self
@@ -152,10 +157,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
 
-def _header(size: int) -> bytes:
-    """What goes before a binary message of `size` bytes."""
+def _header(first_byte: int, size: int) -> bytes:
+    """What goes before a message of `size` bytes."""
     if size < 126:
-        return _SHORT_LENGTH.pack(_WHOLE_BINARY, size)
+        return _SHORT_LENGTH.pack(first_byte, size)
     if size < 1 << 16:
-        return _LENGTH_16.pack(_WHOLE_BINARY, 126, size)
-    return _LENGTH_64.pack(_WHOLE_BINARY, 127, size)
+        return _LENGTH_16.pack(first_byte, 126, size)
+    return _LENGTH_64.pack(first_byte, 127, size)

@@ -179,6 +179,8 @@ class RouteRequest(Struct, frozen=True, kw_only=True, tag="route_request"):
     """Peers that this session must not use."""
     prefer: Annotated[list[PeerHex], Meta(max_length=MAX_HOPS)] | UnsetType = UNSET
     """Peers that still hold what the session may begin with."""
+    repairs: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
+    """The error code with which a hop broke the session that this one replaces, if there was one."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):

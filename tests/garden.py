@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,27 +130,42 @@ class Chat:
 class Garden:
     """The swarm. `mend` before a test; then hurt it."""
 
-    def __init__(self, server: RelayProcess, model: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        server: RelayProcess,
+        model: Path,
+        stack: contextlib.ExitStack,
+        spans: Mapping[str, str] = SPANS,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        """`spans`: who is to be there, and with which blocks. `arguments`: of every volunteer."""
         self.relay = server
+        self.spans = spans
         self.volunteers: dict[str, Volunteer] = {}
         self.tokens = [server.token("client", name) for name in ("first reader", "second reader")]
         self._model = model
+        self._arguments = arguments
         self._stack = stack
 
     def plant(self, name: str, *arguments: str) -> Volunteer:
         """Start a volunteer, over the span of its name unless told otherwise."""
-        where = arguments or ("--blocks", SPANS[name])
-        running = volunteer(self.relay, name, "--model", f"{MODEL}={self._model}", *where)
+        where = arguments or ("--blocks", self.spans[name])
+        model = ("--model", f"{MODEL}={self._model}")
+        running = volunteer(self.relay, name, *model, *self._arguments, *where)
         self.volunteers[name] = self._stack.enter_context(running)
         return self.volunteers[name]
 
-    def mend(self) -> None:
-        """Return when all three volunteers serve and nothing is going on."""
-        for name in SPANS:
+    def replant(self) -> None:
+        """Start whoever is not there; they serve some seconds later."""
+        for name in self.spans:
             known = self.volunteers.get(name)
             if known is None or known.process.poll() is not None:
                 self.plant(name)
-        self.relay.wait_until_serving(SPANS.keys(), list(self.volunteers.values()))
+
+    def mend(self) -> None:
+        """Return when all volunteers serve and nothing is going on."""
+        self.replant()
+        self.relay.wait_until_serving(self.spans.keys(), list(self.volunteers.values()))
         wait_until(lambda: self.model().complete, "the swarm is complete")
         self.wait_for_no_sessions()
 
@@ -174,8 +189,8 @@ class Garden:
         self.relay = self._stack.enter_context(running)
 
     def model(self) -> ModelStatus:
-        (status,) = self.relay.swarm().models
-        return status
+        """The first model as the swarm sees it."""
+        return self.relay.swarm().models[0]
 
     def status(self, name: str) -> VolunteerStatus | None:
         """A volunteer as the swarm sees it."""
@@ -240,12 +255,16 @@ class Garden:
 
 
 @contextlib.contextmanager
-def garden(model: Path, rebalance_seconds: str = "30") -> Iterator[Garden]:
-    """A relay without volunteers yet: `mend` plants them."""
-    with (
-        relay(MODEL, HEARTBEAT_SECONDS=HEARTBEAT_SECONDS, REBALANCE_SECONDS=rebalance_seconds) as server,
-        contextlib.ExitStack() as stack,
-    ):
-        planted = Garden(server, model, stack)
+def garden(
+    model: Path,
+    spans: Mapping[str, str] = SPANS,
+    arguments: tuple[str, ...] = (),
+    models: str = MODEL,
+    **settings: str,
+) -> Iterator[Garden]:
+    """A relay without volunteers yet: `mend` plants them. `settings`: of the relay."""
+    settings = {"HEARTBEAT_SECONDS": HEARTBEAT_SECONDS} | settings
+    with relay(models, None, **settings) as server, contextlib.ExitStack() as stack:
+        planted = Garden(server, model, stack, spans, arguments)
         yield planted
         planted.uproot()

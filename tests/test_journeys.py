@@ -275,36 +275,6 @@ class TestHowFastAVolunteerIs:
         assert leave(swarm.volunteers.pop("short")) == 0
 
 
-class TestAVolunteerThatStalls:
-    def test_is_out_of_the_routes_by_its_heartbeat_and_comes_back_by_itself(self, swarm: Garden) -> None:
-        before, loads = swarm.say(QUESTION), swarm.log(MIDDLE).count("weights loaded")
-        stalled = swarm.volunteers[MIDDLE].process
-        stalled.send_signal(signal.SIGSTOP)
-        try:
-            wait_until(lambda: not swarm.model().complete, "the stalled one is out of the routes")
-            assert swarm.status(MIDDLE) is None
-        finally:
-            stalled.send_signal(signal.SIGCONT)
-        swarm.relay.wait_until_serving([MIDDLE])
-        assert swarm.say(QUESTION) == before
-        assert swarm.log(MIDDLE).count("weights loaded") == loads
-
-    def test_in_the_middle_of_a_reply_is_waited_for_and_the_reply_goes_on(self, swarm: Garden) -> None:
-        before = swarm.say(QUESTION, LONG)
-        stalled = swarm.volunteers[LAST].process
-        with swarm.chat(QUESTION, LONG) as chat:
-            chat.wait_for_text()
-            stalled.send_signal(signal.SIGSTOP)
-            try:
-                wait_until(lambda: not swarm.model().complete, "the stalled one is out of the routes")
-            finally:
-                stalled.send_signal(signal.SIGCONT)
-            chat.wait_for_end()
-        assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
-        assert chat.text == before
-        swarm.mend()  # nothing of the session is left on any hop
-
-
 class TestARelayThatRestarts:
     @pytest.mark.parametrize("how", [subprocess.Popen.terminate, subprocess.Popen.kill])
     def test_has_the_same_swarm_again_without_loading(self, swarm: Garden, how: object) -> None:
@@ -343,20 +313,6 @@ class TestLogs:
 
 
 class TestAVolunteerThatIsKilled:
-    @pytest.mark.parametrize("killed", [HEAD, MIDDLE, LAST])
-    def test_in_the_middle_of_a_reply_is_replaced_and_the_reply_goes_on(
-        self, swarm: Garden, killed: str
-    ) -> None:
-        before = swarm.say(QUESTION, LONG)
-        with swarm.chat(QUESTION, LONG) as chat:
-            chat.wait_for_text()
-            swarm.volunteers[killed].process.kill()
-            swarm.plant(killed)
-            chat.wait_for_end()
-        assert (chat.error, chat.finish_reason, chat.is_done) == (None, "length", True)
-        assert chat.text == before
-        swarm.wait_for_no_sessions()
-
     def test_is_known_for_it_and_the_others_for_their_work(self, swarm: Garden) -> None:
         peers = {name: swarm.status(name) for name in SPANS}
         with swarm.chat(QUESTION, LONG) as chat:
@@ -368,24 +324,6 @@ class TestAVolunteerThatIsKilled:
         assert {name for name, seen in kinds.items() if "vanished" in seen} == {LAST}
         assert "answered" in kinds[MIDDLE]
         assert reports[LAST].score < reports[LAST].prior < reports[MIDDLE].score
-        swarm.wait_for_no_sessions()
-        swarm.mend()
-
-    def test_and_whom_nobody_replaces_breaks_the_reply(self, swarm: Garden) -> None:
-        with swarm.chat(QUESTION) as chat:
-            chat.wait_for_text()
-            swarm.volunteers[MIDDLE].process.kill()
-            error = assert_broken(chat)
-        assert f"'{MIDDLE}' left" in error["message"]
-        missing = swarm.model()
-        assert not missing.complete
-        assert missing.reason is not None
-        assert missing.reason.startswith("blocks 4\N{EN DASH}7 have no volunteer; they need about ")
-        with swarm.chat(QUESTION) as refused:
-            refused.wait_for_end()
-        assert refused.status == 503
-        assert refused.error is not None
-        assert missing.reason in refused.error["message"]
         swarm.wait_for_no_sessions()
         swarm.mend()
 

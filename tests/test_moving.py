@@ -17,7 +17,7 @@ MOVER = "daisy"
 
 @pytest.fixture
 def swarm(tmp_path: Path) -> Iterator[Garden]:
-    with garden(make_model(tmp_path / "tiny"), rebalance_seconds="0.3") as planted:
+    with garden(make_model(tmp_path / "tiny"), REBALANCE_SECONDS="0.3") as planted:
         yield planted
 
 

@@ -60,6 +60,7 @@ class Node:
         self._spans = SpanService(self._exchange, device)
         self._exchange.serve(self._spans)
         self._heads = HeadService(self._exchange, self._tell)
+        self._prover = probing.Prover(self._exchange, self._tell)
         self._loading: asyncio.Task[LoadedPart] | None = None
         """Puts the span into memory, and holds it; outlives links."""
         self._gauge: Gauge | None = None
@@ -135,6 +136,7 @@ class Node:
         finally:
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
+            await self._prover.close()
             await self._heads.close()  # while the other hops can still be told
             link.close()
             with suppress(CorollaError, TimeoutError):
@@ -175,14 +177,14 @@ class Node:
         """Tell that the span is loaded, pass the probe, and serve."""
         link.send_message(part.report(assigned))
         probe = await self._expect(messages.Probe)
-        await probing.pass_probe(
-            self._exchange, probe, part.candidate.facts.hidden_size, part.candidate.options.dtype
-        )
+        hidden_size, dtype = part.candidate.facts.hidden_size, part.candidate.options.dtype
+        await probing.pass_probe(self._exchange, probe, hidden_size, dtype)
         if self._pause is not None:
             link.send_message(self._heartbeat())  # before the relay could plan a route over it
         link.send_message(messages.Ready(session=probe.session))
         log.info("probe passed")
         await self._expect(messages.Serving)
+        self._prover.serve(hidden_size, dtype)
         log.info("serving blocks %s of %s", part.span, assigned.model)
         self._log_pause()
         self._failures = 0
@@ -196,6 +198,7 @@ class Node:
 
     async def _move(self, link: RelayLink, part: LoadedPart, assigned: messages.Assignment) -> None:
         log.info("other blocks given: %s:%s of %s", assigned.start, assigned.end, assigned.model)
+        await self._prover.close()
         await self._finish(MOVE_SECONDS)
         self._spans.close_all()
         candidate = part.candidate
@@ -329,5 +332,5 @@ class Node:
                 self._heads.start(message)
             case messages.Cancel():
                 self._heads.cancel(message.request)
-            case _:
+            case _ if not self._prover.take(message):
                 self._mail.put_nowait(message)

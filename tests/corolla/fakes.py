@@ -33,7 +33,15 @@ HIDDEN = 8
 FAR_AWAY = (Hop(ANEMONE, Span(0, 2)), Hop(BELLIS, Span(2, 4)))
 """A route's hops, none of them this peer."""
 CROCUS, DAHLIA = PeerId("c" * 16), PeerId("d" * 16)
-NAMES = {ANEMONE: "anemone", BELLIS: "bellis", CROCUS: "crocus", DAHLIA: "dahlia", ME: "me"}
+EVENING = PeerId("e" * 16)
+NAMES = {
+    ANEMONE: "anemone",
+    BELLIS: "bellis",
+    CROCUS: "crocus",
+    DAHLIA: "dahlia",
+    EVENING: "evening primrose",
+    ME: "me",
+}
 
 
 def route_of(*hops: Hop, session: SessionId = SESSION, origin: PeerId = ME) -> bytes:

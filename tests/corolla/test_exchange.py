@@ -287,7 +287,14 @@ class TestFramesIn:
         deliver(exchange, blaming._replace(hop=0))  # as the relay has seen it
         assert inbox.failed_hops == [0]
 
-    @pytest.mark.parametrize("kind", [Unauthorized, MalformedTensor, CorollaError])
+    def test_what_a_hop_could_not_read_is_of_a_wrong_shape(
+        self, exchange: Exchange, inbox: RecordingInbox
+    ) -> None:
+        """Its own code is for readers who break the contract themselves."""
+        deliver(exchange, failure(step(route_of(*FAR_AWAY)), MalformedTensor("no list of tensors")))
+        assert [error.code for error in inbox.failures] == ["shape_mismatch"]
+
+    @pytest.mark.parametrize("kind", [Unauthorized, CorollaError])
     def test_a_hop_cannot_blame_the_reader(
         self, exchange: Exchange, inbox: RecordingInbox, kind: type[CorollaError]
     ) -> None:

@@ -15,6 +15,8 @@ from schema.errors import (
     CorollaError,
     GenerationFailed,
     KVCacheFull,
+    MalformedTensor,
+    NotFinite,
     PeerGone,
     RouteExpired,
     ShapeMismatch,
@@ -24,7 +26,17 @@ from schema.frames import Frame
 from schema.generation import GenerationRequest, Sampling, Stopping
 from schema.ids import PeerId
 from schema.messages import HopLost, RouteRequest
-from tests.corolla.fakes import ANEMONE, BELLIS, CROCUS, DAHLIA, ME, Hops, failure, until
+from tests.corolla.fakes import (
+    ANEMONE,
+    BELLIS,
+    CROCUS,
+    DAHLIA,
+    EVENING,
+    ME,
+    Hops,
+    failure,
+    until,
+)
 from tests.corolla.test_generation import WRONG_ANSWERS, byte_codec
 from tests.corolla.tiny_text import StageHops, TinyLlama, scripted_head
 
@@ -194,6 +206,26 @@ class TestAHopThatFails:
         assert reader.text == (await undisturbed(llama)).text
         assert reader.excluded == [[], [BELLIS]]
 
+    @pytest.mark.parametrize("error", [ShapeMismatch, NotFinite, MalformedTensor])
+    async def test_is_on_no_route_with_whoever_sent_what_it_refuses(
+        self, llama: TinyLlama, error: type[CorollaError]
+    ) -> None:
+        """Whose fault it was cannot be known: the one before may have sent garbage."""
+        reader = Reader(llama)
+        reader.hops.spares = [DAHLIA, EVENING]
+        reader.at_step(4, lambda frame: failure(frame._replace(hop=1), error("not as it should be")))
+        await reader.read()
+        assert reader.text == (await undisturbed(llama)).text
+        assert reader.excluded == [[], sorted([ANEMONE, BELLIS])]
+
+    async def test_goes_on_where_only_one_of_two_suspects_can_be_done_without(self, llama: TinyLlama) -> None:
+        reader = Reader(llama)
+        reader.hops.spares = [DAHLIA]
+        reader.at_step(4, lambda frame: failure(frame._replace(hop=1), ShapeMismatch("garbage")))
+        await reader.read()
+        assert reader.text == (await undisturbed(llama)).text
+        assert reader.excluded == [[], sorted([ANEMONE, BELLIS]), [ANEMONE]]
+
     async def test_ends_the_reply_with_its_reason_where_there_is_no_other(self, llama: TinyLlama) -> None:
         reader = Reader(llama)
         reader.at_step(4, lambda frame: failure(frame, KVCacheFull("no memory for more tokens")))
@@ -272,6 +304,22 @@ class TestRepairs:
         assert repairs.excluded == {BELLIS}
         with pytest.raises(KVCacheFull):
             repairs.wait(10.0)
+
+    def test_of_what_may_be_the_fault_of_two_do_without_both_or_else_without_one(self) -> None:
+        repairs = Repairs()
+        assert repairs.broke(Break(ShapeMismatch("garbage"), BELLIS, suspects=(ANEMONE,)), 0.0)
+        assert repairs.excluded == {ANEMONE, BELLIS}
+        assert (repairs.wait(0.0), repairs.excluded) == (0.0, {ANEMONE})
+        assert (repairs.wait(0.0), repairs.excluded) == (0.0, {BELLIS})
+        with pytest.raises(ShapeMismatch):
+            repairs.wait(0.0)
+
+    def test_of_a_step_that_nobody_answers_do_without_all_its_hops(self) -> None:
+        repairs = Repairs()
+        assert repairs.broke(Break(GenerationFailed("late"), suspects=(ANEMONE, BELLIS)), 0.0)
+        assert repairs.excluded == {ANEMONE, BELLIS}
+        with pytest.raises(GenerationFailed, match="late"):
+            repairs.wait(0.0)
 
     def test_do_without_who_comes_and_goes(self) -> None:
         repairs = Repairs()

@@ -212,6 +212,8 @@ class TestFailure:
         hops.held = True
         with pytest.raises(GenerationFailed, match="did not come back within"):
             await session.decode(hidden())
+        assert session.broken is not None
+        assert session.broken.suspects == tuple(hop.peer for hop in session.hops)  # nobody knows who it was
         hops.release()  # too late: does no harm
 
 

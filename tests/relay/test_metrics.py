@@ -57,6 +57,13 @@ def test_a_refusal_with_an_unknown_code_makes_no_new_series(metrics: Metrics) ->
     assert "made-up" not in metrics.render().decode()
 
 
+def test_a_repair_is_counted_by_what_broke_the_session(metrics: Metrics) -> None:
+    metrics.count_repair("peer_gone")
+    metrics.count_repair("made-up")
+    assert value(metrics, "repairs_total reason=peer_gone") == 1
+    assert value(metrics, "repairs_total reason=internal_error") == 1
+
+
 def test_plain_numbers_are_shown(metrics: Metrics) -> None:
     metrics.skipped_frames += 3
     metrics.sessions += 2

@@ -660,6 +660,34 @@ async def test_a_file_that_somebody_else_keeps_locked_is_unavailable(
         assert await store.add_model("a")
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"])
+async def test_many_that_write_to_a_file_at_once_all_have_their_turn(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short they would wait for its lock: else some starve when many volunteers join."""
+    monkeypatch.setattr(database_module, "CONNECT_SECONDS", 0.0)
+    async with Store.open(settings) as store:
+        await asyncio.gather(*(store.create_token("client", f"{number}", URL) for number in range(50)))
+        assert len(await store.list_tokens()) == 50
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+async def test_a_file_that_has_vanished_is_unavailable_and_no_new_one_is_made(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with Store.open(settings):
+        pass
+    file = tmp_path / "corolla.sqlite3"
+    async with Store.open(settings) as store:
+        await store._engine.dispose()
+        file.rename(tmp_path / "elsewhere")
+        with pytest.raises(Unavailable, match="unable to open"):
+            await store.list_tokens()
+        assert not file.exists()
+        (tmp_path / "elsewhere").rename(file)
+        assert await store.list_tokens() == []
+
+
 async def test_an_unreachable_server_is_unavailable() -> None:
     nowhere = "postgresql+asyncpg://me:hunter2@127.0.0.1:1/base"
     with pytest.raises(Unavailable, match="not available") as outage:

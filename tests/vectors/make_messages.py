@@ -75,6 +75,7 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.Heartbeat(sessions=1, paused=True),
     messages.Heartbeat(sessions=1, blocks_per_second=987.5),
     messages.RouteRequest(request="r2", model="a/b-é", session=SESSION, prefer=[SECOND, FIRST]),
+    messages.RouteRequest(request="r3", model="a", session=SESSION, exclude=[FIRST], repairs="kv_cache_full"),
     messages.Finished(request="r2", reason="stop", usage=CACHED_USAGE, timing=TIMING),
     messages.Delta(request="r2", text="é", tokens=3, ids=[0, 2**31 - 1]),
 ]

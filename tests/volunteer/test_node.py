@@ -29,6 +29,7 @@ from schema.messages import (
     Hello,
     Loaded,
     Offer,
+    Probe,
     Progress,
     Ready,
     decode_failure,
@@ -58,6 +59,19 @@ class TestTheWayIn:
         await relay.wait_until_serving()
         kinds = [type(message) for message in relay.messages if not isinstance(message, Progress)]
         assert kinds == [Hello, Offer, Loaded, Ready]
+
+    async def test_is_followed_by_further_probes(
+        self, relay: ScriptedRelay, config: Config, start: Start, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        await start(config)
+        await relay.wait_until_serving()
+        await until(lambda: "serving blocks" in caplog.text)
+        session = new_session_id()
+        hop = Hop(ME, Span(0, 2))
+        await relay.send(Probe(session=session.hex(), route=route_of(hop, session=session)))
+        await relay.wait_until_serving(times=2)
+        assert relay.of(Ready)[-1].session == session.hex()
 
     async def test_is_told_in_order(
         self, relay: ScriptedRelay, config: Config, start: Start, caplog: pytest.LogCaptureFixture

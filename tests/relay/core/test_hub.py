@@ -120,7 +120,7 @@ async def test_a_peer_that_has_just_connected_is_not_ended(hub: Hub) -> None:
 
 async def test_heartbeats_go_to_everybody(hub: Hub) -> None:
     peers = [await connected(hub, f"{number:016x}") for number in range(3)]
-    hub.send_heartbeats()
+    hub.send_heartbeats(hub)
     assert all(peer.queued_bytes > 0 for peer in peers)
 
 

@@ -102,6 +102,14 @@ async def test_a_volunteer_that_the_driver_prefers_is_used(relay: RunningRelay, 
         assert [hop.peer for hop in grant.hops] == [one.id]
 
 
+async def test_a_route_in_place_of_a_broken_one_is_counted_by_what_broke_it(
+    relay: RunningRelay, driver: ScriptedPeer
+) -> None:
+    await relay.serving()
+    await granted(driver, repairs="peer_gone")
+    assert await relay.metric("repairs_total", reason="peer_gone") == 1
+
+
 async def test_routes_are_counted_as_sessions(relay: RunningRelay, driver: ScriptedPeer) -> None:
     await relay.serving()
     await granted(driver)
