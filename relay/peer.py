@@ -71,8 +71,8 @@ class Peer:
         """Loop time at which the send loop last finished a message or was idle."""
         self.rtt: float | None = None
         """Seconds to it and back, smoothed; None until it was measured. Written by `_note_round_trip`."""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done after `end`; the connection's task waits for it."""
+        self._ended: asyncio.Future[None] | None = None
+        """Made for whoever waits for the end."""
         self._outbox = Outbox(queue_bytes)
         self._wake = asyncio.Event()
         self._is_idle = False
@@ -130,8 +130,17 @@ class Peer:
         if self._ending is None:
             self._ending = error
             self._wake.set()
-            if not self.ended.done():
-                self.ended.set_result(None)
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
+
+    @property
+    def ended(self) -> "asyncio.Future[None]":
+        """Done after `end`; the connection's task waits for it."""
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+            if self._ending is not None:
+                self._ended.set_result(None)
+        return self._ended
 
     @property
     def ending(self) -> CorollaError | None:
