@@ -1,5 +1,7 @@
 """Counts the answers to HTTP requests, by the route's pattern and the status.
 
+Of a replica that stops each answer ends its connection, so that nobody sends the next request there.
+
 Does not know what the handlers do.
 """
 
@@ -25,6 +27,8 @@ class CountRequests:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and services_of(scope).stopping.is_set():
+            send = closing(send)
         if scope["type"] != "http" or not scope["path"].startswith(COUNTED):
             await self._app(scope, receive, send)
             return
@@ -45,3 +49,14 @@ class CountRequests:
             route = scope.get("route")  # put there by the router
             pattern = route.path if isinstance(route, Route) else UNKNOWN
             services_of(scope).metrics.count_request(pattern, status)
+
+
+def closing(send: Send) -> Send:
+    """As `send`, and the connection ends with the answer."""
+
+    async def send_last(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return send_last

@@ -10,11 +10,12 @@ import logging
 import time
 from dataclasses import dataclass
 
+from relay.elsewhere import RemotePeer
 from relay.hub import Hub
 from relay.metrics import Metrics
 from relay.peer import Peer
-from schema.errors import FrameRefused, MalformedFrame, PeerGone, QueueFull, RouteExpired, WrongHop
-from schema.frames import HEADER_BYTES, Frame, FrameType, Header, encode_frame
+from schema.errors import FrameLost, FrameRefused, MalformedFrame, PeerGone, QueueFull, RouteExpired, WrongHop
+from schema.frames import HEADER_BYTES, Frame, FrameType, Header, encode_frame, parse_header, peek_header
 from schema.ids import PeerId, SessionId
 from schema.messages import Failure, HopLost, encode_failure
 from schema.outbox import URGENCY_OF_FRAME, Urgency
@@ -91,7 +92,37 @@ class Forwarder:
             else:
                 self._forward_step(sender, route, header, message)
         except FrameRefused as refusal:
-            self._refuse(logging.DEBUG, sender, header, refusal)
+            self._refuse(logging.DEBUG, sender.id, header, refusal)
+
+    def arrive(self, receiver_id: PeerId, message: bytes) -> None:
+        """Hand over a frame that another replica has checked and sent here for one of this one's peers.
+
+        Raises:
+            MalformedFrame, RouteForged: it is no frame of this relay.
+        """
+        header = parse_header(message)
+        route = self._verified(header, message)
+        receiver = self._hub.find(receiver_id)
+        if header.type in (_CLOSE, _FAILURE):
+            self._put_control(receiver, header.type, message)
+            if header.type == _CLOSE:
+                self._routes.pop(_cache_key(header, message), None)
+        elif receiver is None:
+            self._fail(receiver_id, route, header, message, PeerGone("the next stop has just left"))
+        elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
+            full = QueueFull("the next volunteer on the route does not read fast enough")
+            self._fail(receiver_id, route, header, message, full)
+        else:
+            self._metrics.count_forwarded(header.type, len(message))
+
+    def frame_lost(self, message: bytes, error: FrameRefused | None = None) -> None:
+        """Tell the driver of a frame that has not reached its stop. `message`: header and route at least."""
+        header = peek_header(message)
+        if header.type in (_CLOSE, _FAILURE):
+            return
+        route = self._verified(header, message)
+        lost = error or FrameLost("a frame was lost between two replicas of the relay: try again")
+        self._fail(route.stops[header.hop], route, header, message, lost)
 
     def expect_probe(self, session: SessionId) -> None:
         """Watch for the answer to a probe, until `forget_probe`."""
@@ -105,7 +136,10 @@ class Forwarder:
         self._probes.pop(session, None)
 
     def peer_left(self, peer: PeerId) -> None:
-        """Tell the drivers whose routes pass this peer; close the sessions that it drove."""
+        """Tell the drivers here whose routes pass this peer; close the sessions that it drove, on hops here.
+
+        Wherever the peer was: each replica does this for its own.
+        """
         for key, route in list(self._routes.items()):
             if peer not in route.stops:
                 continue
@@ -137,16 +171,16 @@ class Forwarder:
         stops = route.stops
         if stops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not the stop before {header.hop}")
-        receiver = self._hub.get(stops[header.hop + 1])
+        receiver = self._hub.find(stops[header.hop + 1])
         if route.expires <= time.time():
             expired = RouteExpired("the route has expired: ask for a new one")
-            self._fail(sender, route, header, message, expired)
+            self._fail(sender.id, route, header, message, expired)
         elif receiver is None:
             gone = PeerGone("the next stop on the route is not connected")
-            self._fail(sender, route, header, message, gone)
+            self._fail(sender.id, route, header, message, gone)
         elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
             full = QueueFull("the next volunteer on the route does not read fast enough")
-            self._fail(sender, route, header, message, full)
+            self._fail(sender.id, route, header, message, full)
         else:
             if header.type == _PROBE and header.hop == len(stops) - 2 and route.session in self._probes:
                 self._probes[route.session] = True
@@ -157,18 +191,18 @@ class Forwarder:
             raise WrongHop("only the driver closes its session")
         self._routes.pop(_cache_key(header, message), None)
         for hop in set(route.hops) - {sender.id}:
-            self._put_control(self._hub.get(hop), _CLOSE, message)
+            self._put_control(self._hub.find(hop), _CLOSE, message)
 
     def _forward_failure(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         if header.hop == len(route.hops) or route.hops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not hop {header.hop}, whose failure it tells")
-        driver = self._hub.get(route.origin)
+        driver = self._hub.find(route.origin)
         if driver is None:
             raise PeerGone("the driver is not connected")
         self._put_control(driver, _FAILURE, message)
 
     def _fail(
-        self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused
+        self, sender: PeerId, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused
     ) -> None:
         """Refuse a step that goes no further: its driver is told, and the log."""
         hop = min(header.hop, len(route.hops) - 1)
@@ -183,13 +217,13 @@ class Forwarder:
             payload=encode_failure(failure),
             epoch=header.epoch,
         )
-        self._put_control(self._hub.get(route.origin), _FAILURE, encode_frame(frame))
+        self._put_control(self._hub.find(route.origin), _FAILURE, encode_frame(frame))
         self._refuse(self._level_for(header.session), sender, header, error)
 
-    def _refuse(self, level: int, sender: Peer, header: Header, refusal: FrameRefused) -> None:
+    def _refuse(self, level: int, sender: PeerId, header: Header, refusal: FrameRefused) -> None:
         """Count a refused frame, and log whose it was."""
         self._metrics.refuse(refusal.code)
-        where = {"peer": sender.id, "session": header.session, "step": header.step}
+        where = {"peer": sender, "session": header.session, "step": header.step}
         log.log(level, "%s", refusal.message, extra=where | {"reason": refusal.code})
 
     def _level_for(self, session: SessionId) -> int:
@@ -201,7 +235,7 @@ class Forwarder:
         self._warned[session] = None
         return logging.WARNING
 
-    def _put_control(self, receiver: Peer | None, kind: int, message: bytes) -> None:
+    def _put_control(self, receiver: Peer | RemotePeer | None, kind: int, message: bytes) -> None:
         """Queue a CLOSE or FAILURE frame; who is not connected any more needs none."""
         if receiver is None:
             return

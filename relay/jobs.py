@@ -9,15 +9,21 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from relay.neighbours import BEAT_SECONDS
+from relay.replicas import LEASE_SECONDS
 from relay.services import Services
 from schema.errors import CorollaError
 
 REVOCATION_SECONDS = 2.0
 """How often the connected tokens are looked up: a revoked one is closed within this time."""
-TOUCH_SECONDS = 5.0
-"""How often the rows of connected volunteers are marked as alive."""
+TOUCH_SECONDS = 3.0
+"""How often the rows of connected volunteers are marked as alive: the leases that other replicas believe."""
+LEASES_SECONDS = 2.0
+"""How often the leases of other replicas' volunteers are looked at."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
+MEET_SECONDS = 3.0
+"""How long a replica that starts waits for the others to answer."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 FORGET_SECONDS = 24 * 3600.0
@@ -70,14 +76,34 @@ async def refresh_models(services: Services) -> None:
 
 
 async def mark_alive(services: Services) -> None:
-    """Refresh the rows of connected volunteers."""
-    volunteers = services.swarm.volunteers()
+    """Refresh the rows of connected volunteers, in one statement for all of them."""
+    await services.joining.save_adopted()
+    volunteers = services.swarm.volunteers_here()
     await services.store.touch([volunteer.peer.id for volunteer in volunteers], time.time())
     changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)
     for volunteer in changed:
         volunteer.has_new_speed = volunteer.blocks_per_second != speeds[volunteer.peer.id]
+
+
+async def renew_leases(services: Services) -> None:
+    """See which volunteers of other replicas the database has; while it is away, all are believed."""
+    if len(services.replicas.neighbours):
+        records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
+        services.replicas.renew(records, asyncio.get_running_loop().time())
+
+
+async def meet_replicas(services: Services) -> None:
+    """Know the peers of the other replicas that live, as far as the database knows any, before serving."""
+    records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
+    await services.replicas.meet({record.replica for record in records}, MEET_SECONDS)
+    services.replicas.renew(records, asyncio.get_running_loop().time())
+
+
+async def beat(services: Services) -> None:
+    """Tell the other replicas that this one lives."""
+    await services.replicas.beat()
 
 
 async def remove_rubbish(services: Services) -> None:
@@ -91,5 +117,7 @@ JOBS = (
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(mark_alive, lambda _: TOUCH_SECONDS),
+    Job(renew_leases, lambda _: LEASES_SECONDS),
+    Job(beat, lambda _: BEAT_SECONDS),
     Job(remove_rubbish, lambda _: RUBBISH_SECONDS),
 )

@@ -60,9 +60,29 @@ class Joining:
         placement = await self._store.assign_span(peer.id, decide, seen_since=time.time() - STALE_SECONDS)
         if peer.ending is not None:
             return  # it was taken out meanwhile, and must not come back
-        self._swarm.put(Volunteer(peer, offer.device, offer.blocks_per_second, placement))
+        volunteer = Volunteer(peer, offer.device, offer.blocks_per_second, placement)
+        volunteer.memory, volunteer.joined_at = offer.memory, time.time()
+        self._swarm.put(volunteer)
         span = placement.span
         peer.tell(Assignment(model=placement.model, start=span.start, end=span.end, head=placement.head))
+
+    def adopt(self, peer: Peer) -> None:
+        """Go on with a volunteer that has moved here from another replica as it was there."""
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is not None:
+            volunteer.peer, volunteer.is_new_here = peer, True
+            self._swarm.touch()
+
+    async def save_adopted(self) -> None:
+        """Write down the volunteers that have moved here, all in one statement.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        adopted = [one for one in self._swarm.volunteers_here() if one.is_new_here]
+        await self._store.save_volunteers([self._row(one) for one in adopted])
+        for volunteer in adopted:
+            volunteer.is_new_here = False
 
     def progress(self, peer: Peer, message: Progress) -> None:
         volunteer = self._expect(peer, "loading", "probing")
@@ -126,8 +146,9 @@ class Joining:
 
     def drop(self, peer: Peer) -> None:
         """Take a volunteer out of the swarm at once; its row is for `remove_row`."""
-        volunteer = self._swarm.drop(peer.id)
-        if volunteer is not None:
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is not None and volunteer.peer is peer:
+            self._swarm.drop(peer.id)
             self._forget_probe(volunteer)
 
     async def remove_row(self, peer: Peer) -> None:
@@ -182,6 +203,29 @@ class Joining:
             joined_at=now,
             seen_at=now,
             blocks_per_second=offer.blocks_per_second,
+        )
+
+    def _row(self, volunteer: Volunteer) -> VolunteerRecord:
+        peer, place = volunteer.peer, volunteer.placement
+        if not isinstance(peer, Peer):
+            raise TypeError(f"{peer.name} is not connected here")
+        return VolunteerRecord(
+            peer=peer.id,
+            token_id=peer.token_id,
+            name=peer.name,
+            device=volunteer.device,
+            memory=volunteer.memory,
+            replica=self._settings.replica,
+            state=volunteer.state,
+            joined_at=volunteer.joined_at,
+            seen_at=time.time(),
+            model=place.model,
+            start=place.span.start,
+            end=place.span.end,
+            head=place.head,
+            dtype=volunteer.dtype or None,
+            quantization=volunteer.quantization,
+            blocks_per_second=volunteer.blocks_per_second,
         )
 
     def _expect(self, peer: Peer, *states: VolunteerState) -> Volunteer:

@@ -1,5 +1,6 @@
 """What the relay's handlers work with, built once by the lifespan (relay/app.py) and never changed."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +10,7 @@ from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
+from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.settings import Settings
@@ -34,6 +36,9 @@ class Services:
     routing: Routing
     joining: Joining
     replies: Replies
+    replicas: Replicas
+    stopping: asyncio.Event
+    """Set when the replica was told to stop."""
 
 
 def services_of(scope: Scope) -> Services:

@@ -13,10 +13,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from msgspec import UNSET
 from starlette.types import Receive, Scope
 
 from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
+from relay.replies import owner_of
 from relay.services import Services, services_of
 from relay.store import TokenRecord
 from relay.websocket import FRAME_SOCKET, FrameSocket
@@ -25,6 +27,7 @@ from schema.errors import (
     CorollaError,
     Forbidden,
     MalformedMessage,
+    Moved,
     UnexpectedMessage,
     Unresponsive,
 )
@@ -84,6 +87,8 @@ class _PeerSession:
         self._frame_socket = frame_socket
         self._connection = RelayConnection()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._moves = False
+        """Whether the peer comes from another connection of its own; until it has, that one is it."""
 
     async def handshake(self) -> Peer:
         """Wait for the hello.
@@ -102,18 +107,20 @@ class _PeerSession:
         hello = self._connection.receive_text(_text_of(event))
         if not isinstance(hello, messages.Hello):
             raise UnexpectedMessage("the first message is a hello")
+        self._moves = hello.moves is True
         identity = Identity(
             id=derive_peer_id(self._token.id, hello.instance),
             name=hello.name,
             token_id=self._token.id,
             role=self._token.kind,
+            can_move=hello.can_move is True,
         )
         now = asyncio.get_running_loop().time()
         return Peer(identity, self._connection, self._services.settings.queue_bytes, now)
 
     async def run(self, peer: Peer) -> None:
         """Serve a peer until either side is done."""
-        self._enter(peer)
+        self._welcome(peer)
         if self._frame_socket is not None:
             peer.use(self._frame_socket)
             self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
@@ -137,21 +144,35 @@ class _PeerSession:
             self._services.metrics.connections[peer.role] -= 1
             await self._free_span(peer)
 
-    def _enter(self, peer: Peer) -> None:
+    def _welcome(self, peer: Peer) -> None:
         services = self._services
-        older = services.hub.add(peer)
-        if older is not None:
-            self._forget(older)
         services.metrics.connections[peer.role] += 1
+        self._moves = self._moves and services.replicas.knows(peer.id)
+        if not self._moves:
+            self._enter(peer, moved=False)
         peer.tell(
             messages.Welcome(
                 peer=peer.id,
                 heartbeat_seconds=services.settings.heartbeat_seconds,
                 models=services.swarm.priority,
                 software=services.software,
+                moves=True if self._moves else UNSET,
             )
         )
-        log.info("%s connected", peer.name, extra={"peer": peer.id, "role": peer.role})
+
+    def _enter(self, peer: Peer, *, moved: bool) -> None:
+        services = self._services
+        older = services.hub.add(peer)
+        if older is not None:
+            self._forget(older)
+        services.replicas.came(peer, moved=moved)
+        services.joining.adopt(peer)
+        log.info(
+            "%s %s",
+            peer.name,
+            "moved here" if moved else "connected",
+            extra={"peer": peer.id, "role": peer.role},
+        )
 
     def _leave(self, peer: Peer) -> None:
         """Take a peer out, so that nobody can find it any more; only the first call does something."""
@@ -165,12 +186,13 @@ class _PeerSession:
         if peer.ending is not None:
             services.metrics.refuse(reason)
         log.info("%s left: %s", peer.name, reason, extra={"peer": peer.id, "reason": reason})
+        services.replicas.left(peer.id)
         services.joining.drop(peer)
         services.forwarder.peer_left(peer.id)
         services.replies.peer_left(peer.id)
 
     async def _free_span(self, peer: Peer) -> None:
-        if self._services.hub.get(peer.id) is not None:
+        if self._services.hub.find(peer.id) is not None:
             return  # a newer connection of the same peer goes on with the row
         try:
             await self._services.joining.remove_row(peer)
@@ -236,6 +258,13 @@ class _PeerSession:
     async def _control(self, peer: Peer, text: str) -> None:
         message = self._connection.receive_text(text)
         match message:
+            case messages.Arrived() if self._moves:
+                self._moves = False
+                self._enter(peer, moved=True)
+            case _ if self._moves:
+                raise UnexpectedMessage("a peer that moves says nothing before it has arrived")
+            case messages.Moving():
+                await self._hand_over(peer)
             case messages.Heartbeat():
                 self._services.joining.heartbeat(peer, message)
             case messages.RouteRequest():
@@ -243,10 +272,26 @@ class _PeerSession:
             case _ if peer.role != "volunteer":
                 raise Forbidden("a client's token cannot serve blocks: ask for a volunteer's token")
             case messages.Delta() | messages.Finished() | messages.Failed(request=str()):
-                self._services.replies.deliver(peer.id, message)
+                self._on_reply(peer, message, text)
             case _:
                 with peer.excused():
                     await self._membership(peer, message)
+
+    def _on_reply(
+        self, peer: Peer, message: messages.Delta | messages.Finished | messages.Failed, text: str
+    ) -> None:
+        """What a head says of a reply, which another replica may run."""
+        services, request = self._services, message.request or ""
+        owner = owner_of(request)
+        if owner == services.replicas.neighbours.key or not owner:
+            services.replies.deliver(peer.id, message)
+        elif not services.replicas.pass_on(peer.id, owner, text) and isinstance(message, messages.Delta):
+            peer.tell(messages.Cancel(request=request))  # whoever has asked is gone
+
+    async def _hand_over(self, peer: Peer) -> None:
+        """Let a peer go that goes on elsewhere, once all that was said on either side has been passed on."""
+        await self._services.replicas.release(peer)
+        peer.finish(Moved("go on over the other connection"))
 
     async def _membership(self, peer: Peer, message: messages.FromPeer) -> None:
         joining = self._services.joining
