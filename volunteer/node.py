@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET
 
+from corolla.carrier import Carrier
 from corolla.exchange import Exchange
-from corolla.link import LinkOptions, RelayLink, dial
+from corolla.link import LinkOptions, RelayLink
 from schema import messages
 from schema.errors import CorollaError, JoinRefused, NotServing, Unavailable
 from schema.frames import Header
@@ -52,7 +53,7 @@ class Node:
         self._config = config
         self._loader = loader
         self._device = device
-        self._options = LinkOptions(config.relay_url, config.token, config.name, software)
+        self._options = LinkOptions(config.relay_url, config.token, config.name, software, can_move=True)
         self._exchange = Exchange()
         self._spans = SpanService(self._exchange, device)
         self._exchange.serve(self._spans)
@@ -116,14 +117,13 @@ class Node:
 
     async def _serve_once(self) -> None:
         """Dial, join, and serve until the link ends."""
-        link = await self._unless_stopping(dial(self._options))
-        if link is None:
+        carrier = await self._unless_stopping(Carrier.dial(self._options, self._exchange, self))
+        if carrier is None:
             return
-        log.info("relay reached: %s; token accepted", self._config.relay_url)
+        log.info("relay reached: %s; token accepted", carrier.link.url)
         self._mail = asyncio.Queue()
-        self._exchange.attach(link)
-        running = asyncio.create_task(link.run(self, self._heartbeat))
-        living = asyncio.create_task(self._live(link))
+        running = asyncio.create_task(carrier.run(self._heartbeat))
+        living = asyncio.create_task(self._live(carrier))
         try:
             await asyncio.wait({running, living}, return_when=asyncio.FIRST_COMPLETED)
             for task in (running, living):  # the relay's reason goes first
@@ -133,22 +133,24 @@ class Node:
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
             await self._heads.close()  # while the other hops can still be told
-            link.close()
+            carrier.close()
             with suppress(CorollaError, TimeoutError):
                 await asyncio.wait_for(running, CLOSE_SECONDS)
             self._exchange.detach(Unavailable("the connection to the relay was lost", retry_after=1.0))
             self._spans.close_all()
 
-    async def _live(self, link: RelayLink) -> None:
+    async def _live(self, carrier: Carrier) -> None:
         """Join and serve until `stop`, then drain."""
+        carrier.can_move = False  # what has begun here cannot be gone on with elsewhere before it serves
         try:
-            await self._unless_stopping(self._join(link))
+            await self._unless_stopping(self._join(carrier.link))
         except CorollaError as error:
             with suppress(CorollaError):
-                link.send_message(messages.Failed(error=ErrorInfo.of(error)))
+                carrier.link.send_message(messages.Failed(error=ErrorInfo.of(error)))
             raise
+        carrier.can_move = True
         await self._stopping.wait()
-        await self._drain(link)
+        await self._drain()
 
     async def _join(self, link: RelayLink) -> None:
         held = None if self._loading is None else await self._in_memory(self._loading)
@@ -221,10 +223,10 @@ class Node:
             raise JoinRefused(f"the relay sent {type(message).__name__} where {kind.__name__} was due")
         return message
 
-    async def _drain(self, link: RelayLink) -> None:
+    async def _drain(self) -> None:
         """Take nothing new; finish the replies that are driven here and the sessions that others drive."""
         log.info("leaving: %d replies to finish, %d sessions to serve", len(self._heads), len(self._spans))
-        link.send_message(messages.Draining())
+        self._tell(messages.Draining())
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._heads.finish()
