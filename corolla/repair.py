@@ -3,6 +3,7 @@
     a hop is gone ──────────> over whoever holds its blocks now, or comes to hold them in `WAIT_SECONDS`
     a hop refuses a step ───> over others, as long as this reply lasts; if there are none, its reason stands
     a route has expired ────> over a new one
+    the relay lost a frame, or the connection to it was lost ──> over a new one, when there is one again
     anything else ──────────> the reply ends with it
 
 Knows neither sessions nor tokens nor the clock. Owner: the task that drives the reply.
@@ -10,7 +11,7 @@ Knows neither sessions nor tokens nor the clock. Owner: the task that drives the
 
 from typing import NamedTuple
 
-from schema.errors import CorollaError, RouteExpired
+from schema.errors import CorollaError, FrameLost, RouteExpired, Unavailable
 from schema.ids import PeerId
 
 MOST_REPAIRS = 16
@@ -58,7 +59,7 @@ class Repairs:
             self._losses[broken.hop] = self._losses.get(broken.hop, 0) + 1
         elif broken.hop is not None:
             self._refused.add(broken.hop)
-        elif not isinstance(broken.error, RouteExpired):
+        elif not isinstance(broken.error, RouteExpired | FrameLost | Unavailable):
             return False
         self.count += 1
         self._cause, self._since = broken, now
@@ -72,6 +73,7 @@ class Repairs:
         cause = self._cause
         if cause is None:
             raise RuntimeError("nothing has broken")
-        if not cause.is_gone or now - self._since >= WAIT_SECONDS:
+        is_passing = cause.is_gone or isinstance(cause.error, FrameLost | Unavailable)
+        if not is_passing or now - self._since >= WAIT_SECONDS:
             raise cause.error
         return POLL_SECONDS

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from corolla.exchange import Exchange, Launch
 from corolla.repair import Break
-from schema.errors import CorollaError, GenerationFailed, InvalidRequest, PeerGone, RouteExpired
+from schema.errors import CorollaError, FrameLost, GenerationFailed, InvalidRequest, PeerGone, RouteExpired
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import PeerId, SessionId, Span, new_session_id
 from schema.limits import TARGET_SLICE_BYTES
@@ -108,8 +108,8 @@ class RemoteSession:
             self.blame_last_hop(unreadable)
 
     def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
-        # Whoever noticed that a route has expired is not to blame.
-        peer = None if hop is None or isinstance(error, RouteExpired) else self._peer(hop)
+        # Whoever noticed that a route has expired, or was to get what the relay has lost, is not to blame.
+        peer = None if hop is None or isinstance(error, RouteExpired | FrameLost) else self._peer(hop)
         self._break(Break(error, peer, is_gone=isinstance(error, PeerGone)))
 
     def blame_last_hop(self, error: CorollaError) -> None:
