@@ -81,6 +81,11 @@ class Replicated:
         logs = [*self.folder.glob("replica-*/*.log")]
         return "\n".join(f"--- {log}\n{tail(log)}" for log in logs)
 
+    def said(self, words: str) -> list[str]:
+        """The lines of all logs with these words in them."""
+        logs = self.folder.glob("replica-*/*.log")
+        return [line for log in logs for line in log.read_text().splitlines() if words in line]
+
     def end(self) -> None:
         """Kill everybody: at the end of all tests nobody has to finish anything."""
         processes: list[subprocess.Popen[bytes]] = [one.process for one in self.volunteers.values()]
