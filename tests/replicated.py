@@ -3,19 +3,40 @@
 Tests may stop, kill and start replicas; peers and clients find another one, as they would through a proxy.
 """
 
+import asyncio
 import secrets
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import RelayProcess, Volunteer, free_port, serving_relay, tail, volunteer
+from relay.migrate import upgrade
+from relay.settings import Settings
+from relay.store import Store
 from tests.servers import NatsServer, PostgresServer, nats_server, postgres_server
 
 HEARTBEAT_SECONDS = "0.5"
 EXIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica(RelayProcess):
+    """A replica whose tokens are made without the start of another process."""
+
+    def token(self, kind: str, name: str) -> str:
+        async def create() -> str:
+            settings = Settings.from_environment(self.environment)
+            async with Store.open(settings) as store:
+                made = "volunteer" if kind == "volunteer" else "client"
+                return str(await store.create_token(made, name, self.url))
+
+        with ThreadPoolExecutor(1) as elsewhere:  # a test may have an event loop of its own
+            return elsewhere.submit(asyncio.run, create()).result()
 
 
 class Replicated:
@@ -45,7 +66,8 @@ class Replicated:
             "PUBLIC_URL": self.urls[number],
             "REPLICA": f"replica-{number}-{secrets.token_hex(2)}",
         }
-        return self.stack.enter_context(serving_relay(environment, own))
+        started = self.stack.enter_context(serving_relay(environment, own))
+        return Replica(started.url, started.secret, environment, own, started.process)
 
     def restart(self, number: int) -> None:
         """Stop a replica in good order, and start another one in its place."""
@@ -115,15 +137,11 @@ class Shared:
 @contextmanager
 def shared() -> Iterator[Shared]:
     """A migrated database and a bus, of a test's own."""
-    from asyncio import run
-
-    from relay.migrate import upgrade
-
     postgres = postgres_server()
     database = postgres.create()
     with tempfile.TemporaryDirectory(prefix="corolla-") as folder, nats_server(Path(folder)) as nats:
         try:
-            run(upgrade(postgres.url_of(database)))
+            asyncio.run(upgrade(postgres.url_of(database)))
             yield Shared(postgres, database, nats)
         finally:
             postgres.drop(database)

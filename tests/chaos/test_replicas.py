@@ -175,38 +175,6 @@ def wrong(replies: list[tuple[str, Reply]], expected: dict[str, str]) -> list[tu
     ]
 
 
-def test_a_rolling_restart_of_all_replicas_under_load_fails_no_request(
-    relay: Replicated, asker: Asker, expected: dict[str, str]
-) -> None:
-    with Load(asker, list(expected), len(relay.replicas)) as load:
-        load.wait_for_more(2)
-        for number in range(len(relay.replicas)):
-            relay.restart(number)
-            load.wait_for_more(2)
-    assert wrong(load.replies, expected) == []
-    assert relay.said("moved to another relay")
-    assert not relay.said("goes on over another route")  # nobody had to begin again
-    assert not relay.said("another head goes on")
-
-
-def test_replies_through_other_replicas_outlive_one_that_is_killed(
-    relay: Replicated, asker: Asker, expected: dict[str, str]
-) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        asked = [(words, pool.submit(asker.ask, words, first=0)) for words in expected]
-        wait_until_sessions(relay)
-        relay.stop(1, signal.SIGKILL)
-        replies = [(words, reply.result()) for words, reply in asked]
-    assert wrong(replies, expected) == []
-
-
-def wait_until_sessions(relay: Replicated) -> None:
-    """Return when replies are being written."""
-    wait_until(
-        lambda: any(one.sessions for one in relay.replicas[0].swarm().volunteers), "a session has begun"
-    )
-
-
 def test_without_the_bus_each_replica_serves_with_what_it_has_and_with_it_again_with_all(
     relay: Replicated, between: Shared, asker: Asker, expected: dict[str, str]
 ) -> None:
@@ -253,3 +221,34 @@ def test_without_the_database_replies_are_finished_and_sign_ins_told_when_to_com
             assert wrong([(words, asked.result())], expected) == []
             assert all(one.state == "serving" for one in relay.replicas[0].swarm().volunteers)
     wait_until(lambda: asker.ask(words).text == expected[words], "new replies are written again")
+
+
+def test_a_rolling_restart_of_all_replicas_under_load_fails_no_request(
+    relay: Replicated, asker: Asker, expected: dict[str, str]
+) -> None:
+    with Load(asker, list(expected), len(relay.replicas)) as load:
+        load.wait_for_more(2)
+        for number in range(len(relay.replicas)):
+            relay.restart(number)
+            load.wait_for_more(2)
+    assert wrong(load.replies, expected) == []
+    assert relay.said("moved to another relay")
+    assert not relay.said("goes on over another route")  # nobody had to begin again
+    assert not relay.said("another head goes on")
+
+
+def test_replies_through_other_replicas_outlive_one_that_is_killed(
+    relay: Replicated, asker: Asker, expected: dict[str, str]
+) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [(words, pool.submit(asker.ask, words, first=1)) for words in expected]
+        wait_until_sessions(relay)
+        relay.stop(0, signal.SIGKILL)
+        replies = [(words, reply.result()) for words, reply in asked]
+    assert wrong(replies, expected) == []
+
+
+def wait_until_sessions(relay: Replicated) -> None:
+    """Return when replies are being written."""
+    swarm = relay.replicas[1].swarm
+    wait_until(lambda: any(one.sessions for one in swarm().volunteers), "a session has begun")
