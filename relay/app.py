@@ -70,7 +70,6 @@ def create_app(settings: Settings, bus: Bus | None = None) -> Starlette:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                services.replicas.say_farewell()
                 await services.replicas.neighbours.close()
                 await _remove_rows(services)
 

@@ -19,6 +19,7 @@ from relay.lanes import Inbound, Lost, Outbound
 from relay.metrics import Metrics
 from relay.parcels import (
     Kind,
+    Leaving,
     Missed,
     Notice,
     Opened,
@@ -126,8 +127,11 @@ class Neighbours:
         await self._bus.open(self.key, self)
 
     async def close(self) -> None:
-        """Publish what waits, and leave the bus."""
+        """Say farewell, with what has come until now, publish what waits, and leave the bus."""
         self._is_here = False
+        for neighbour in self:
+            self._confirm(neighbour)
+            neighbour.notify(Leaving())
         await self.flush()
         if self._publishing is not None:
             self._publishing.cancel()

@@ -194,10 +194,6 @@ class Replicas:
                 log.warning("%s has no lease any more", volunteer.peer.name)
                 self._swarm.drop(volunteer.peer.id)
 
-    def say_farewell(self) -> None:
-        """This replica stops."""
-        self._tell_all(Leaving())
-
     # ---- called by the neighbours ----
 
     def on_opened(self, neighbour: Neighbour) -> None:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
 SPANS = {"anemone": ("0:4", 0), "bellis": ("4:8", 1), "crocus": ("8:12", 0), "dahlia": ("0:4", 1)}
 """Each volunteer's span, and the replica that it dials first. Those of the first span hold a head."""
-TOKENS = 150
+TOKENS = 400
 AT_ONCE = 3
 
 

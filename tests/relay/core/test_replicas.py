@@ -329,6 +329,17 @@ async def test_without_the_bus_sessions_of_one_replica_go_on_and_others_are_told
     assert await there.frame() == far.frame(0, step=2)
 
 
+async def test_what_has_come_to_a_replica_that_stops_is_not_lost_with_it(pair: Pair) -> None:
+    driver, hop = await pair.one.dial(kind="client"), await pair.other.dial()
+    await pair.settled()
+    await driver.send(pair.one.journey(driver, hop).frame(0))
+    await hop.frame()
+    await pair.other.services.replicas.neighbours.close()
+    assert (await driver.hear(messages.HopLost)).peer == hop.id
+    await driver.is_served()
+    assert pair.one.refusals(FrameLost.code) == 0
+
+
 async def test_a_silent_replica_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     driver, hop = await pair.one.dial(kind="client"), await pair.other.dial()
     await pair.settled()
