@@ -43,24 +43,24 @@ class Asker:
         self._urls = relay.urls
         self._token = relay.token("tests")
 
-    def ask(self, words: str, tokens: int = TOKENS, first: int = 0) -> Reply:
-        """The whole reply, streamed; `first`: the replica that is tried first."""
+    def ask(self, words: str, first: int = 0, begun: threading.Event | None = None) -> Reply:
+        """The whole reply. `first`: the replica that is tried first. `begun`: set with its begin."""
         urls = self._urls[first:] + self._urls[:first]
         deadline = time.monotonic() + PATIENCE_SECONDS
         for url in itertools.cycle(urls):
             try:
-                return self._ask(url, words, tokens)
+                return self._ask(url, words, begun or threading.Event())
             except httpx.ConnectError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
         raise AssertionError("there are no replicas")
 
-    def _ask(self, url: str, words: str, tokens: int) -> Reply:
+    def _ask(self, url: str, words: str, begun: threading.Event) -> Reply:
         body = {
             "model": MODEL,
             "messages": [{"role": "user", "content": words}],
-            "max_tokens": tokens,
+            "max_tokens": TOKENS,
             "temperature": 0,
             "stream": True,
         }
@@ -82,6 +82,8 @@ class Asker:
                 for choice in event.get("choices", ()):
                     texts += filter(None, [choice["delta"].get("content")])
                     reason = choice.get("finish_reason") or reason
+                if texts:
+                    begun.set()
                 pause, last = max(pause, time.monotonic() - last), time.monotonic()
         return Reply("".join(texts), reason, error and str(error), pause)
 
@@ -133,6 +135,30 @@ def _mended(relay: Replicated, between: Shared, request: pytest.FixtureRequest) 
         print(relay.last_words())
 
 
+class Asked:
+    """Replies that were asked for at the same time, each of which has begun."""
+
+    def __init__(self, asker: Asker, questions: list[str], first: int) -> None:
+        """`first`: the replica that is tried first."""
+        self._pool = ThreadPoolExecutor(len(questions))
+        self._begun = [threading.Event() for _ in questions]
+        self._asked = [
+            (words, self._pool.submit(asker.ask, words, first=first, begun=begun))
+            for words, begun in zip(questions, self._begun, strict=True)
+        ]
+
+    def __enter__(self) -> "Asked":
+        for begun in self._begun:
+            assert begun.wait(PATIENCE_SECONDS), "a reply begins"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def replies(self) -> list[tuple[str, Reply]]:
+        return [(words, reply.result()) for words, reply in self._asked]
+
+
 class Load:
     """Replies that are asked for again and again, through all replicas, until it stops."""
 
@@ -179,9 +205,7 @@ def test_without_the_bus_each_replica_serves_with_what_it_has_and_with_it_again_
     relay: Replicated, between: Shared, asker: Asker, expected: dict[str, str]
 ) -> None:
     words = next(iter(expected))
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(asker.ask, words)
-        wait_until_sessions(relay)
+    with Asked(asker, [words], first=0) as asked:
         between.nats.kill()
         wait_until(lambda: not relay.replicas[0].swarm().models[0].complete, "the replicas are apart")
         refused = asker.ask(words)
@@ -189,7 +213,7 @@ def test_without_the_bus_each_replica_serves_with_what_it_has_and_with_it_again_
         assert "model_unavailable" in refused.error
         between.nats.start()
         relay.wait_until_serving()
-        reply = asked.result()  # it hangs in no case; it has gone on if the bus was back soon enough
+        ((_, reply),) = asked.replies()  # it does not hang; it goes on if the bus is back soon enough
     assert reply.error is not None or reply.text == expected[words]
     assert (
         wrong([(words, asker.ask(words, first=number)) for number in (0, 1)], {words: expected[words]}) == []
@@ -209,17 +233,12 @@ def test_without_the_database_replies_are_finished_and_sign_ins_told_when_to_com
     relay: Replicated, between: Shared, asker: Asker, expected: dict[str, str]
 ) -> None:
     words = next(iter(expected))
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(asker.ask, words)
-        wait_until_sessions(relay)
-        with database_taken_away(between):
-            answer = httpx.get(
-                f"{relay.urls[0]}/v1/models", headers={"Authorization": f"Bearer {asker._token}"}
-            )
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-            assert int(answer.headers["Retry-After"]) > 0
-            assert wrong([(words, asked.result())], expected) == []
-            assert all(one.state == "serving" for one in relay.replicas[0].swarm().volunteers)
+    with Asked(asker, [words], first=0) as asked, database_taken_away(between):
+        answer = httpx.get(f"{relay.urls[0]}/v1/models", headers={"Authorization": f"Bearer {asker._token}"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert wrong(asked.replies(), expected) == []
+        assert all(one.state == "serving" for one in relay.replicas[0].swarm().volunteers)
     wait_until(lambda: asker.ask(words).text == expected[words], "new replies are written again")
 
 
@@ -240,15 +259,6 @@ def test_a_rolling_restart_of_all_replicas_under_load_fails_no_request(
 def test_replies_through_other_replicas_outlive_one_that_is_killed(
     relay: Replicated, asker: Asker, expected: dict[str, str]
 ) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        asked = [(words, pool.submit(asker.ask, words, first=1)) for words in expected]
-        wait_until_sessions(relay)
+    with Asked(asker, list(expected), first=1) as asked:
         relay.stop(0, signal.SIGKILL)
-        replies = [(words, reply.result()) for words, reply in asked]
-    assert wrong(replies, expected) == []
-
-
-def wait_until_sessions(relay: Replicated) -> None:
-    """Return when replies are being written."""
-    swarm = relay.replicas[1].swarm
-    wait_until(lambda: any(one.sessions for one in swarm().volunteers), "a session has begun")
+        assert wrong(asked.replies(), expected) == []
