@@ -5,6 +5,7 @@ Of a replica that stops each answer ends its connection, so that nobody sends th
 Does not know what the handlers do.
 """
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -27,8 +28,8 @@ class CountRequests:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and services_of(scope).stopping.is_set():
-            send = closing(send)
+        if scope["type"] == "http":
+            send = closing(send, services_of(scope).stopping)
         if scope["type"] != "http" or not scope["path"].startswith(COUNTED):
             await self._app(scope, receive, send)
             return
@@ -51,11 +52,11 @@ class CountRequests:
             services_of(scope).metrics.count_request(pattern, status)
 
 
-def closing(send: Send) -> Send:
-    """As `send`, and the connection ends with the answer."""
+def closing(send: Send, stopping: asyncio.Event) -> Send:
+    """As `send`, and the connection ends with an answer that is begun when `stopping` is set."""
 
     async def send_last(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and stopping.is_set():
             message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
         await send(message)
 

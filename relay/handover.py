@@ -1,7 +1,7 @@
 """How a replica stops at nobody's cost: its peers and pages go elsewhere, its requests come to their end.
 
     told to stop ─> no new connections ─> `go_elsewhere` to peers and pages, if there is another replica
-                 ─> until nobody is left to move and no reply is written, or `DRAIN_SECONDS` are over
+                 ─> until all have arrived there and no reply is written, or `DRAIN_SECONDS` are over
                  ─> the server closes what is left, and the others are told (relay/app.py)
 
 Peers that have moved serve on through other replicas, also the replies that are still run here. Without
@@ -40,7 +40,8 @@ async def hand_over(services: Services, is_forced: Callable[[], bool]) -> None:
     log.info("stopping: %d peers to move, %d replies to finish", len(hub), len(services.replies))
     while not is_forced() and now() < until:
         movable = replicas.can_move_peers and any(peer.can_move for peer in hub)
-        if not movable and not len(services.replies):
+        moving = any(peer.way is None for peer in hub.elsewhere.values())
+        if not movable and not moving and not len(services.replies):
             return
         await asyncio.sleep(POLL_SECONDS)
     log.warning("stopping with %d peers and %d replies", len(hub), len(services.replies))

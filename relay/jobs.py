@@ -90,8 +90,13 @@ async def mark_alive(services: Services) -> None:
 async def renew_leases(services: Services) -> None:
     """See which volunteers of other replicas the database has; while it is away, all are believed."""
     if len(services.replicas.neighbours):
-        records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
-        services.replicas.renew(records, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time
+        try:
+            records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
+        except CorollaError:
+            services.replicas.be_blind(now())
+            raise
+        services.replicas.renew(records, now())
 
 
 async def meet_replicas(services: Services) -> None:

@@ -71,6 +71,8 @@ class Replicas:
         """This replica's volunteers as the others have been told of them."""
         self._neighbours: Neighbours | None = None
         self._used_replies: Replies | None = None
+        self._blind = -LEASE_SECONDS
+        """Loop time at which the database has last not answered."""
         self._met = asyncio.Event()
         """Set, and replaced, whenever another replica has said who is there."""
 
@@ -190,9 +192,13 @@ class Replicas:
                 self._swarm.put(_volunteer_of(record, remote, now))
         for volunteer in self._swarm.volunteers():
             is_elsewhere = not isinstance(volunteer.peer, Peer)
-            if is_elsewhere and now - volunteer.renewed > LEASE_SECONDS:
+            if is_elsewhere and now - max(volunteer.renewed, self._blind) > LEASE_SECONDS:
                 log.warning("%s has no lease any more", volunteer.peer.name)
                 self._swarm.drop(volunteer.peer.id)
+
+    def be_blind(self, now: float) -> None:
+        """The database does not answer: nobody could renew a lease, and so none ends for a while."""
+        self._blind = now
 
     # ---- called by the neighbours ----
 

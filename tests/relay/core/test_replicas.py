@@ -251,6 +251,9 @@ async def test_rows_renew_leases_and_a_database_that_is_away_ends_none(pair: Pai
         with pytest.raises(messages.CorollaError):
             await jobs.renew_leases(pair.one.services)
     assert pair.one.services.swarm.get(volunteer.id) is known
+    # It is back, and the other replica has not renewed anything yet.
+    pair.one.services.replicas.renew([], asyncio.get_running_loop().time())
+    assert pair.one.services.swarm.get(volunteer.id) is known
     await jobs.renew_leases(pair.one.services)
     assert pair.one.services.swarm.get(volunteer.id) is known
     assert known.renewed > 0
