@@ -10,6 +10,7 @@ from relay import jobs
 from relay.bus import Crossing, InProcessBus
 from relay.handover import hand_over, seconds_to_move
 from schema import browser, messages
+from schema.ids import PeerId
 from tests.relay.core.page import open_page
 from tests.relay.core.peers import ScriptedPeer, answer
 from tests.relay.core.rest_client import CHAT, QUESTION, client_of
@@ -37,7 +38,7 @@ async def movable(relay: RunningRelay) -> ScriptedPeer:
     await peer.say(
         messages.Hello(protocol=1, software="tests", instance="d" * 32, name="tester", can_move=True)
     )
-    await peer.hear(messages.Welcome)
+    peer.id = PeerId((await peer.hear(messages.Welcome)).peer)
     return peer
 
 

