@@ -143,11 +143,16 @@ def require_finite(hidden: Tensor) -> float:
     """
     norm = _norm(hidden)
     if not isfinite(norm):
-        raise NotFinite(
-            f"hidden states {list(hidden.shape)} hold NaN or infinity: the volunteer that computed them "
-            "has a broken device, or a dtype with too small a range for this model"
-        )
+        raise not_finite(tuple(hidden.shape))
     return norm / hidden.numel() ** 0.5
+
+
+def not_finite(shape: tuple[int, ...]) -> NotFinite:
+    """What is wrong with hidden states whose norm is not finite."""
+    return NotFinite(
+        f"hidden states {list(shape)} hold NaN or infinity: the volunteer that computed them "
+        "has a broken device, or a dtype with too small a range for this model"
+    )
 
 
 def _norm(hidden: Tensor) -> float:

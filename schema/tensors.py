@@ -85,6 +85,20 @@ def encode_tensors(tensors: Sequence[WireTensor]) -> bytes:
     return b"".join(parts)
 
 
+def envelope(dtype: DType, shape: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """What a payload of one tensor of hidden states has before that one's data, and behind them.
+
+    Whoever handles many payloads of one kind need not take them apart, nor put them together.
+
+    Raises:
+        MalformedTensor, TooLarge: as `encode_tensors`.
+    """
+    size = _size(dtype, shape)
+    payload = encode_tensors([WireTensor(dtype, shape, bytes(size))])
+    begin = _COUNT.size + _TENSOR.size + 4 * len(shape)
+    return payload[:begin], payload[begin + size :]
+
+
 def _size(dtype: DType, shape: tuple[int, ...]) -> int:
     """Bytes of a tensor's data.
 

@@ -47,6 +47,16 @@ class SessionCaches:
         """Kept caches."""
         return len(self._kept)
 
+    def pooled(self, work: Work) -> PooledCache | None:
+        """The session's cache if it is in the pool and ends where the step begins, over the step's blocks."""
+        cache = self._active.get(work.session)
+        is_it = (
+            isinstance(cache, PooledCache)
+            and cache.position == work.position
+            and (cache.start, cache.end) == (work.span.start, work.span.end)
+        )
+        return cache if is_it and isinstance(cache, PooledCache) else None
+
     def for_step(self, work: Work, batch: int, tokens: int, now: float) -> Cache:
         """The session's cache, at the step's position, its memory for the step booked.
 

@@ -35,6 +35,7 @@ from schema.ids import SessionId, Span
 from volunteer.caches import SessionCaches
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
 from volunteer.passes import require_blocks, run_passes
+from volunteer.rows import RowAnswer, Rows, RowStep
 from volunteer.steps import Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Work
 
@@ -64,6 +65,7 @@ class Stage:
         self._model = model
         self._facts = facts
         self._caches = SessionCaches(model, facts, account)
+        self._rows = Rows(model, facts)
         self._begun: dict[SessionId, Step] = {}
         """Slices of which a part was computed."""
 
@@ -88,8 +90,50 @@ class Stage:
         Of each prefill slice `prefill_tokens` tokens, of all its sequences together, are computed; its result
         is unfinished until none is left.
         """
+        decoded = self._decode(batch, now)
+        rest = [work for work in batch if work not in decoded] if decoded else batch
+        results = decoded | (self._run_long_way(rest, prefill_tokens, now) if rest else {})
+        return [results[work] for work in batch]
+
+    def _decode(self, batch: Sequence[Work], now: float) -> dict[Work, Result]:
+        """Results of single tokens whose caches are in the pool, and which are nothing out of the ordinary."""
+        results: dict[Work, Result] = {}
+        steps: list[RowStep] = []
+        for work in batch:
+            cache = self._caches.pooled(work)
+            row = None if cache is None else self._rows.row_of(work)
+            if cache is None or row is None:
+                continue
+            try:
+                self._caches.for_step(work, 1, 1, now)
+                cache.reserve(1)
+            except CorollaError as error:  # refused before anything was computed
+                results[work] = Result(work, error=error)
+            else:
+                steps.append(RowStep(work, row, cache))
+        if not steps:
+            return results
+        try:
+            answers = self._rows.run(steps)
+        except Exception as error:  # noqa: BLE001 - each is run by itself, and told by name what fails then
+            _logger.warning("%d decode steps failed (%s); they are run one by one.", len(steps), error)
+            return results
+        for step, answer in zip(steps, answers, strict=True):
+            results[step.work] = self._answered(step, answer, now)
+        return results
+
+    def _answered(self, step: RowStep, answer: RowAnswer, now: float) -> Result:
+        work = step.work
+        self._begun.pop(work.session, None)
+        if answer.has_run and answer.error is not None:
+            self.close(work.session)
+        else:
+            self._caches.settle(work.session, step.cache, now)
+        return Result(work, answer.payload, error=answer.error)
+
+    def _run_long_way(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
         if len(batch) == 1:
-            return [self._run_alone(batch[0], prefill_tokens, now)]
+            return {batch[0]: self._run_alone(batch[0], prefill_tokens, now)}
         results: dict[Work, Result] = {}
         ready: list[Step] = []
         results |= {work: self._fork(work, now) for work in batch if work.kind is FrameType.FORK}
@@ -105,7 +149,7 @@ class Stage:
                 results[work] = self._failure(work, error)
         for group in self._groups(ready, prefill_tokens):
             results |= {result.work: result for result in self._run_group(group, prefill_tokens, now)}
-        return [results[work] for work in batch]
+        return results
 
     def close(self, session: SessionId) -> None:
         """Frees the session's KV cache, if it has one, kept or not."""

@@ -14,8 +14,8 @@ Owner: the thread that runs the model. Knows nothing of sessions or queues.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -79,27 +79,82 @@ class _StepLayer(CacheLayerMixin):
         return -1
 
 
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    """A graph and the memory that it reads and writes.
+class Row(NamedTuple):
+    """What left the span of one sequence's token."""
 
-    The graph copies its input from the host's memory by itself, so that a step is one launch. Whoever fills
-    that memory again has waited for the step before.
+    hidden: memoryview
+    """[hidden_size] in the decoder's dtype. Good until the next step."""
+    entered: float
+    """The norm of what entered. Infinite or NaN where that was not finite: then the rest says nothing."""
+    left: float
+    """The norm of what left."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a step reads and writes on the host, and how it is run.
+
+    Where it is a graph it copies from and to this memory by itself, so that a step is one launch. Whoever
+    fills the memory again has waited for the step before.
     """
 
-    graph: torch.cuda.CUDAGraph
     hidden: Tensor
-    """Pinned, [sequences, 1, hidden_size]."""
+    """[sequences, 1, hidden_size]."""
     numbers: Tensor
-    """Pinned, [2, sequences]."""
+    """Row of the table, and length with the new token, [2, sequences]."""
     output: Tensor
-    """Pinned, as `hidden`."""
+    """As `hidden`."""
+    norms: Tensor
+    """Of what entered and what left, fp32 [2, sequences]."""
+    run: Callable[[], None]
+    """Computes, and waits for it."""
+    entering: memoryview
+    """The bytes of `hidden`."""
+    leaving: memoryview
+    """The bytes of `output`."""
+
+    @classmethod
+    def of(cls, like: Tensor, size: int, device: torch.device) -> Self:
+        """For `size` sequences whose hidden states are like `like`, [hidden_size]; `run` is still to come."""
+        pins = device.type == "cuda"
+        hidden, output = (
+            torch.zeros((size, 1, *like.shape), dtype=like.dtype, pin_memory=pins) for _ in range(2)
+        )
+        return cls(
+            hidden=hidden,
+            numbers=torch.zeros((2, size), dtype=torch.int64, pin_memory=pins),
+            output=output,
+            norms=torch.zeros((2, size), pin_memory=pins),
+            run=_nothing,
+            entering=_bytes_of(hidden),
+            leaving=_bytes_of(output),
+        )
+
+    def address(self, caches: Sequence[PooledCache]) -> None:
+        """Whose step it is. What there is room for besides computes with nobody's page."""
+        numbers = self.numbers.numpy()
+        numbers[0], numbers[1] = 0, 1
+        numbers[0, : len(caches)] = [cache.row for cache in caches]
+        numbers[1, : len(caches)] = [cache.position + 1 for cache in caches]
+
+    def write(self, rows: Sequence[bytes | memoryview]) -> None:
+        size = len(self.entering) // len(self.hidden)
+        for index, row in enumerate(rows):
+            self.entering[index * size : (index + 1) * size] = row
+
+    def read(self, count: int) -> list[Row]:
+        size = len(self.leaving) // len(self.hidden)
+        entered, left = self.norms.tolist()
+        return [
+            Row(self.leaving[index * size : (index + 1) * size], entered[index], left[index])
+            for index in range(count)
+        ]
 
 
 class GraphedDecoder:
     """Decodes one token of each of several sequences of one pool."""
 
-    def __init__(self, decode: Decode, pool: KVPool, config: PreTrainedConfig, start: int, end: int) -> None:
+    def __init__(self, decode: Decode, pool: KVPool, config: PreTrainedConfig, blocks: range) -> None:
         self.pool = pool
         self.eager_because: str | None = None
         """Why steps run without a graph, where they do."""
@@ -109,73 +164,98 @@ class GraphedDecoder:
         self._clock = Clock()
         self._cache: Cache = DynamicCache(config=config)
         layers: list[Any] = [
-            _StepLayer(pool, self._step, self._clock, index - start, layer)
-            if start <= index < end
+            _StepLayer(pool, self._step, self._clock, index - blocks.start, layer)
+            if index in blocks
             else placeholder(layer, self._clock)
             for index, layer in enumerate(self._cache.layers)
         ]
         self._cache.layers = layers
-        self._captured: dict[tuple[int, int], _Captured] = {}
-        self._memory: Any = None
+        self._memories: dict[tuple[int, int], _Memory] = {}
+        self._between: Any = None
         """The graphs' shared memory for what is between the blocks: they never run at once."""
 
     def step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
-        """[sequences, 1, hidden_size] in and out, on the host or the device. Does not advance the caches.
+        """[sequences, 1, hidden_size] in, on the host or the device, and out, on the host.
 
-        Each has room for the token. What comes out is good until the next step, and on the host where there
-        are graphs.
+        Each cache has room for the token, and is not advanced. What comes out is good until the next step.
         """
-        count, lengths = len(caches), [cache.position + 1 for cache in caches]
-        rows = [cache.row for cache in caches]
-        size, tokens = bucket(count, 1), bucket(max(lengths), LEAST_TOKENS)
-        padding = size - count
-        numbers = torch.tensor([rows + [0] * padding, lengths + [1] * padding])
-        captured = self._graph_for(hidden, size, tokens)
-        if captured is None:
-            self.eager_steps += 1
-            return self._compute(hidden.to(self.pool.device), numbers[:, :count].to(self.pool.device), tokens)
-        captured.hidden[:count] = hidden
-        captured.numbers.copy_(numbers)
-        captured.graph.replay()
-        torch.cuda.current_stream().synchronize()
-        return captured.output[:count]
+        memory = self._memory_for(caches, hidden[0, 0])
+        memory.hidden[: len(caches)] = hidden
+        memory.run()
+        return memory.output[: len(caches)]
 
-    def _graph_for(self, like: Tensor, size: int, tokens: int) -> _Captured | None:
-        """The graph for `size` sequences of up to `tokens` tokens; None where there are none."""
-        if self.eager_because is not None or self.pool.device.type != "cuda":
-            return None
-        captured = self._captured.get((size, tokens))
-        if captured is None:
-            try:
-                captured = self._captured[size, tokens] = self._capture(like, size, tokens)
-            except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be captured
-                self.eager_because = f"{type(error).__name__}: {error}"
-                _logger.warning("Steps run without CUDA graphs: %s", self.eager_because)
-                torch.cuda.synchronize()
-        return captured
+    def step_rows(
+        self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache], like: Tensor
+    ) -> list[Row]:
+        """As `step`, with the bytes of each token's hidden states. Those are like `like`, [hidden_size]."""
+        memory = self._memory_for(caches, like)
+        memory.write(rows)
+        memory.run()
+        return memory.read(len(caches))
 
-    def _capture(self, like: Tensor, size: int, tokens: int) -> _Captured:
-        shape = (size, *like.shape[1:])
-        hidden = torch.zeros(shape, dtype=like.dtype, pin_memory=True)
-        output = torch.empty(shape, dtype=like.dtype, pin_memory=True)
-        numbers = torch.tensor([[0] * size, [1] * size]).pin_memory()
+    def _memory_for(self, caches: Sequence[PooledCache], like: Tensor) -> _Memory:
+        has_graphs = self.eager_because is None and self.pool.device.type == "cuda"
+        size = bucket(len(caches), 1) if has_graphs else len(caches)
+        tokens = bucket(max(cache.position for cache in caches) + 1, LEAST_TOKENS)
+        memory = self._memories.get((size, tokens))
+        if memory is None:
+            memory = self._captured(like, size, tokens) if has_graphs else None
+            memory = memory or self._without_graph(like, len(caches), tokens)
+            self._memories[len(memory.hidden), tokens] = memory
+        memory.address(caches)
+        return memory
+
+    def _without_graph(self, like: Tensor, size: int, tokens: int) -> _Memory:
+        memory = _Memory.of(like, size, self.pool.device)
 
         def run() -> None:
-            device = self.pool.device
-            entering = hidden.to(device, non_blocking=True), numbers.to(device, non_blocking=True)
-            output.copy_(self._compute(*entering, tokens), non_blocking=True)
+            self.eager_steps += 1
+            self._run_on_device(memory, tokens)
+            self._wait()
 
+        return replace(memory, run=run)
+
+    def _captured(self, like: Tensor, size: int, tokens: int) -> _Memory | None:
+        """The graph for `size` sequences of up to `tokens` tokens; None where it cannot be captured."""
+        try:
+            return self._capture(like, size, tokens)
+        except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be captured
+            self.eager_because = f"{type(error).__name__}: {error}"
+            self._memories.clear()
+            _logger.warning("Steps run without CUDA graphs: %s", self.eager_because)
+            torch.cuda.synchronize()
+            return None
+
+    def _capture(self, like: Tensor, size: int, tokens: int) -> _Memory:
+        memory = _Memory.of(like, size, self.pool.device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # what libraries set up at their first call must not be captured
-                run()
+                self._run_on_device(memory, tokens)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        self._memory = self._memory or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._memory):
-            run()
-        return _Captured(graph, hidden, numbers, output)
+        self._between = self._between or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._between):
+            self._run_on_device(memory, tokens)
+
+        def run() -> None:
+            graph.replay()
+            self._wait()
+
+        return replace(memory, run=run)
+
+    def _wait(self) -> None:
+        if self.pool.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+
+    def _run_on_device(self, memory: _Memory, tokens: int) -> None:
+        device = self.pool.device
+        hidden = memory.hidden.to(device, non_blocking=True)
+        leaving = self._compute(hidden, memory.numbers.to(device, non_blocking=True), tokens)
+        norms = [torch.linalg.vector_norm(one[:, 0], dim=1, dtype=torch.float32) for one in (hidden, leaving)]
+        memory.norms.copy_(torch.stack(norms), non_blocking=True)
+        memory.output.copy_(leaving, non_blocking=True)
 
     def _compute(self, hidden: Tensor, numbers: Tensor, tokens: int) -> Tensor:
         """`numbers`: row of the table and length with the new token, [2, sequences]."""
@@ -193,3 +273,13 @@ def bucket(count: int, least: int) -> int:
     while size < count:
         size *= 2
     return size
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the host."""
+    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+def _nothing() -> None:
+    """What a step runs before it is told."""

@@ -27,6 +27,7 @@ from transformers.utils.import_utils import is_accelerate_available
 from corolla.models.allocation import returning_freed_memory
 from corolla.models.errors import CheckpointBroken, QuantizationUnavailable
 from corolla.models.families import TEXT_MODEL_PREFIXES
+from corolla.models.activations import fuse_activations
 from corolla.models.linear import choose_kernels
 from corolla.models.partial import Part, partial_class
 from corolla.models.quantization import Quantization, kept_layers, missing_libraries
@@ -44,7 +45,7 @@ class LoadOptions:
     dtype: torch.dtype = torch.float32
     quantization: Quantization = "none"
     kernels: Kernels = "library"
-    """`library`: the bits of the whole model. `fastest`: see `corolla/models/linear.py`."""
+    """`library`: the bits of the whole model. `fastest`: see linear.py, activations.py and nf4.py beside this."""
 
 
 def default_dtype(device: str, config: PreTrainedConfig) -> torch.dtype:
@@ -100,6 +101,7 @@ def load_part(
         cast(nn.Module, model).to(options.device)
     if options.kernels == "fastest":
         choose_kernels(model)
+        fuse_activations(model)
         if options.quantization == "nf4":
             _widen_faster(model)
     return model

@@ -7,6 +7,7 @@ of tokens, sessions, batching or the network. Owner: one thread at a time, since
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import isfinite
 from typing import Any, Self
 
 import torch
@@ -17,7 +18,7 @@ from corolla.models.batching import Chunk, JoinedCache, RaggedAttention, is_even
 from corolla.models.cache import SpanCache, cache_argument
 from corolla.models.errors import ChunkRefused, SpanRefused
 from corolla.models.families import Batching
-from corolla.models.graphs import GraphedDecoder
+from corolla.models.graphs import GraphedDecoder, Row
 from corolla.models.loading import LoadOptions, load_part
 from corolla.models.partial import Part, join_seam
 from corolla.models.pool import PAGE_TOKENS, KVPool, PooledCache
@@ -47,6 +48,8 @@ class SpanModel:
         self._joined: dict[tuple[int, int, bool], JoinedCache] = {}
         """By the blocks of a batch, and whether it is ragged."""
         self._graphed: GraphedDecoder | None = None
+        self._like = torch.empty(self._hidden_size, dtype=options.dtype, device="meta")
+        """Of one token's hidden states."""
         self.weights: WeightReport = weigh(model)
 
     @classmethod
@@ -83,7 +86,7 @@ class SpanModel:
         """
         if self.family.batching is not Batching.ONE_BY_ONE and self.family.takes_views:
             pool = KVPool(self.end - self.start, tokens // PAGE_TOKENS, rows, longest, self.options.device)
-            self._graphed = GraphedDecoder(self._decode_pooled, pool, self._config, self.start, self.end)
+            self._graphed = GraphedDecoder(self._decode_pooled, pool, self._config, range(self.start, self.end))
         return self._graphed
 
     def use_no_pool(self) -> None:
@@ -183,6 +186,25 @@ class SpanModel:
         for cache in caches:
             cache.advance(1)
         return output
+
+    def decode_rows(
+        self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache]
+    ) -> Sequence[Row]:
+        """One token of each sequence, its hidden states as bytes in this span's dtype; what leaves the span.
+
+        For as little beside the computation as there can be: all checks are those of the caller. Each cache is
+        of the whole span's pool and has room for a token. Advances those whose rows are finite.
+
+        Raises `SpanRefused` where there is no pool.
+        """
+        if self._graphed is None:
+            raise SpanRefused("These caches are of another span.")
+        with torch.inference_mode():
+            found = self._graphed.step_rows(rows, caches, self._like)
+        for row, cache in zip(found, caches, strict=True):
+            if isfinite(row.entered) and isfinite(row.left):
+                cache.advance(1)
+        return found
 
     def _decode_pooled(self, hidden: Tensor, given: dict[str, Any]) -> Tensor:
         """What `GraphedDecoder` runs."""
