@@ -10,13 +10,23 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
+from corolla.models.graphed_head import GraphedHead, Scored
 from corolla.models.head import HeadModel
 from corolla.sampling import Sampler, next_tokens
-from corolla.tensors import is_finite, require_finite, require_hidden, rows_to_wire, stack_from_wire
+from corolla.tensors import (
+    is_finite,
+    not_finite,
+    require_finite,
+    require_hidden,
+    rows_to_wire,
+    stack_from_wire,
+    wire_dtype,
+)
 from schema.errors import CorollaError, ShapeMismatch
 from schema.tensors import WireTensor, encode_tensors
 
@@ -67,8 +77,12 @@ class _Answer(NamedTuple):
 class HeadSteps:
     """The steps that wait for one head."""
 
-    def __init__(self, model: HeadModel, hidden_size: int, run: Runner) -> None:
+    def __init__(
+        self, model: HeadModel, hidden_size: int, run: Runner, graphed: GraphedHead | None = None
+    ) -> None:
+        """`graphed`: the same head, where it is on a GPU."""
         self._model = model
+        self._graphed = graphed
         self._hidden_size = hidden_size
         self._run = run
         self._waiting: deque[_Waiting] = deque()
@@ -146,6 +160,9 @@ class HeadSteps:
         if not steps:
             return []
         try:
+            outcomes = self._compute_rows(steps)
+            if outcomes is not None:
+                return outcomes
             states = stack_from_wire([step.hidden for step in steps])
             if is_finite(states):
                 return self._compute(steps, states)
@@ -154,6 +171,24 @@ class HeadSteps:
         except Exception as error:  # noqa: BLE001 - raised where the steps are awaited
             return [error] * len(steps)
         return [outcome for step in steps for outcome in self._compute_finite([step])]
+
+    def _compute_rows(self, steps: Sequence[HeadStep]) -> list[Advanced | Exception] | None:
+        """As `_compute_finite`, by graphs; None where there are none for these steps."""
+        graphed, dtype = self._graphed, wire_dtype(self._model.options.dtype)
+        if graphed is None or any(step.hidden.dtype is not dtype for step in steps):
+            return None
+        positions = [step.position for step in steps]
+        scored = graphed.score([step.hidden.data for step in steps], positions)
+        if scored is None:
+            return None
+        sampled = _sampled(steps, scored)
+        tokens = [one if isinstance(one, int) else 0 for one in sampled]
+        rows = scored.embedded if tokens == scored.likeliest else graphed.embed(tokens, positions)
+        shape = (1, 1, self._hidden_size)
+        return [
+            self._sent_on(step, one, WireTensor(dtype, shape, bytes(row))) if isinstance(one, int) else one
+            for step, one, row in zip(steps, sampled, rows, strict=True)
+        ]
 
     def _compute(self, steps: Sequence[HeadStep], states: torch.Tensor) -> list[Advanced | Exception]:
         """Outcomes in order. What one step's sampler refuses concerns no other."""
@@ -186,3 +221,18 @@ class HeadSteps:
         require_hidden(hidden, self._hidden_size, batch=1)
         if hidden.shape[1] != 1:
             raise ShapeMismatch(f"a step came back with {hidden.shape[1]} positions instead of its last one")
+
+
+def _sampled(steps: Sequence[HeadStep], scored: Scored) -> Sequence[int | Exception]:
+    """Each step's token, or why it has none."""
+    samplers = [step.sampler for step in steps]
+    if all(isfinite(norm) for norm in scored.norms):
+        return next_tokens(samplers, scored.logits, scored.likeliest)
+    finite = [index for index, norm in enumerate(scored.norms) if isfinite(norm)]
+    found = next_tokens(
+        [samplers[index] for index in finite],
+        scored.logits[finite],
+        [scored.likeliest[index] for index in finite],
+    )
+    by_index = dict(zip(finite, found, strict=True))
+    return [by_index.get(index, not_finite(step.hidden.shape)) for index, step in enumerate(steps)]

@@ -93,12 +93,16 @@ class Sampler:
             self._penalties.add(token)
 
 
-def next_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[int | NotFinite]:
+def next_tokens(
+    samplers: Sequence[Sampler], logits: Tensor, likeliest: Sequence[int] | None = None
+) -> list[int | NotFinite]:
     """What `next_token` of each sampler gives for its row of `logits`, [sequences, vocab], or raises.
 
     Greedy sequences share one reduction and one transfer from the device, the others a transfer.
+    `likeliest`: the token of each row's greatest logit, or -1 where that is not finite, if it is known already.
     """
-    likeliest = _likeliest_each(logits) if any(one.is_plainly_greedy for one in samplers) else []
+    if likeliest is None:
+        likeliest = _likeliest_each(logits) if any(one.is_plainly_greedy for one in samplers) else []
     rows = logits if all(one.is_plainly_greedy for one in samplers) else logits.cpu()
     found: list[int | NotFinite] = []
     for index, sampler in enumerate(samplers):

@@ -57,6 +57,18 @@ class SessionCaches:
         )
         return cache if is_it and isinstance(cache, PooledCache) else None
 
+    def extend(self, work: Work, cache: PooledCache, now: float) -> None:
+        """Makes room for a token more in what `pooled` gave. Raises KVCacheFull; then nothing has changed."""
+        if cache.room:
+            self._account.use(work.session, now)
+            return
+        due = self._cost(work.span).of_tokens(1, work.position + 1)
+        self._book(work.session, max(0, due - self._account.held(work.session)), now)
+        try:
+            cache.reserve(1)
+        finally:
+            self._account.settle(work.session, cache.nbytes, now)
+
     def for_step(self, work: Work, batch: int, tokens: int, now: float) -> Cache:
         """The session's cache, at the step's position, its memory for the step booked.
 

@@ -89,6 +89,11 @@ class KVAccount:
         self._sessions[session] = _Entry(exact, now)
         self._sessions.move_to_end(session)
 
+    def use(self, session: SessionId, now: float) -> None:
+        """The session is used, and holds what it held."""
+        self._sessions[session].used_at = now
+        self._sessions.move_to_end(session)
+
     def release(self, session: SessionId) -> int:
         """Takes the session out of the account; returns the bytes it held, 0 if it is not there."""
         entry = self._sessions.pop(session, None)

@@ -16,6 +16,7 @@ from msgspec import UNSET
 from corolla.generation import Head
 from corolla.head_steps import HeadSteps, Runner
 from corolla.models.facts import ModelFacts, describe
+from corolla.models.graphed_head import GraphedHead
 from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions, default_dtype
 from corolla.models.on_disk import blocks_on_disk
@@ -122,7 +123,7 @@ class LoadedPart:
             context=self.candidate.context,
             can_chunk_prefill=facts.can_chunk_prefill,
             run=run,
-            steps=HeadSteps(self.head, facts.hidden_size, run),
+            steps=HeadSteps(self.head, facts.hidden_size, run, _graphed(self.head)),
             prefixes=prefixes,
         )
 
@@ -292,6 +293,10 @@ def _use_pool(model: SpanModel, candidate: Candidate, span: Span, kv_bytes: int)
     per_token = sum(candidate.facts.kv_bytes_per_token[span.start : span.end])
     tokens = min(POOL_TOKENS, int(kv_bytes * POOL_SHARE) // max(1, per_token))
     model.use_pool(tokens, POOL_SEQUENCES, candidate.context)
+
+
+def _graphed(head: HeadModel) -> GraphedHead | None:
+    return GraphedHead(head) if torch.device(head.options.device).type == "cuda" else None
 
 
 def _on_disk(source: ModelSource) -> list[messages.BlockRun]:

@@ -105,8 +105,7 @@ class Stage:
             if cache is None or row is None:
                 continue
             try:
-                self._caches.for_step(work, 1, 1, now)
-                cache.reserve(1)
+                self._caches.extend(work, cache, now)
             except CorollaError as error:  # refused before anything was computed
                 results[work] = Result(work, error=error)
             else:
@@ -119,16 +118,14 @@ class Stage:
             _logger.warning("%d decode steps failed (%s); they are run one by one.", len(steps), error)
             return results
         for step, answer in zip(steps, answers, strict=True):
-            results[step.work] = self._answered(step, answer, now)
+            results[step.work] = self._answered(step, answer)
         return results
 
-    def _answered(self, step: RowStep, answer: RowAnswer, now: float) -> Result:
+    def _answered(self, step: RowStep, answer: RowAnswer) -> Result:
         work = step.work
         self._begun.pop(work.session, None)
         if answer.has_run and answer.error is not None:
             self.close(work.session)
-        else:
-            self._caches.settle(work.session, step.cache, now)
         return Result(work, answer.payload, error=answer.error)
 
     def _run_long_way(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:

@@ -1,12 +1,12 @@
 """Decode steps of several sequences as one CUDA graph.
 
 On a GPU one token keeps the device busy for less time than Python needs to launch its hundreds of kernels.
-A graph is launched at once. It computes with fixed shapes on fixed memory: one is captured for each number
+A graph is launched at once. It computes with fixed shapes on fixed memory: one is recorded for each number
 of sequences and of tokens held, both rounded up, when it is first needed; the sequences' keys and values
 are in a pool (corolla/models/pool.py). All that changes from step to step is a few numbers a sequence.
 
 Inside, the sequences are a batch that is padded at the left, as the library pads it: what each may see
-follows from the mask, in the library's own code. A decoder that cannot be captured is called without a
+follows from the mask, in the library's own code. A decoder that cannot be recorded is called without a
 graph, which is said once and counted.
 
 Owner: the thread that runs the model. Knows nothing of sessions or queues.
@@ -15,6 +15,7 @@ Owner: the thread that runs the model. Knows nothing of sessions or queues.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -23,6 +24,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from corolla.models.cache import Clock, placeholder
+from corolla.models.capture import Recorder, bucket, bytes_of, host_tensor, row_norms
 from corolla.models.pool import KVPool, PooledCache
 
 LEAST_TOKENS = 128
@@ -116,18 +118,19 @@ class _Memory:
     @classmethod
     def of(cls, like: Tensor, size: int, device: torch.device) -> Self:
         """For `size` sequences whose hidden states are like `like`, [hidden_size]; `run` is still to come."""
-        pins = device.type == "cuda"
         hidden, output = (
-            torch.zeros((size, 1, *like.shape), dtype=like.dtype, pin_memory=pins) for _ in range(2)
+            host_tensor(size, 1, *like.shape, dtype=like.dtype, device=device) for _ in range(2)
         )
+        numbers = host_tensor(2, size, dtype=torch.int64, device=device)
+        numbers[1] = 1  # who has nothing to attend to gives NaN
         return cls(
             hidden=hidden,
-            numbers=torch.zeros((2, size), dtype=torch.int64, pin_memory=pins),
+            numbers=numbers,
             output=output,
-            norms=torch.zeros((2, size), pin_memory=pins),
+            norms=host_tensor(2, size, dtype=torch.float32, device=device),
             run=_nothing,
-            entering=_bytes_of(hidden),
-            leaving=_bytes_of(output),
+            entering=bytes_of(hidden),
+            leaving=bytes_of(output),
         )
 
     def address(self, caches: Sequence[PooledCache]) -> None:
@@ -171,8 +174,7 @@ class GraphedDecoder:
         ]
         self._cache.layers = layers
         self._memories: dict[tuple[int, int], _Memory] = {}
-        self._between: Any = None
-        """The graphs' shared memory for what is between the blocks: they never run at once."""
+        self._recorder = Recorder()
 
     def step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
         """[sequences, 1, hidden_size] in, on the host or the device, and out, on the host.
@@ -199,7 +201,7 @@ class GraphedDecoder:
         tokens = bucket(max(cache.position for cache in caches) + 1, LEAST_TOKENS)
         memory = self._memories.get((size, tokens))
         if memory is None:
-            memory = self._captured(like, size, tokens) if has_graphs else None
+            memory = self._recorded(like, size, tokens) if has_graphs else None
             memory = memory or self._without_graph(like, len(caches), tokens)
             self._memories[len(memory.hidden), tokens] = memory
         memory.address(caches)
@@ -211,50 +213,28 @@ class GraphedDecoder:
         def run() -> None:
             self.eager_steps += 1
             self._run_on_device(memory, tokens)
-            self._wait()
+            if self.pool.device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
 
         return replace(memory, run=run)
 
-    def _captured(self, like: Tensor, size: int, tokens: int) -> _Memory | None:
-        """The graph for `size` sequences of up to `tokens` tokens; None where it cannot be captured."""
+    def _recorded(self, like: Tensor, size: int, tokens: int) -> _Memory | None:
+        """The graph for `size` sequences of up to `tokens` tokens; None where it cannot be recorded."""
+        memory = _Memory.of(like, size, self.pool.device)
         try:
-            return self._capture(like, size, tokens)
-        except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be captured
+            return replace(memory, run=self._recorder.record(partial(self._run_on_device, memory, tokens)))
+        except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be recorded
             self.eager_because = f"{type(error).__name__}: {error}"
             self._memories.clear()
             _logger.warning("Steps run without CUDA graphs: %s", self.eager_because)
             torch.cuda.synchronize()
             return None
 
-    def _capture(self, like: Tensor, size: int, tokens: int) -> _Memory:
-        memory = _Memory.of(like, size, self.pool.device)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):  # what libraries set up at their first call must not be captured
-                self._run_on_device(memory, tokens)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        self._between = self._between or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._between):
-            self._run_on_device(memory, tokens)
-
-        def run() -> None:
-            graph.replay()
-            self._wait()
-
-        return replace(memory, run=run)
-
-    def _wait(self) -> None:
-        if self.pool.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
-
     def _run_on_device(self, memory: _Memory, tokens: int) -> None:
         device = self.pool.device
         hidden = memory.hidden.to(device, non_blocking=True)
         leaving = self._compute(hidden, memory.numbers.to(device, non_blocking=True), tokens)
-        norms = [torch.linalg.vector_norm(one[:, 0], dim=1, dtype=torch.float32) for one in (hidden, leaving)]
-        memory.norms.copy_(torch.stack(norms), non_blocking=True)
+        memory.norms.copy_(torch.stack([row_norms(hidden), row_norms(leaving)]), non_blocking=True)
         memory.output.copy_(leaving, non_blocking=True)
 
     def _compute(self, hidden: Tensor, numbers: Tensor, tokens: int) -> Tensor:
@@ -265,20 +245,6 @@ class GraphedDecoder:
         self._clock.position = tokens - 1
         arguments = {"position_ids": lengths - 1, "attention_mask": (columns >= 0).long()}
         return self._decode(hidden, {**arguments, "cache": self._cache})
-
-
-def bucket(count: int, least: int) -> int:
-    """`count` rounded up to `least` times a power of two."""
-    size = least
-    while size < count:
-        size *= 2
-    return size
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the host."""
-    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
-    return memoryview(array)
 
 
 def _nothing() -> None:

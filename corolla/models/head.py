@@ -33,7 +33,7 @@ class HeadModel:
         self.weights: WeightReport = weigh(model)
         self._model = model
         self._seam = part.seam
-        self._hidden_size: int = source.config.hidden_size
+        self.hidden_size: int = source.config.hidden_size
         self._decoder, _ = hide_blocks(model, source.block_count, visible=1)
         _drop_rotary(self._decoder)
         self._takes_positions = "position_ids" in inspect.signature(self._decoder.forward).parameters
@@ -75,16 +75,20 @@ class HeadModel:
     def embed_tokens(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Hidden states [n, 1, hidden_size] of n tokens of different sequences, each at its own position."""
         device = self.options.device
-        return self._embed_each(torch.tensor(tokens, device=device), torch.tensor(positions, device=device))
+        return self.embed_each(torch.tensor(tokens, device=device), torch.tensor(positions, device=device))
+
+    def embed_each(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """As `embed_tokens`, for tensors [n] on the device."""
+        return self._embed_each(ids, positions)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [batch, tokens, vocabulary], in the model's dtype, for the last block's hidden states.
 
         Gradients flow to `hidden` if it requires them. Raises `ShapeMismatch`.
         """
-        if hidden.dim() != 3 or hidden.shape[2] != self._hidden_size:
+        if hidden.dim() != 3 or hidden.shape[2] != self.hidden_size:
             raise ShapeMismatch(
-                f"Hidden states are [batch, tokens, {self._hidden_size}], not {[*hidden.shape]}."
+                f"Hidden states are [batch, tokens, {self.hidden_size}], not {[*hidden.shape]}."
             )
         batch, tokens, width = hidden.shape
         differentiable = hidden.requires_grad and torch.is_grad_enabled()

@@ -24,10 +24,10 @@ from transformers.modeling_utils import local_torch_dtype
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_accelerate_available
 
+from corolla.models.activations import fuse_activations
 from corolla.models.allocation import returning_freed_memory
 from corolla.models.errors import CheckpointBroken, QuantizationUnavailable
 from corolla.models.families import TEXT_MODEL_PREFIXES
-from corolla.models.activations import fuse_activations
 from corolla.models.linear import choose_kernels
 from corolla.models.partial import Part, partial_class
 from corolla.models.quantization import Quantization, kept_layers, missing_libraries

@@ -178,6 +178,11 @@ class PooledCache:
     def nbytes(self) -> int:
         return len(self._pages) * self.pool.page_bytes
 
+    @property
+    def room(self) -> int:
+        """Tokens more that it has pages for."""
+        return len(self._pages) * PAGE_TOKENS - self.position
+
     def reserve(self, tokens: int) -> None:
         """Takes pages for `tokens` tokens more. Raises `KVCacheFull`."""
         due = room_for(self.position + tokens) // PAGE_TOKENS - len(self._pages)

@@ -86,7 +86,9 @@ class SpanModel:
         """
         if self.family.batching is not Batching.ONE_BY_ONE and self.family.takes_views:
             pool = KVPool(self.end - self.start, tokens // PAGE_TOKENS, rows, longest, self.options.device)
-            self._graphed = GraphedDecoder(self._decode_pooled, pool, self._config, range(self.start, self.end))
+            self._graphed = GraphedDecoder(
+                self._decode_pooled, pool, self._config, range(self.start, self.end)
+            )
         return self._graphed
 
     def use_no_pool(self) -> None:
@@ -187,9 +189,7 @@ class SpanModel:
             cache.advance(1)
         return output
 
-    def decode_rows(
-        self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache]
-    ) -> Sequence[Row]:
+    def decode_rows(self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache]) -> Sequence[Row]:
         """One token of each sequence, its hidden states as bytes in this span's dtype; what leaves the span.
 
         For as little beside the computation as there can be: all checks are those of the caller. Each cache is

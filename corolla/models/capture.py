@@ -1,0 +1,70 @@
+"""Work on a GPU recorded as CUDA graphs: what it launches, from then on launched at once.
+
+A graph computes with the shapes, and on the memory, that it was recorded with: who records keeps its tensors,
+writes what is to be computed into them, and reads there what came out.
+
+Owner: the thread that runs the model. Knows nothing of models.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Work = Callable[[], None]
+WARM_UPS = 2
+"""What libraries set up at their first call must not be recorded."""
+
+
+class Recorder:
+    """Records graphs that never run at once, and so share the memory for what is between their kernels."""
+
+    def __init__(self) -> None:
+        self._shared: Any = None
+
+    def record(self, work: Work) -> Work:
+        """Runs `work`'s kernels, and waits for them. Raises whatever a GPU says of work that cannot be recorded.
+
+        Runs `work` a few times, on whatever its memory holds at the moment.
+        """
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        self._shared = self._shared or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._shared):
+            work()
+
+        def run() -> None:
+            graph.replay()
+            torch.cuda.current_stream().synchronize()
+
+        return run
+
+
+def host_tensor(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros on the host; pinned, so that a graph can copy them by itself, where `device` is a GPU."""
+    return torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the host."""
+    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+def row_norms(hidden: Tensor) -> Tensor:
+    """Of every sequence's one token, [sequences, 1, hidden_size]: fp32 [sequences], finite where those are."""
+    return torch.linalg.vector_norm(hidden[:, 0], dim=1, dtype=torch.float32)
+
+
+def bucket(count: int, least: int) -> int:
+    """`count` rounded up to `least` times a power of two: graphs are recorded for few sizes."""
+    size = least
+    while size < count:
+        size *= 2
+    return size
