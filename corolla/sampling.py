@@ -99,7 +99,7 @@ def next_tokens(
     """What `next_token` of each sampler gives for its row of `logits`, [sequences, vocab], or raises.
 
     Greedy sequences share one reduction and one transfer from the device, the others a transfer.
-    `likeliest`: the token of each row's greatest logit, or -1 where that is not finite, if it is known already.
+    `likeliest`: each row's token of the greatest logit, or -1 where that is not finite, if it is known.
     """
     if likeliest is None:
         likeliest = _likeliest_each(logits) if any(one.is_plainly_greedy for one in samplers) else []

@@ -12,18 +12,21 @@ Owner: the scheduler.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 SHARE = 0.25
 """How much longer than without a prompt a batch of decode steps may take, on average."""
 MOST_TOKENS = 2048
 """Of one part, however fast: weights that have to be dequantized for each are worth so many."""
+MOST_PASS_TOKENS = 4096
+"""Of a part where nothing but forward passes waits."""
 FIRST_ALONE_TOKENS = 64
 """Of a part that nobody decodes beside, before anything was measured."""
 FIRST_TOKENS = 8
 """Of a part beside decode steps, before anything was measured."""
 MOST_SECONDS = 0.25
 """How long a part may take: who decodes, or comes meanwhile, waits for its end."""
-MOST_PASS_SECONDS = 1.0
+MOST_PASS_SECONDS = 2.0
 """The same where nothing but forward passes waits: who sends those wants many tokens a second."""
 LARGER = 3.0
 """How many times as large a part is tried where all were of one size."""
@@ -33,6 +36,17 @@ BARE_EVERY = 16
 """So many batches with a prompt, and one goes without: how long that takes changes with the contexts."""
 WEIGHT = 0.2
 """Of the newest measurement in a moving average."""
+
+
+class Most(NamedTuple):
+    """How large a part may be while nobody decodes."""
+
+    tokens: int
+    seconds: float
+
+
+_PROMPTS = Most(MOST_TOKENS, MOST_SECONDS)
+_PASSES = Most(MOST_PASS_TOKENS, MOST_PASS_SECONDS)
 
 
 @dataclass(slots=True)
@@ -102,7 +116,7 @@ class Pace:
         `are_passes`: all prompts that wait are forward passes.
         """
         if not decoding and self._is_quiet(now):
-            return self._largest_alone(MOST_PASS_SECONDS if are_passes else MOST_SECONDS)
+            return self._largest_alone(_PASSES if are_passes else _PROMPTS)
         if decoding and (self._since_bare >= BARE_EVERY or not self._decode):
             return 0
         if self.wait(now):
@@ -160,26 +174,26 @@ class Pace:
             return 0.0
         return self._decode[min(self._decode, key=lambda count: abs(count - decoding))]
 
-    def _largest(self, line: Line, first: int, most_seconds: float = MOST_SECONDS) -> int:
-        """Tokens of a part of `most_seconds`, or of a longer one where a smaller would be a waste."""
+    def _largest(self, line: Line, first: int, most: Most = _PROMPTS) -> int:
+        """Tokens of a part as long as it may be, or of a longer one where a smaller would be a waste."""
         if not line.is_known:
             return first
         fixed, each = line.fit()
-        if most_seconds - fixed < fixed:
-            return _worth_its_cost(fixed, each)
-        return max(1, min(MOST_TOKENS, int((most_seconds - fixed) / each)))
+        if most.seconds - fixed < fixed:
+            return _worth_its_cost(fixed, each, most.tokens)
+        return max(1, min(most.tokens, int((most.seconds - fixed) / each)))
 
-    def _largest_alone(self, most_seconds: float) -> int:
+    def _largest_alone(self, most: Most) -> int:
         """The same while nobody decodes. Where all parts were of one size, a larger one is tried: it may
         cost next to nothing."""
         line = self._alone
         larger = int(LARGER * line.mean_tokens) if line.is_known and line.is_of_one_size else 1
-        return max(min(MOST_TOKENS, larger), self._largest(line, FIRST_ALONE_TOKENS, most_seconds))
+        return max(min(most.tokens, larger), self._largest(line, FIRST_ALONE_TOKENS, most))
 
 
-def _worth_its_cost(fixed: float, each: float) -> int:
+def _worth_its_cost(fixed: float, each: float, most_tokens: int = MOST_TOKENS) -> int:
     """Tokens of a part that spends two thirds of its time on them."""
-    return max(1, min(MOST_TOKENS, int(2 * fixed / each)))
+    return max(1, min(most_tokens, int(2 * fixed / each)))
 
 
 def _crowd(decoding: int, prompts: int) -> float:

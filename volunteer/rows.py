@@ -1,9 +1,9 @@
 """Decode steps as rows of bytes: one token of each of several sessions, from payloads to payloads.
 
 On a GPU a step is short, and taking a payload apart, checking it as a tensor and putting the answer together
-takes as long as some of the blocks. A payload of one token's hidden states looks the same but for their bytes:
-those are copied into the memory that the span's graph reads, which finds out whether they are finite too.
-What is not exactly so is left to `volunteer/steps.py`, which says what is wrong with it.
+takes as long as some of the blocks. Payloads of one token's hidden states differ in their bytes alone: these
+are copied into the memory that the span's graph reads, which finds out whether they are finite, too. What is
+not exactly so is left to `volunteer/steps.py`, which says what is wrong with it.
 
 Owner: the device thread. Knows neither queues nor the KV account.
 """

@@ -96,7 +96,7 @@ class Stage:
         return [results[work] for work in batch]
 
     def _decode(self, batch: Sequence[Work], now: float) -> dict[Work, Result]:
-        """Results of single tokens whose caches are in the pool, and which are nothing out of the ordinary."""
+        """Results of single tokens whose caches are in the pool, as far as nothing about them is special."""
         results: dict[Work, Result] = {}
         steps: list[RowStep] = []
         for work in batch:

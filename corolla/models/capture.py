@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Work = Callable[[], None]
+Run = Callable[[], None]
 WARM_UPS = 2
 """What libraries set up at their first call must not be recorded."""
 
@@ -23,10 +23,11 @@ class Recorder:
     def __init__(self) -> None:
         self._shared: Any = None
 
-    def record(self, work: Work) -> Work:
-        """Runs `work`'s kernels, and waits for them. Raises whatever a GPU says of work that cannot be recorded.
+    def record(self, work: Run) -> Run:
+        """What runs `work`'s kernels, and waits for them.
 
-        Runs `work` a few times, on whatever its memory holds at the moment.
+        Runs `work` a few times, on whatever its memory holds at the moment. Raises what the GPU's libraries say
+        of work that cannot be recorded.
         """
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -58,7 +59,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def row_norms(hidden: Tensor) -> Tensor:
-    """Of every sequence's one token, [sequences, 1, hidden_size]: fp32 [sequences], finite where those are."""
+    """Of each sequence's token, [sequences, 1, hidden_size]: fp32 [sequences], finite where that is."""
     return torch.linalg.vector_norm(hidden[:, 0], dim=1, dtype=torch.float32)
 
 

@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from corolla.models.capture import Recorder, Work, bucket, bytes_of, host_tensor, row_norms
+from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, row_norms
 from corolla.models.head import HeadModel
 
 _logger = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ class _Memory:
     """As `hidden`."""
     logits: Tensor
     """On the device, [sequences, vocabulary]."""
-    score: Work
-    embed: Work
+    score: Run
+    embed: Run
 
     @classmethod
     def of(cls, model: HeadModel, size: int) -> Self:
@@ -85,7 +85,7 @@ class _Memory:
 class GraphedHead:
     """The decode steps of one head."""
 
-    def __init__(self, model: HeadModel, record: Callable[[Work], Work] | None = None) -> None:
+    def __init__(self, model: HeadModel, record: Callable[[Run], Run] | None = None) -> None:
         """`record`: what makes a graph of work, for a device that has none; None: CUDA's."""
         self._model = model
         self._record = record or Recorder().record

@@ -45,7 +45,7 @@ class LoadOptions:
     dtype: torch.dtype = torch.float32
     quantization: Quantization = "none"
     kernels: Kernels = "library"
-    """`library`: the bits of the whole model. `fastest`: see linear.py, activations.py and nf4.py beside this."""
+    """`library`: the bits of the whole model. `fastest`: see linear.py, activations.py and nf4.py."""
 
 
 def default_dtype(device: str, config: PreTrainedConfig) -> torch.dtype:

@@ -192,8 +192,8 @@ class SpanModel:
     def decode_rows(self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache]) -> Sequence[Row]:
         """One token of each sequence, its hidden states as bytes in this span's dtype; what leaves the span.
 
-        For as little beside the computation as there can be: all checks are those of the caller. Each cache is
-        of the whole span's pool and has room for a token. Advances those whose rows are finite.
+        For as little beside the computation as there can be: all checks are the caller's. Each cache is in
+        the pool, over the whole span, and has room for a token. Advances those whose rows are finite.
 
         Raises `SpanRefused` where there is no pool.
         """

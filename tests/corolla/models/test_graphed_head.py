@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from corolla.models import HeadModel, ModelSource
-from corolla.models.capture import Work
+from corolla.models.capture import Run
 from corolla.models.graphed_head import GraphedHead, Scored
 from tests.corolla.models.checkpoints import llama, save
 
@@ -71,9 +71,9 @@ def test_what_is_not_finite_is_seen_and_spoils_no_other_row(model: HeadModel, gr
 def test_a_head_that_cannot_be_recorded_says_so_once(
     model: HeadModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked: list[Work] = []
+    asked: list[Run] = []
 
-    def refuse(work: Work) -> Work:
+    def refuse(work: Run) -> Run:
         asked.append(work)
         raise RuntimeError("operation not permitted when stream is capturing")
 
