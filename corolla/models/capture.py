@@ -26,8 +26,8 @@ class Recorder:
     def record(self, work: Run) -> Run:
         """What runs `work`'s kernels, and waits for them.
 
-        Runs `work` a few times, on whatever its memory holds at the moment. Raises what the GPU's libraries say
-        of work that cannot be recorded.
+        Runs `work` a few times, on whatever its memory holds at the moment. Raises what the GPU's libraries
+        say of work that cannot be recorded.
         """
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -93,6 +93,7 @@ class GraphedHead:
         self.eager_because: str | None = None
         """Why there are no graphs, where there are none."""
 
+    @torch.inference_mode()
     def score(self, rows: Sequence[bytes | memoryview], positions: Sequence[int]) -> Scored | None:
         """The bytes of each sequence's hidden states, and the position of its next token.
 
@@ -113,6 +114,7 @@ class GraphedHead:
             embedded=memory.rows(count),
         )
 
+    @torch.inference_mode()
     def embed(self, tokens: Sequence[int], positions: Sequence[int]) -> list[memoryview]:
         """As `Scored.embedded`, of these tokens at these positions. After a `score` of as many sequences."""
         memory = self._memories[bucket(len(tokens), 1)]
@@ -126,8 +128,7 @@ class GraphedHead:
         size = bucket(count, 1)
         if self.eager_because is None and size not in self._memories:
             try:
-                with torch.inference_mode():
-                    self._memories[size] = self._recorded(size)
+                self._memories[size] = self._recorded(size)
             except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be recorded
                 self.eager_because = f"{type(error).__name__}: {error}"
                 self._memories.clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from corolla import head_steps
 from corolla.head_steps import HeadStep, HeadSteps
 from corolla.models import HeadModel, ModelSource
+from corolla.models.graphed_head import GraphedHead
 from corolla.sampling import Sampler
 from corolla.tensors import from_wire, to_wire
 from schema.errors import NotFinite, NotServing, ShapeMismatch
@@ -45,8 +47,25 @@ def step(
     return HeadStep(to_wire(hidden), 5 + seed, Sampler(Sampling(temperature=0), [1, 2], 0), ends, launch)
 
 
+def drawn_step(seed: int) -> HeadStep:
+    sampler = Sampler(Sampling(temperature=2.0), [1, 2], seed)
+    return replace(step(seed), sampler=sampler)
+
+
+def drawn(model: HeadModel, seed: int) -> int:
+    """What `drawn_step` of the same seed gives."""
+    one = drawn_step(seed)
+    return one.sampler.next_token(model.logits(from_wire(one.hidden))[0, -1])
+
+
 def expected(model: HeadModel, one: HeadStep) -> int:
     return int(model.logits(from_wire(one.hidden))[0, -1].argmax())
+
+
+@pytest.fixture(params=["as it is", "as graphs"])
+def graphed(model: HeadModel, request: pytest.FixtureRequest) -> GraphedHead | None:
+    """Where there is no GPU, a graph's work is run as it is."""
+    return GraphedHead(model, record=lambda work: work) if request.param == "as graphs" else None
 
 
 async def test_steps_that_wait_together_each_get_their_own_token(
@@ -84,12 +103,14 @@ async def test_more_steps_than_a_batch_takes_are_computed_in_several(
     assert thread.calls == 3
 
 
-async def test_what_is_wrong_with_one_step_concerns_no_other(model: HeadModel) -> None:
+async def test_what_is_wrong_with_one_step_concerns_no_other(
+    model: HeadModel, graphed: GraphedHead | None
+) -> None:
     def broken(payload: bytes) -> None:
         raise NotServing("this volunteer is leaving")
 
     thread = Thread()
-    steps = HeadSteps(model, HIDDEN, thread)
+    steps = HeadSteps(model, HIDDEN, thread, graphed)
     fine = step(1)
     wide = HeadStep(to_wire(torch.zeros(1, 2, HIDDEN)), 1, fine.sampler, frozenset(), None)
     nan = HeadStep(to_wire(torch.full((1, 1, HIDDEN), torch.nan)), 1, fine.sampler, frozenset(), None)
@@ -111,6 +132,23 @@ async def test_a_step_whose_reply_was_cancelled_is_not_computed(model: HeadModel
     thread.is_free.set()
     assert (await stays).token == expected(model, step(2))
     assert sent == []
+
+
+async def test_greedy_steps_and_drawn_ones_go_together(model: HeadModel, graphed: GraphedHead | None) -> None:
+    """Drawn tokens are others than the likeliest, and what is sent on is theirs."""
+    thread = Thread()
+    thread.is_free.set()
+    steps = HeadSteps(model, HIDDEN, thread, graphed)
+    asked = [step(seed) if seed % 2 else drawn_step(seed) for seed in range(6)]
+    found = await asyncio.gather(*map(steps.advance, asked))
+    due = [expected(model, one) if index % 2 else drawn(model, index) for index, one in enumerate(asked)]
+    assert [one.token for one in found] == due
+    assert [one.token for one in found] != [expected(model, one) for one in asked]
+    for one, advanced in zip(asked, found, strict=True):
+        assert advanced.hidden is not None
+        assert torch.equal(
+            from_wire(advanced.hidden), model.embed(torch.tensor([[advanced.token]]), one.position)
+        )
 
 
 async def test_an_end_token_is_not_sent_on(model: HeadModel) -> None:
