@@ -20,7 +20,7 @@ from scripts.demo import ROOT, DemoFailed, choose_port, demo_environment, how_to
 from tests.garden import PATIENCE_SECONDS, wait_until
 
 WITHOUT_CTRL_C = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
-"""What starts a command as a script's background does: Ctrl-C is ignored, unless the command itself listens."""
+"""Starts a command as a script's background does: Ctrl-C is ignored, unless the command itself listens."""
 ELSEWHERE = ("HOST", "PUBLIC_URL")
 """What would make a demo listen, or say that it does, anywhere else than on this machine."""
 
