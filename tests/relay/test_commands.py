@@ -43,7 +43,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def relay(database: str, capsys: pytest.CaptureFixture[str]) -> Run:
+def relay(database: str, capsys: pytest.CaptureFixture[str], logs_as_before: None) -> Run:
     """Runs one command on a database of its own."""
 
     def run(*arguments: str, **environment: str) -> Outcome:
