@@ -30,6 +30,8 @@ from relay.settings import Settings
 from schema.credentials import parse_credential
 from schema.protocol import MAX_FRAME_BYTES
 
+pytestmark = pytest.mark.usefixtures("logs_as_before")
+
 
 class Outcome(NamedTuple):
     """What a command did."""
@@ -43,7 +45,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def relay(database: str, capsys: pytest.CaptureFixture[str], logs_as_before: None) -> Run:
+def relay(database: str, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs one command on a database of its own."""
 
     def run(*arguments: str, **environment: str) -> Outcome:
