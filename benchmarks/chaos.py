@@ -78,7 +78,6 @@ class Swarm:
         self._folder = folder
         self._stack = stack
         self._token = server.token("client", "benchmark")
-        self._volunteer_token = server.token("volunteer", "benchmark")
         self._threads = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
         self._running: dict[str, Volunteer] = {}
         for name in NAMES:
@@ -88,7 +87,7 @@ class Swarm:
     def plant(self, name: str) -> None:
         """Start a volunteer. It serves some seconds later."""
         arguments = ("--model", f"{MODEL}={self._folder}", "--blocks", NAMES[name], "--kernels", "library")
-        started = volunteer(self._server, name, *arguments, token=self._volunteer_token)
+        started = volunteer(self._server, name, *arguments)
         self._running[name] = self._stack.enter_context(started)
 
     def kill(self, span: str) -> str:

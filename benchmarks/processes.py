@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -92,6 +92,7 @@ class RelayProcess:
     environment: dict[str, str]
     folder: Path
     process: subprocess.Popen[bytes]
+    _shared: list[str] = field(default_factory=lambda: list[str]())
 
     @property
     def log(self) -> Path:
@@ -99,6 +100,12 @@ class RelayProcess:
 
     def token(self, kind: str, name: str) -> str:
         return self.operate("token", "create", "--kind", kind, "--name", name).strip()
+
+    def volunteer_token(self) -> str:
+        """One for all volunteers, whose ids differ all the same: making a token is a process of its own."""
+        if not self._shared:
+            self._shared.append(self.token("volunteer", "volunteers"))
+        return self._shared[0]
 
     def operate(self, *arguments: str) -> str:
         """What an operator's command prints: `python -m relay ARGUMENTS`."""
@@ -140,7 +147,7 @@ def volunteer(
 ) -> Iterator[Volunteer]:
     """A volunteer of `server`, on one thread, with more arguments for its command line.
 
-    `token`: one that was made before, which spares a second.
+    `token`: of its own, where that of all volunteers will not do.
 
     What it measures is kept beside the relay's database, and so for as long as that.
 
@@ -149,7 +156,7 @@ def volunteer(
     log = server.folder / f"{name}.log"
     command = ["-m", "volunteer", "--name", name, "--threads", "1", *arguments]
     environment = {
-        "COROLLA_TOKEN": token or server.token("volunteer", name),
+        "COROLLA_TOKEN": token or server.volunteer_token(),
         "COROLLA_CACHE": str(server.folder / "cache"),
         **ONE_THREAD,
     }

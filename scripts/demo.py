@@ -251,5 +251,7 @@ def log_tail(lines: int = 40) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Whoever starts it in the background of a script has it ignore Ctrl-C, and it would never end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

@@ -19,6 +19,8 @@ from scripts import demo as demo_script
 from scripts.demo import ROOT, DemoFailed, choose_port, demo_environment, how_to_join
 from tests.garden import PATIENCE_SECONDS, wait_until
 
+WITHOUT_CTRL_C = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+"""Starts a command as a script's background does: Ctrl-C is ignored, unless the command itself listens."""
 ELSEWHERE = ("HOST", "PUBLIC_URL")
 """What would make a demo listen, or say that it does, anywhere else than on this machine."""
 
@@ -63,7 +65,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     environment |= {"DEMO_FOLDER": str(tmp_path / "demo"), "PORT": str(port), "NO_PROXY": "127.0.0.1"}
     with screen.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.demo"],
+            [*WITHOUT_CTRL_C, sys.executable, "-m", "scripts.demo"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

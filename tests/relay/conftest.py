@@ -5,6 +5,7 @@ Without one those tests are skipped, but never in CI.
 """
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,16 @@ import pytest
 from relay.migrate import upgrade
 from relay.settings import Settings
 from relay.store import Store
+
+
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """Undoes `configure_logs`, whose lines would come into the output of later tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @dataclass(frozen=True)

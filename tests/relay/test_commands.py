@@ -30,6 +30,8 @@ from relay.settings import Settings
 from schema.credentials import parse_credential
 from schema.protocol import MAX_FRAME_BYTES
 
+pytestmark = pytest.mark.usefixtures("logs_as_before")
+
 
 class Outcome(NamedTuple):
     """What a command did."""

@@ -9,7 +9,7 @@ import httpx
 import hypothesis
 import pytest
 
-from relay import pages
+from relay import pages, replies
 from relay.migrate import upgrade
 from tests.relay.core.peers import ScriptedPeer
 from tests.relay.core.rest_client import client_of
@@ -58,6 +58,12 @@ async def open_relay(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Asyn
     monkeypatch.setattr(pages, "PUSH_SECONDS", 0.0)
     async with running_relay(sqlite_file, open_chat=True) as running:
         yield running
+
+
+@pytest.fixture
+def one_head_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply whose head has left waits for no other."""
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.01)
 
 
 # ---- who is connected ----

@@ -237,10 +237,8 @@ async def test_a_head_that_tells_no_tokens_is_followed_from_the_beginning(
     assert again.generated is UNSET
 
 
-async def test_a_head_is_waited_for_but_not_for_long(
-    relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.01)
+@pytest.mark.usefixtures("one_head_only")
+async def test_a_head_is_waited_for_but_not_for_long(relay: RunningRelay, head: ScriptedPeer) -> None:
     async with relay.services.replies.start(QUESTION) as reply:
         await say_texts(head, await head.hear(Generate), "half")
         events = reply.events(DEADLINE)

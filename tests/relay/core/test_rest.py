@@ -188,6 +188,7 @@ async def test_an_error_after_the_first_token_ends_the_stream_without_done(
     assert relay.refusals("kv_cache_full") == 1
 
 
+@pytest.mark.usefixtures("one_head_only")
 async def test_a_head_that_leaves_in_the_middle_of_a_stream_ends_it_with_an_error(
     head: ScriptedPeer, http: httpx.AsyncClient
 ) -> None:
@@ -199,6 +200,7 @@ async def test_a_head_that_leaves_in_the_middle_of_a_stream_ends_it_with_an_erro
     assert "stop" not in [chunk["choices"][0]["finish_reason"] for chunk in chunks]
 
 
+@pytest.mark.usefixtures("one_head_only")
 async def test_a_head_that_leaves_in_the_middle_of_a_whole_reply_makes_it_an_error(
     head: ScriptedPeer, http: httpx.AsyncClient
 ) -> None:

@@ -100,6 +100,7 @@ async def test_openais_client_gets_the_errors_of_a_head(
     assert caught.value.status_code == error.http_status
 
 
+@pytest.mark.usefixtures("one_head_only")
 async def test_openais_client_takes_no_broken_stream_for_a_finished_one(
     head: ScriptedPeer, assistant: openai.AsyncOpenAI
 ) -> None:

@@ -59,6 +59,7 @@ async def test_drivers_are_told_that_what_was_on_its_way_to_the_older_is_lost(re
     assert await driver.hear(HopLost) == HopLost(session=journey.session.hex(), peer=older.id)
 
 
+@pytest.mark.usefixtures("one_head_only")
 async def test_the_replies_of_the_older_connection_end_with_an_error(relay: RunningRelay) -> None:
     older = await relay.serving(head=True)
     async with relay.services.replies.start(QUESTION) as reply:
