@@ -56,7 +56,7 @@ class Probing:
                 sent += 1
 
     def _some(self) -> list[Volunteer]:
-        everyone = self._swarm.volunteers()
+        everyone = self._swarm.volunteers_here()
         start = self._next if self._next < len(everyone) else 0
         self._next = start + LOOKED_AT
         return everyone[start : self._next]
