@@ -165,7 +165,7 @@ class Forwarder:
     def peer_left(self, peer: PeerId) -> int:
         """Tell the drivers here whose routes pass this peer; close the sessions that it drove, on hops here.
 
-        Wherever the peer was: each replica does this for its own. How many sessions of others went through it.
+        Wherever the peer was: each replica does this for its own. How many sessions of others passed it.
         """
         self._times.peer_left(peer)
         broken = 0
@@ -265,7 +265,7 @@ class Forwarder:
             self._put_control(self._hub.find(hop), _CLOSE, message)
 
     def _end_session(self, route: VerifiedRoute, header: Header, message: bytes) -> None:
-        """Forget a session that its driver has closed; a hop here that owes it an answer has not given one."""
+        """Forget a session that its driver has closed; a hop here may have owed it an answer."""
         key = _cache_key(header, message)
         self._routes.pop(key, None)
         self._remember_closed(key)
@@ -303,7 +303,7 @@ class Forwarder:
         header: Header,
         message: bytes,
     ) -> None:
-        """Refuse a step for which a receiver has no room; on the way to another replica it is not to blame."""
+        """Refuse a step for which there is no room; on the way to another replica nobody is to blame."""
         full = QueueFull("the next volunteer on the route does not read fast enough")
         self._fail(sender, route, header, message, full)
         if isinstance(receiver, Peer) and receiver.role == "volunteer":

@@ -97,7 +97,7 @@ class Joining:
             self._forget_probe(volunteer)
 
     def adopt(self, peer: Peer, now: float) -> None:
-        """Go on with a volunteer that has moved here from another replica as it was there. `now`: loop time."""
+        """Go on with a volunteer that has come from another replica as it was there. `now`: loop time."""
         volunteer = self._swarm.get(peer.id)
         if volunteer is not None:
             volunteer.peer, volunteer.is_new_here = peer, True
