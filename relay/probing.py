@@ -70,8 +70,8 @@ class Probing:
         volunteer = self._swarm.get(peer)
         if volunteer is None:
             return False
-        is_moved = volunteer.state == "loading" and volunteer.probe == session
-        if volunteer.state not in ("serving", "draining") and not is_moved:
+        has_served = volunteer.state == "loading" and not math.isinf(volunteer.probed)
+        if volunteer.state not in ("serving", "draining") and not has_served:
             return False
         if volunteer.probe == session:  # else too late: that one was given up, and the next one will tell
             self._passed(volunteer, session)

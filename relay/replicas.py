@@ -447,9 +447,11 @@ def _volunteer_of(record: VolunteerRecord, remote: RemotePeer, now: float) -> Vo
 
 
 def _what_people_see(volunteer: Volunteer) -> tuple[object, ...]:
-    """All that is shown and planned with, but for the load."""
+    """All that is shown and planned with, but for load, score and distance, which change all the time."""
     return (
-        volunteer.shown_state,
+        volunteer.state,
+        volunteer.is_paused,
+        volunteer.is_in_doubt,
         volunteer.placement,
         volunteer.done,
         volunteer.total,

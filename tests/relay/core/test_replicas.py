@@ -1,21 +1,24 @@
 """Two replicas in one process: what the one does for the peers of the other, and when the bus fails them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from relay import jobs, neighbours, replicas
 from relay.bus import Crossing, InProcessBus
 from relay.parcels import decode_parcel
+from relay.swarm import Volunteer
 from schema import messages
 from schema.errors import FrameLost, Moved, PeerGone, QueueFull
 from schema.frames import FrameType, decode_frame
-from schema.ids import PeerId
+from schema.ids import PeerId, Span
 from schema.outbox import Urgency
-from tests.relay.core.peers import MODEL, ScriptedPeer, answer, finish, say_texts
+from tests.relay.core.peers import MODEL, ScriptedPeer, answer, finish, offer, say_texts
 from tests.relay.core.rest_client import CHAT, QUESTION, client_of
 from tests.relay.core.support import RunningRelay, database_away, running_relay
 from tests.relay.core.waiting import eventually
@@ -425,6 +428,170 @@ async def test_the_row_of_a_volunteer_that_has_moved_names_its_new_replica(pair:
     await jobs.mark_alive(pair.one.services)
     (row,) = await pair.one.services.store.volunteers(0.0)
     assert (row.replica, row.state, row.start, row.end) == ("one", "serving", 0, 8)
+
+
+async def test_a_volunteer_that_moves_is_everywhere_what_it_was(pair: Pair) -> None:
+    volunteer = await movable(pair.other)
+    there = pair.other.services.swarm.get(volunteer.id)
+    assert there is not None
+    there.score, there.granted, there.is_in_doubt = 0.5, 3, True
+    local = pair.other.services.hub.get(volunteer.id)
+    assert local is not None
+    local.rtt = 0.25
+    pair.other.services.replicas.announce()
+    await eventually(lambda: (seen := known(pair.one, volunteer)) is not None and seen.is_in_doubt)
+    before = known(pair.one, volunteer)
+    assert before is not None
+    assert before.holder == there.holder
+    assert (before.placement.room, before.settled_at) == (4, there.settled_at)
+    new = await move(volunteer, pair.one)
+    await volunteer.say(messages.Moving())
+    await volunteer.goodbye()
+    await new.say(messages.Arrived())
+    await pair.settled()
+    await jobs.mark_alive(pair.one.services)
+    (row,) = await pair.one.services.store.volunteers(0.0)
+    assert (row.replica, row.room, row.settled_at) == ("one", 4, there.settled_at)
+    adopted = known(pair.one, volunteer)
+    assert adopted is not None
+    assert (adopted.score, adopted.is_in_doubt) == (0.5, True)
+
+
+async def test_who_goes_elsewhere_when_asked_to_is_not_blamed(pair: Pair) -> None:
+    driver, hop = await pair.other.dial(kind="client"), await pair.other.serving()
+    await pair.settled()
+    journey = pair.other.journey(driver, hop)
+    step = pair.other.services.forwarder._times.drawn  # its answer is timed
+    await driver.send(journey.frame(0, step=step))
+    await hop.frame()
+    new = await move(hop, pair.one)
+    await hop.say(messages.Moving())
+    await hop.goodbye()
+    await new.say(messages.Arrived())
+    await pair.settled()
+    await driver.send(journey.frame(0, b"", FrameType.CLOSE, step=step))
+    await new.frame()
+    for relay in (pair.one, pair.other):
+        relay.services.outcomes.collect(time.time())
+        assert {one.kind for one in relay.services.outcomes.unwritten_of([hop.id])} <= {"probe_passed"}
+
+
+async def test_what_the_new_replica_sees_of_a_volunteer_changes_its_score(pair: Pair) -> None:
+    volunteer = await pair.other.serving()
+    await pair.settled()
+    new = await move(volunteer, pair.one)
+    await volunteer.say(messages.Moving())
+    await volunteer.goodbye()
+    await new.say(messages.Arrived())
+    await pair.settled()
+    await jobs.mark_alive(pair.one.services)
+    adopted = known(pair.one, volunteer)
+    assert adopted is not None
+    before = adopted.score
+    pair.one.services.outcomes.note(volunteer.id, "failed")
+    await jobs.write_evidence(pair.one.services)
+    assert adopted.score < before
+    pair.one.services.replicas.announce()
+    await eventually(lambda: (seen := known(pair.other, volunteer)) and seen.score == adopted.score)
+
+
+# ---- volunteers that are given other blocks ---------------------------------------------------
+
+
+def known(relay: RunningRelay, peer: ScriptedPeer) -> Volunteer | None:
+    """A volunteer as a replica sees it."""
+    return relay.services.swarm.get(peer.id)
+
+
+async def movable(relay: RunningRelay) -> ScriptedPeer:
+    """A volunteer of the first blocks, which could hold as many others."""
+    peer = await relay.dial()
+    told = offer(0, 4, head=True)
+    room = msgspec.structs.replace(told.models[0], room=4)
+    await peer.say(msgspec.structs.replace(told, models=[room]))
+    await peer.load(await peer.hear(messages.Assignment))
+    await peer.pass_probe(await peer.hear(messages.Probe))
+    await peer.hear(messages.Serving)
+    return peer
+
+
+async def test_only_its_own_replica_gives_a_volunteer_other_blocks(pair: Pair) -> None:
+    stays, mover = await pair.one.serving(0, 4), await movable(pair.other)
+    await pair.settled()
+    await jobs.rebalance(pair.one.services)  # it sees the hole, and who could fill it, but cannot tell it
+    assert pair.one.services.metrics.moves == 0
+    await jobs.rebalance(pair.other.services)
+    told = await mover.hear(messages.Assignment)
+    assert (told.start, told.end) == (4, 8)
+    await eventually(lambda: (seen := known(pair.one, mover)) is not None and seen.state == "loading")
+    await mover.load(told)
+    await mover.pass_probe(await mover.hear(messages.Probe))
+    await mover.hear(messages.Serving)
+    await pair.settled()
+    assert {one.placement.span for one in pair.one.services.swarm.volunteers()} == {Span(0, 4), Span(4, 8)}
+    assert pair.one.services.swarm.candidates(MODEL).held()[4] == 1
+    await stays.is_served()
+
+
+async def test_of_two_replicas_that_decide_at_once_one_moves_somebody(pair: Pair) -> None:
+    await movable(pair.one)
+    await movable(pair.other)
+    await pair.settled()
+    await asyncio.gather(*[jobs.rebalance(relay.services) for relay in (pair.one, pair.other)])
+    await asyncio.gather(*[jobs.rebalance(relay.services) for relay in (pair.one, pair.other)])
+    assert pair.one.services.metrics.moves + pair.other.services.metrics.moves == 1
+    rows = await pair.one.services.store.volunteers(0.0)
+    assert sorted((row.start, row.state) for row in rows) == [(0, "serving"), (4, "loading")]
+
+
+async def test_who_goes_elsewhere_while_it_is_given_other_blocks_serves_them_there(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.one.serving(0, 4)
+    mover = await movable(pair.other)
+    await pair.settled()
+    new = await move(mover, pair.one)
+    monkeypatch.setattr(replicas, "ANNOUNCE_SECONDS", 60.0)  # nobody has been told yet of what it loads
+    await jobs.rebalance(pair.other.services)
+    told = await mover.hear(messages.Assignment)
+    await mover.say(messages.Moving())
+    await mover.goodbye()
+    await new.say(messages.Arrived())
+    await new.load(told)
+    await new.pass_probe(await new.hear(messages.Probe))
+    await new.hear(messages.Serving)
+    await jobs.mark_alive(pair.one.services)
+    rows = await pair.one.services.store.volunteers(0.0)
+    assert sorted((row.start, row.state, row.replica) for row in rows) == [
+        (0, "serving", "one"),
+        (4, "serving", "one"),
+    ]
+
+
+async def test_who_has_gone_elsewhere_before_it_could_be_told_keeps_its_blocks(pair: Pair) -> None:
+    await pair.one.serving(0, 4)
+    mover = await movable(pair.other)
+    await pair.settled()
+    new = await move(mover, pair.one)
+    store = pair.other.services.store
+    move_span = store.move_span
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        decided = await move_span(*arguments, **more)
+        await mover.say(messages.Moving())
+        await mover.goodbye()
+        return decided
+
+    store.move_span = slow  # type: ignore[method-assign]
+    await jobs.rebalance(pair.other.services)
+    await new.say(messages.Arrived())
+    await new.is_served()
+    await jobs.mark_alive(pair.one.services)
+    rows = await pair.one.services.store.volunteers(0.0)
+    assert sorted((row.start, row.state, row.replica) for row in rows) == [
+        (0, "serving", "one"),
+        (0, "serving", "one"),
+    ]
 
 
 async def test_a_head_moves_in_the_middle_of_a_reply(pair: Pair) -> None:
