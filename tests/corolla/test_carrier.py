@@ -207,3 +207,27 @@ async def test_a_driver_that_is_refused_for_good_does_not_connect_again() -> Non
     async with scripted(replaced) as options:
         with pytest.raises(Replaced):
             await asyncio.wait_for(stay_connected(options, Exchange(), Arrivals()), PATIENCE_SECONDS)
+
+
+async def test_who_cannot_move_any_more_connects_anew_instead() -> None:
+    """Something may begin that cannot be gone on with elsewhere, while another relay is looked for."""
+    old, arrivals = Heard(), Arrivals()
+    carried_by: list[Carrier] = []
+
+    async def begins_something(connection: ServerConnection) -> None:
+        carried_by[0].can_move = False
+        await connection.wait_closed()
+
+    async with scripted(begins_something, answer=encode_message(HERE)) as other:
+
+        async def leaving(connection: ServerConnection) -> None:
+            await connection.send(GO)
+            await old.read(connection)
+
+        async with scripted(leaving) as one:
+            options = replace(one, relay_url=f"{one.relay_url},{other.relay_url}", can_move=True)
+            async with carried(options, arrivals) as peer:
+                carried_by.append(peer.carrier)
+                ending = await peer.ending()
+    assert isinstance(ending, Unavailable)
+    assert old.said == []

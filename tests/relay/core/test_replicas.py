@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay import jobs, neighbours, replicas
+from relay import jobs, lateness, neighbours, replicas
 from relay.bus import Crossing, InProcessBus
 from relay.parcels import decode_parcel
 from relay.swarm import Volunteer
@@ -457,7 +457,11 @@ async def test_a_volunteer_that_moves_is_everywhere_what_it_was(pair: Pair) -> N
     assert (adopted.score, adopted.is_in_doubt) == (0.5, True)
 
 
-async def test_who_goes_elsewhere_when_asked_to_is_not_blamed(pair: Pair) -> None:
+async def test_who_goes_elsewhere_when_asked_to_is_not_blamed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience in ("UNANSWERED_SECONDS", "LATE_FACTOR"):
+        monkeypatch.setattr(lateness, patience, 0.0)
     driver, hop = await pair.other.dial(kind="client"), await pair.other.serving()
     await pair.settled()
     journey = pair.other.journey(driver, hop)
@@ -584,6 +588,9 @@ async def test_who_has_gone_elsewhere_before_it_could_be_told_keeps_its_blocks(p
 
     store.move_span = slow  # type: ignore[method-assign]
     await jobs.rebalance(pair.other.services)
+    left = known(pair.other, mover)
+    assert left is not None
+    assert (left.state, left.placement.span, pair.other.services.metrics.moves) == ("serving", Span(0, 4), 0)
     await new.say(messages.Arrived())
     await new.is_served()
     await jobs.mark_alive(pair.one.services)
