@@ -20,7 +20,7 @@ from corolla.exchange import Exchange
 from corolla.prefixes import KeptSession, Match, PrefixIndex, Wanted
 from corolla.repair import Repairs
 from corolla.session import PreparedStep, RemoteSession, Step, failed_step, open_session
-from schema.errors import CorollaError, ModelUnavailable, StepFailed
+from schema.errors import CorollaError, ModelUnavailable, StepFailed, Unavailable
 from schema.frames import Flags, FrameType
 from schema.ids import PeerId
 from schema.tensors import WireTensor
@@ -151,7 +151,7 @@ class Beginner:
         while True:
             try:
                 session, match = await self._open(prompt, repairs, is_whole)
-            except ModelUnavailable:
+            except (ModelUnavailable, Unavailable):
                 if not repairs.count:
                     raise
                 await asyncio.sleep(repairs.wait(time.monotonic()))

@@ -14,6 +14,7 @@ from typing import Protocol
 from msgspec import UNSET
 
 from corolla.orders import WorkOrder, order_of
+from corolla.step_order import HOLD_SECONDS, Key, StepOrder
 from schema.errors import (
     CorollaError,
     FrameRefused,
@@ -108,6 +109,7 @@ class Exchange:
         self._route_requests: dict[str, asyncio.Future[RouteGrant]] = {}
         self._request_numbers = itertools.count()
         self._read_route = lru_cache(READ_ROUTES)(read_route)
+        self._order = StepOrder()
 
     def serve(self, span_server: SpanServer) -> None:
         """Hand the steps for this peer's blocks to `span_server` from now on."""
@@ -139,7 +141,11 @@ class Exchange:
         if self._link is None:
             return
         try:
-            self._deliver(frame_of(header, message))
+            frame = frame_of(header, message)
+            if frame.type in TRAVELLING_TYPES and self._span_server is not None:
+                self._deliver_in_order(frame)
+            else:
+                self._deliver(frame)
         except ProtocolViolation as error:
             log.warning(
                 "a frame could not be used: %s", error.message, extra={"session": header.session.hex()}
@@ -266,6 +272,27 @@ class Exchange:
 
     # ---- frames in ----------------------------------------------------------------------------
 
+    def _deliver_in_order(self, frame: Frame) -> None:
+        """A step that came over the link, where what was before it may still be on another way."""
+        route = self._read_route(frame.route)
+        key = (route.origin, frame.session)
+        if frame.hop == len(route.hops):
+            ready = [frame]
+        else:
+            ready = self._order.arrived(key, frame)
+            if not ready:
+                asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_go, key, frame)
+        for one in ready:
+            self._deliver_step(one, route)
+
+    def _let_go(self, key: Key, frame: Frame) -> None:
+        if self._link is not None and self._order.is_held(key, frame):
+            for one in self._order.let_go(key):
+                try:
+                    self._deliver_step(one, self._read_route(one.route))
+                except ProtocolViolation as error:
+                    log.warning("a frame could not be used: %s", error.message)
+
     def _deliver(self, frame: Frame) -> None:
         route = self._read_route(frame.route)
         if frame.type in TRAVELLING_TYPES:
@@ -277,6 +304,7 @@ class Exchange:
                 inbox.on_failure(step_error(decode_failure(frame.payload)), frame.hop)
         elif frame.type == FrameType.CLOSE and self._span_server is not None:
             keep = bool(frame.flags & Flags.KEEP)
+            self._order.forget((route.origin, frame.session))
             self._span_server.on_close(session_at_hop(route.origin, frame.session), keep)
 
     def _deliver_step(self, frame: Frame, route: Route) -> None:

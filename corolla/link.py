@@ -12,6 +12,7 @@ from functools import partial
 from typing import Protocol, cast
 
 import msgspec
+from msgspec import UNSET
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
@@ -61,13 +62,15 @@ class LinkOptions:
     """Where to dial, and as whom."""
 
     relay_url: str
-    """Base URL: http(s) or ws(s)."""
+    """Base URL: http(s) or ws(s). Several replicas' with commas between them."""
     token: str = field(repr=False)
     name: str
     """Shown to everyone."""
     software: str
     instance: str = field(default_factory=new_instance_key, repr=False)
     """Kept by a process over its reconnects, so that it stays the same peer."""
+    can_move: bool = False
+    """Whether it goes elsewhere when it is asked to; see corolla/carrier.py."""
 
 
 class Receiver(Protocol):
@@ -80,7 +83,11 @@ class Receiver(Protocol):
 class RelayLink:
     """An open connection to the relay. Made by `dial`, used until `run` returns or raises."""
 
-    def __init__(self, socket: MessageConnection, connection: PeerConnection, welcome: Welcome) -> None:
+    def __init__(
+        self, socket: MessageConnection, connection: PeerConnection, welcome: Welcome, url: str = ""
+    ) -> None:
+        self.url = url
+        """What was dialled, as it stands among the options."""
         self.welcome = welcome
         self.peer_id = PeerId(welcome.peer)
         self.skipped_frames = 0
@@ -92,6 +99,7 @@ class RelayLink:
         self._is_idle = False
         """Whether the send loop waits for something to do; written by the send loop."""
         self._closing = False
+        self._is_held = False
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self._refused: asyncio.Future[None] = self._loop.create_future()
@@ -113,6 +121,24 @@ class RelayLink:
         """Send what is queued, then close; `run` returns."""
         self._closing = True
         self._wake.set()
+
+    def hold(self) -> None:
+        """Send nothing until `release`: it waits in the outbox."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Say that the peer has arrived, and send what has waited."""
+        self._outbox.put(encode_message(messages.Arrived()), Urgency.CONTROL, first=True)
+        self._is_held = False
+        self._wake.set()
+
+    def send_last(self) -> None:
+        """Say, after everything that waits, that the peer goes on over another connection."""
+        self._put(encode_message(messages.Moving()), Urgency.PREFILL)
+
+    async def abandon(self) -> None:
+        """Close a connection that is not to be used."""
+        await self._socket.close()
 
     async def run(self, receiver: Receiver, status: "StatusSource | None" = None) -> None:
         """Serve the connection until `close`.
@@ -140,7 +166,8 @@ class RelayLink:
                 raise error
 
     def _put(self, message: str | bytes, urgency: Urgency) -> None:
-        if self._is_idle and not self._outbox.waiting_bytes and self._socket.send_now(message):
+        is_free = self._is_idle and not self._is_held and not self._outbox.waiting_bytes
+        if is_free and self._socket.send_now(message):
             return
         if not self._outbox.put(message, urgency):
             raise QueueFull(
@@ -152,7 +179,7 @@ class RelayLink:
         """Sends what cannot be sent at once."""
         try:
             while True:
-                message = self._outbox.take()
+                message = None if self._is_held else self._outbox.take()
                 if message is not None:
                     await self._socket.send(message)
                 elif self._closing:
@@ -214,15 +241,31 @@ class StatusSource(Protocol):
     def __call__(self) -> Heartbeat: ...
 
 
-async def dial(options: LinkOptions) -> RelayLink:
-    """Connect, say hello, and be welcomed.
+async def dial(options: LinkOptions, *, moves: bool = False, after: str | None = None) -> RelayLink:
+    """Connect to one of the addresses, say hello, and be welcomed.
+
+    `moves`: to go on there with what another connection carries, if the welcome says that it may be done.
+    `after`: the address to try last, since it was the last one.
 
     Raises:
         InvalidRequest: the address, the token or the proxy's address is not one.
         Unavailable: nobody answers there, or not as a relay does.
         Unauthorized and others: what the relay said.
     """
-    url = peer_url(options.relay_url)
+    addresses = options.relay_url.split(",")
+    if after in addresses:
+        place = addresses.index(after) + 1
+        addresses = addresses[place:] + addresses[:place]
+    for address in addresses[:-1]:
+        try:
+            return await _dial(address, options, moves)
+        except (Unavailable, Unresponsive) as error:
+            log.info("%s", error.message)
+    return await _dial(addresses[-1], options, moves)
+
+
+async def _dial(address: str, options: LinkOptions, moves: bool) -> RelayLink:
+    url = peer_url(address)
     if not options.token.isascii() or not options.token.isprintable():
         raise InvalidRequest("the token holds characters that no token has: paste it whole, and nothing else")
     try:
@@ -240,9 +283,9 @@ async def dial(options: LinkOptions) -> RelayLink:
             logger=_NoDetails(log),
         )
     except InvalidStatus as error:
-        raise _refusal(error, options.relay_url) from error
+        raise _refusal(error, address) from error
     except InvalidURI as error:
-        raise InvalidRequest(f"{options.relay_url!r} is not the address of a relay") from error
+        raise InvalidRequest(f"{address!r} is not the address of a relay") from error
     except (InvalidProxy, ImportError) as error:
         raise InvalidRequest(
             f"the proxy that the environment names cannot be used ({error}): correct it, "
@@ -250,19 +293,26 @@ async def dial(options: LinkOptions) -> RelayLink:
         ) from error
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise Unavailable(
-            f"no relay answers at {options.relay_url} ({error}): check the address and that it runs",
+            f"no relay answers at {address} ({error}): check the address and that it runs",
             retry_after=2.0,
         ) from error
     try:
-        return await _shake_hands(cast(MessageConnection, socket), options)
+        return await _shake_hands(cast(MessageConnection, socket), options, address, moves)
     except BaseException:
         await socket.close()
         raise
 
 
-async def _shake_hands(socket: MessageConnection, options: LinkOptions) -> RelayLink:
+async def _shake_hands(
+    socket: MessageConnection, options: LinkOptions, address: str, moves: bool
+) -> RelayLink:
     hello = Hello(
-        protocol=PROTOCOL_VERSION, software=options.software, instance=options.instance, name=options.name
+        protocol=PROTOCOL_VERSION,
+        software=options.software,
+        instance=options.instance,
+        name=options.name,
+        can_move=True if options.can_move else UNSET,
+        moves=True if moves else UNSET,
     )
     connection = PeerConnection()
     try:
@@ -277,7 +327,7 @@ async def _shake_hands(socket: MessageConnection, options: LinkOptions) -> Relay
         raise answer.error.to_error()
     if not isinstance(answer, Welcome):
         raise UnexpectedMessage("the relay's first message is a welcome")
-    return RelayLink(socket, connection, answer)
+    return RelayLink(socket, connection, answer, address)
 
 
 def _refusal(error: InvalidStatus, relay_url: str) -> CorollaError:
@@ -285,12 +335,17 @@ def _refusal(error: InvalidStatus, relay_url: str) -> CorollaError:
     response = error.response
     try:
         detail = msgspec.json.decode(response.body or b"", type=ErrorBody).error
-        return error_from_code(detail.code, detail.message)
+        return error_from_code(detail.code, detail.message, retry_after=_retry_after(error))
     except msgspec.DecodeError:
         # Not in a relay's words: a proxy or a portal on the way may say this for a while, so it is not final.
         return Unavailable(
             f"{relay_url} answered with HTTP status {response.status_code}: is this a Corolla relay?"
         )
+
+
+def _retry_after(error: InvalidStatus) -> float | None:
+    said = error.response.headers.get("Retry-After", "")
+    return float(said) if said.isascii() and said.isdecimal() else None
 
 
 def _lost(error: ConnectionClosed) -> CorollaError:

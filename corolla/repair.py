@@ -5,6 +5,7 @@
     a hop refuses what the one before sent, or nobody answers
                         ───> without all who may be at fault; if that leaves no route, without some of them
     a route has expired ────> over a new one
+    the relay lost a frame, or the connection to it was lost ──> over a new one, when there is one again
     anything else ──────────> the reply ends with it
 
 Knows neither sessions nor tokens nor the clock. Owner: the task that drives the reply.
@@ -12,7 +13,7 @@ Knows neither sessions nor tokens nor the clock. Owner: the task that drives the
 
 from typing import NamedTuple
 
-from schema.errors import CorollaError, PeerGone, RouteExpired
+from schema.errors import CorollaError, FrameLost, PeerGone, RouteExpired, Unavailable
 from schema.ids import PeerId
 
 MOST_REPAIRS = 16
@@ -73,7 +74,7 @@ class Repairs:
             self._losses[broken.hop] = self._losses.get(broken.hop, 0) + 1
         elif broken.hop is not None or broken.suspects:
             choices = _choices(broken)
-        elif not isinstance(broken.error, RouteExpired):
+        elif not isinstance(broken.error, RouteExpired | FrameLost | Unavailable):
             return False
         self._refused |= self._accused
         self._accused, *self._choices = choices or [frozenset[PeerId]()]
@@ -92,7 +93,8 @@ class Repairs:
         if self._choices:
             self._accused = self._choices.pop(0)
             return 0.0
-        if not cause.is_gone or now - self._since >= WAIT_SECONDS:
+        is_passing = cause.is_gone or isinstance(cause.error, FrameLost | Unavailable)
+        if not is_passing or now - self._since >= WAIT_SECONDS:
             raise cause.error
         return POLL_SECONDS
 

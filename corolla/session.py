@@ -16,6 +16,7 @@ from corolla.exchange import Exchange, Launch
 from corolla.repair import Break
 from schema.errors import (
     CorollaError,
+    FrameLost,
     GenerationFailed,
     InvalidRequest,
     MalformedTensor,
@@ -117,8 +118,8 @@ class RemoteSession:
             self.blame_last_hop(unreadable)
 
     def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
-        # Whoever noticed that a route has expired is not to blame.
-        if hop is None or isinstance(error, RouteExpired):
+        # Whoever noticed that a route has expired, or was to get what the relay has lost, is not to blame.
+        if hop is None or isinstance(error, RouteExpired | FrameLost):
             self._break(Break(error))
             return
         sender = (

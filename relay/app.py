@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 
 from starlette.applications import Starlette
@@ -18,14 +19,17 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import Receive, Scope
 
 from relay import jobs, pages, rest, sessions, sockets
+from relay.bus import Bus, InProcessBus
 from relay.counting import CountRequests
 from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.joining import Joining
 from relay.metrics import Metrics
+from relay.neighbours import Neighbours
 from relay.outcomes import Outcomes
 from relay.peer import Send
 from relay.probing import Probing
+from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.services import Services
@@ -48,21 +52,28 @@ class RawASGI:
         await self._app(scope, receive, send)
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The relay with these settings; its parts live as long as the lifespan."""
+def create_app(settings: Settings, bus: Bus | None = None) -> Starlette:
+    """The relay with these settings; its parts live as long as the lifespan.
+
+    `bus`: to other replicas, in place of the one that the settings name.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, Services]]:
         async with Store.open(settings) as store:
-            services = await build_services(settings, store)
+            services = await build_services(settings, store, bus)
             await store.remove_replica(settings.replica)  # left behind by a process of this name that died
+            await services.replicas.neighbours.open()
+            await jobs.meet_replicas(services)
             tasks = [asyncio.create_task(jobs.repeat(job, services)) for job in jobs.JOBS]
+            tasks.append(asyncio.create_task(services.replicas.announce_changes()))
             try:
                 yield {"services": services}
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await services.replicas.neighbours.close()
                 await _write_evidence(services)
                 await _remove_rows(services)
 
@@ -92,7 +103,7 @@ def create_app(settings: Settings) -> Starlette:
     )
 
 
-async def build_services(settings: Settings, store: Store) -> Services:
+async def build_services(settings: Settings, store: Store, bus: Bus | None = None) -> Services:
     """The parts of one replica, wired."""
     secret = await store.relay_secret()
     await store.seed_models(settings.models)
@@ -103,8 +114,14 @@ async def build_services(settings: Settings, store: Store) -> Services:
     standings = Standings(store, outcomes, swarm)
     forwarder = Forwarder(hub, metrics, secret, outcomes)
     routing = Routing(swarm, secret, settings.route_seconds)
+    replicas = Replicas(hub, swarm, forwarder, outcomes, settings.queue_bytes)
+    neighbours = Neighbours(
+        bus or _open_bus(settings, secret), replicas, metrics, settings.replica, settings.queue_bytes
+    )
+    replies = Replies(hub, swarm, metrics, secret, neighbours.key)
+    replicas.use(neighbours, replies)
     metrics.watch_queues(lambda: sum(peer.queued_bytes for peer in hub))
-    metrics.watch_volunteers(lambda: Counter(volunteer.shown_state for volunteer in swarm.volunteers()))
+    metrics.watch_volunteers(lambda: Counter(volunteer.shown_state for volunteer in swarm.volunteers_here()))
     metrics.watch_outcomes(outcomes)
     return Services(
         settings=settings,
@@ -121,8 +138,19 @@ async def build_services(settings: Settings, store: Store) -> Services:
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings, standings),
         probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),
-        replies=Replies(hub, swarm, metrics, secret),
+        replies=replies,
+        replicas=replicas,
+        stopping=asyncio.Event(),
     )
+
+
+def _open_bus(settings: Settings, secret: bytes) -> Bus:
+    if settings.bus_url is None:
+        return InProcessBus()
+    from relay.nats_bus import NatsBus  # where no bus is configured, its library need not be there
+
+    swarm = blake2b(b"swarm", key=secret, digest_size=6).hexdigest()
+    return NatsBus(settings.bus_url, swarm)
 
 
 async def _write_evidence(services: Services) -> None:

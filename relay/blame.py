@@ -25,6 +25,7 @@ from schema.errors import (
     UnsupportedVersion,
     WrongHop,
 )
+from schema.messages import Delta, Failed, Finished
 from schema.swarm import EvidenceKind
 
 _NO_ROOM = frozenset(
@@ -72,6 +73,13 @@ def of_failure(code: str, hop: int) -> tuple[EvidenceKind, bool]:
     if code in _BAD_INPUT:
         return ("disputed", True) if hop > 0 else ("refused", False)
     return "failed", False
+
+
+def of_reply(event: Delta | Finished | Failed) -> EvidenceKind | None:
+    """What something that a head says of a reply is evidence of; None: the reply goes on."""
+    if isinstance(event, Delta):
+        return None
+    return "replied" if isinstance(event, Finished) else "reply_failed"
 
 
 def of_refusal(refusal: FrameRefused) -> EvidenceKind | None:

@@ -1,8 +1,11 @@
 """Counts the answers to HTTP requests, by the route's pattern and the status.
 
+Of a replica that stops each answer ends its connection, so that nobody sends the next request there.
+
 Does not know what the handlers do.
 """
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -25,6 +28,8 @@ class CountRequests:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            send = closing(send, services_of(scope).stopping)
         if scope["type"] != "http" or not scope["path"].startswith(COUNTED):
             await self._app(scope, receive, send)
             return
@@ -45,3 +50,14 @@ class CountRequests:
             route = scope.get("route")  # put there by the router
             pattern = route.path if isinstance(route, Route) else UNKNOWN
             services_of(scope).metrics.count_request(pattern, status)
+
+
+def closing(send: Send, stopping: asyncio.Event) -> Send:
+    """As `send`, and the connection ends with an answer that is begun when `stopping` is set."""
+
+    async def send_last(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start" and stopping.is_set():
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return send_last

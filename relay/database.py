@@ -226,9 +226,9 @@ def outages_named() -> Generator[None]:
 
 # Classes of SQLSTATE (PostgreSQL manual, appendix A): connection, authorisation, unknown database,
 # rollback by conflict, resources, operator intervention, system error; then single codes: a cached plan
-# that a migration made stale, a server that became read-only.
+# that a migration made stale, a server that became read-only, a database that takes no connections.
 _OUTAGE_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58"})
-_OUTAGE_STATES = frozenset({"0A000", "25006"})
+_OUTAGE_STATES = frozenset({"0A000", "25006", "55000"})
 _SQLITE_MISTAKES = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
 
 

@@ -57,7 +57,7 @@ def _ill(name: str, found: str, remedy: str) -> Finding:
 async def examine(settings: Settings, now: Callable[[], float] = time.time) -> list[Finding]:
     """All checks. `now`: this machine's clock, Unix seconds."""
     findings = await _check_database(settings, now)
-    return [*findings, await check_bus(bus_url(settings))]
+    return [*findings, *[await check_bus(server) for server in bus_servers(settings)]]
 
 
 async def _check_database(settings: Settings, now: Callable[[], float]) -> list[Finding]:
@@ -173,14 +173,14 @@ async def _check_secrets(engine: AsyncEngine, settings: Settings) -> Finding:
     return _well("secrets", "in the database, shared by all replicas")
 
 
-def bus_url(settings: Settings) -> str:
-    """Where the replicas' bus is; empty where there is one replica."""
-    return str(getattr(settings, "bus_url", "") or "")
+def bus_servers(settings: Settings) -> list[str | None]:
+    """Where the servers of the replicas' bus are; None: there is no bus."""
+    return [None] if settings.bus_url is None else list(settings.bus_url.split(","))
 
 
-async def check_bus(address: str) -> Finding:
+async def check_bus(address: str | None) -> Finding:
     """Whether the server that replicas reach each other through lets this one in: NATS' own handshake."""
-    if not address.startswith(("nats://", "tls://")):
+    if address is None:
         return _well("bus", "none: this is the only replica (BUS_URL is for several)")
     remedy = "start the NATS server, or set BUS_URL to where it is: nats://[user:password@]host[:4222]"
     where = urlsplit(address).netloc.rpartition("@")[2]

@@ -13,12 +13,14 @@ import time
 from dataclasses import dataclass
 
 from relay import blame
+from relay.elsewhere import RemotePeer
 from relay.hub import Hub
 from relay.lateness import SAMPLED_STEPS, StepTimes
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.peer import Peer
 from schema.errors import (
+    FrameLost,
     FrameRefused,
     MalformedFrame,
     PeerGone,
@@ -27,7 +29,7 @@ from schema.errors import (
     RouteExpired,
     WrongHop,
 )
-from schema.frames import HEADER_BYTES, Frame, FrameType, Header, encode_frame
+from schema.frames import HEADER_BYTES, Frame, FrameType, Header, encode_frame, parse_header, peek_header
 from schema.ids import PeerId, SessionId
 from schema.messages import Failure, HopLost, decode_failure, encode_failure
 from schema.outbox import URGENCY_OF_FRAME, Urgency
@@ -101,7 +103,7 @@ class Forwarder:
             self._metrics.skipped_frames += 1
             return
         try:
-            route = self._verified(sender, header, message)
+            route = self._verified(header, message, sender.id)
             if header.hop > len(route.stops) - 2:
                 raise MalformedFrame(
                     f"a frame to stop {header.hop} of a route with {len(route.stops) - 2} hops"
@@ -113,10 +115,41 @@ class Forwarder:
             else:
                 self._forward_step(sender, route, header, message)
         except FrameRefused as refusal:
-            self._refuse(logging.DEBUG, sender, header, refusal)
+            self._refuse(logging.DEBUG, sender.id, header, refusal)
             seen = blame.of_refusal(refusal)
             if seen is not None and sender.role == "volunteer":
                 self._outcomes.note(sender.id, seen)
+
+    def arrive(self, receiver_id: PeerId, message: bytes) -> None:
+        """Hand over a frame that another replica has checked and sent here for one of this one's peers.
+
+        Raises:
+            MalformedFrame, RouteForged: it is no frame of this relay.
+        """
+        header = parse_header(message)
+        route = self._verified(header, message)
+        receiver = self._hub.find(receiver_id)
+        if header.type in (_CLOSE, _FAILURE):
+            self._put_control(receiver, header.type, message)
+            if header.type == _CLOSE:
+                self._end_session(route, header, message)
+        elif receiver is None:
+            self._fail(receiver_id, route, header, message, PeerGone("the next stop has just left"))
+        elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
+            self._fail_unread(receiver_id, receiver, route, header, message)
+        else:
+            if self._is_sampled(header):
+                self._begin_sample(receiver, route, header)
+            self._metrics.count_forwarded(header.type, len(message))
+
+    def frame_lost(self, message: bytes, error: FrameRefused | None = None) -> None:
+        """Tell the driver of a frame that has not reached its stop. `message`: header and route at least."""
+        header = peek_header(message)
+        if header.type in (_CLOSE, _FAILURE):
+            return
+        route = self._verified(header, message)
+        lost = error or FrameLost("a frame was lost between two replicas of the relay: try again")
+        self._fail(route.stops[header.hop], route, header, message, lost)
 
     def expect_probe(self, session: SessionId) -> None:
         """Watch for the answer to a probe, until `forget_probe`."""
@@ -130,9 +163,9 @@ class Forwarder:
         self._probes.pop(session, None)
 
     def peer_left(self, peer: PeerId) -> int:
-        """Tell the drivers whose routes pass this peer; close the sessions that it drove.
+        """Tell the drivers here whose routes pass this peer; close the sessions that it drove, on hops here.
 
-        How many sessions of others went through it.
+        Wherever the peer was: each replica does this for its own. How many sessions of others passed it.
         """
         self._times.peer_left(peer)
         broken = 0
@@ -149,6 +182,10 @@ class Forwarder:
                 driver.tell(HopLost(session=route.session.hex(), peer=peer))
         return broken
 
+    def peer_moved(self, peer: PeerId) -> None:
+        """A peer goes on over another replica, and its answers with it."""
+        self._times.peer_moved(peer)
+
     def _close_for(self, route: VerifiedRoute, raw_route: bytes) -> None:
         """Free a session on its hops in place of its driver, which is gone."""
         message = encode_frame(Frame(FrameType.CLOSE, 0, route.session, 0, 0, raw_route, b""))
@@ -160,14 +197,15 @@ class Forwarder:
             del self._closed[next(iter(self._closed))]
         self._closed[key] = None
 
-    def _verified(self, sender: Peer, header: Header, message: bytes) -> VerifiedRoute:
+    def _verified(self, header: Header, message: bytes, sender: PeerId | None = None) -> VerifiedRoute:
+        """A frame's route. `sender`: None where another replica has seen that it is the right one."""
         key = _cache_key(header, message)
         route = self._routes.get(key)
         if route is None:
             raw = message[HEADER_BYTES : header.payload_start]
             route = VerifiedRoute.of(verify_route(raw, header.session, self._secret), header.session)
             if key in self._closed:
-                if sender.id != route.origin:
+                if header.type == _FAILURE or (sender or route.stops[header.hop]) != route.origin:
                     return route  # too late: it does not bring the session back
                 del self._closed[key]
             if len(self._routes) >= MAX_CACHED_ROUTES:
@@ -179,32 +217,34 @@ class Forwarder:
         stops = route.stops
         if stops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not the stop before {header.hop}")
-        is_sampled = header.step & _SAMPLED == self._times.drawn and header.type == _STEP
+        is_sampled = self._is_sampled(header)
         if is_sampled and header.hop:
             self._end_sample(sender, header)
-        receiver = self._hub.get(stops[header.hop + 1])
+        receiver = self._hub.find(stops[header.hop + 1])
         if route.expires <= time.time():
             expired = RouteExpired("the route has expired: ask for a new one")
-            self._fail(sender, route, header, message, expired)
+            self._fail(sender.id, route, header, message, expired)
         elif receiver is None:
             gone = PeerGone("the next stop on the route is not connected")
-            self._fail(sender, route, header, message, gone)
+            self._fail(sender.id, route, header, message, gone)
         elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
-            full = QueueFull("the next volunteer on the route does not read fast enough")
-            self._fail(sender, route, header, message, full)
-            if receiver.role == "volunteer":
-                self._outcomes.note(receiver.id, "unread")
+            self._fail_unread(sender.id, receiver, route, header, message)
         else:
             if header.hop and sender.id != stops[0]:
                 self._answered[sender.id] += 1
             if is_sampled:
-                self._begin_sample(route, header)
+                self._begin_sample(receiver, route, header)
             if header.type == _PROBE and header.hop == len(stops) - 2 and route.session in self._probes:
                 self._probes[route.session] = True
             self._metrics.count_forwarded(header.type, len(message))
 
-    def _begin_sample(self, route: VerifiedRoute, header: Header) -> None:
+    def _is_sampled(self, header: Header) -> bool:
+        return header.step & _SAMPLED == self._times.drawn and header.type == _STEP
+
+    def _begin_sample(self, receiver: Peer | RemotePeer, route: VerifiedRoute, header: Header) -> None:
         """Time a step from here to the hop's answer, where that comes through here."""
+        if not isinstance(receiver, Peer):
+            return  # its own replica does
         stops, receives = route.stops, header.hop + 1
         hop = stops[receives]
         if hop != route.origin and hop != stops[receives + 1]:
@@ -220,6 +260,12 @@ class Forwarder:
     def _forward_close(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         if sender.id != route.origin:
             raise WrongHop("only the driver closes its session")
+        self._end_session(route, header, message)
+        for hop in set(route.hops) - {sender.id}:
+            self._put_control(self._hub.find(hop), _CLOSE, message)
+
+    def _end_session(self, route: VerifiedRoute, header: Header, message: bytes) -> None:
+        """Forget a session that its driver has closed; a hop here may have owed it an answer."""
         key = _cache_key(header, message)
         self._routes.pop(key, None)
         self._remember_closed(key)
@@ -227,14 +273,12 @@ class Forwarder:
             silent = self._times.closed((header.session, number), header.epoch, time.monotonic())
             if silent is not None:
                 self._outcomes.note(silent[0], "unanswered", silent[1])
-        for hop in set(route.hops) - {sender.id}:
-            self._put_control(self._hub.get(hop), _CLOSE, message)
 
     def _forward_failure(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         if header.hop == len(route.hops) or route.hops[header.hop] != sender.id:
             raise WrongHop(f"{sender.id} is not hop {header.hop}, whose failure it tells")
         self._note_failure(route, header, message)
-        driver = self._hub.get(route.origin)
+        driver = self._hub.find(route.origin)
         if driver is None:
             raise PeerGone("the driver is not connected")
         self._put_control(driver, _FAILURE, message)
@@ -251,8 +295,22 @@ class Forwarder:
         for hop in set(blamed) - {route.origin}:
             self._outcomes.note(hop, kind)
 
+    def _fail_unread(
+        self,
+        sender: PeerId,
+        receiver: Peer | RemotePeer,
+        route: VerifiedRoute,
+        header: Header,
+        message: bytes,
+    ) -> None:
+        """Refuse a step for which there is no room; on the way to another replica nobody is to blame."""
+        full = QueueFull("the next volunteer on the route does not read fast enough")
+        self._fail(sender, route, header, message, full)
+        if isinstance(receiver, Peer) and receiver.role == "volunteer":
+            self._outcomes.note(receiver.id, "unread")
+
     def _fail(
-        self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused
+        self, sender: PeerId, route: VerifiedRoute, header: Header, message: bytes, error: FrameRefused
     ) -> None:
         """Refuse a step that goes no further: its driver is told, and the log."""
         hop = min(header.hop, len(route.hops) - 1)
@@ -267,13 +325,13 @@ class Forwarder:
             payload=encode_failure(failure),
             epoch=header.epoch,
         )
-        self._put_control(self._hub.get(route.origin), _FAILURE, encode_frame(frame))
+        self._put_control(self._hub.find(route.origin), _FAILURE, encode_frame(frame))
         self._refuse(self._level_for(header.session), sender, header, error)
 
-    def _refuse(self, level: int, sender: Peer, header: Header, refusal: FrameRefused) -> None:
+    def _refuse(self, level: int, sender: PeerId, header: Header, refusal: FrameRefused) -> None:
         """Count a refused frame, and log whose it was."""
         self._metrics.refuse(refusal.code)
-        where = {"peer": sender.id, "session": header.session, "step": header.step}
+        where = {"peer": sender, "session": header.session, "step": header.step}
         log.log(level, "%s", refusal.message, extra=where | {"reason": refusal.code})
 
     def _level_for(self, session: SessionId) -> int:
@@ -285,7 +343,7 @@ class Forwarder:
         self._warned[session] = None
         return logging.WARNING
 
-    def _put_control(self, receiver: Peer | None, kind: int, message: bytes) -> None:
+    def _put_control(self, receiver: Peer | RemotePeer | None, kind: int, message: bytes) -> None:
         """Queue a CLOSE or FAILURE frame; who is not connected any more needs none."""
         if receiver is None:
             return

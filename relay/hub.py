@@ -1,17 +1,18 @@
-"""Who is connected to this replica: the one mutable registry of peers and pages.
+"""Who is connected: the one mutable registry of this replica's peers and pages, and of the others' peers.
 
-Owned by the event loop's thread. A second connection of the same peer replaces the first, since
-after a network change the old socket can stay open long after it is dead. Does not know what the
-peers do.
+Owned by the event loop's thread; what is elsewhere is written by relay/replicas.py alone. A second
+connection of the same peer replaces the first, since after a network change the old socket can stay open long
+after it is dead. Does not know what the peers do.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
+from relay.elsewhere import RemotePeer
 from relay.peer import Peer
 from schema.errors import CorollaError, Replaced, Unauthorized, Unresponsive
 from schema.ids import PeerId
-from schema.messages import Heartbeat, encode_message
+from schema.messages import GoElsewhere, Heartbeat, encode_message
 from schema.outbox import Urgency
 
 _HEARTBEAT = encode_message(Heartbeat())
@@ -30,13 +31,19 @@ class Page(Protocol):
 
     def end(self, error: CorollaError) -> None: ...
 
+    def send_elsewhere(self, within_seconds: float) -> None:
+        """Have it connect again, to another replica."""
+        ...
+
 
 class Hub:
-    """The connected peers and pages of this replica."""
+    """The connected peers and pages of this replica, and where other peers are."""
 
     def __init__(self, heartbeat_seconds: float) -> None:
         self._patience = MISSED_HEARTBEATS * heartbeat_seconds
         self._peers: dict[PeerId, Peer] = {}
+        self.elsewhere: dict[PeerId, RemotePeer] = {}
+        """The peers of other replicas, and those on their way from one to another."""
         self._pages: set[Page] = set()
 
     def __iter__(self) -> Iterator[Peer]:
@@ -46,7 +53,12 @@ class Hub:
         return len(self._peers)
 
     def get(self, peer_id: PeerId) -> Peer | None:
+        """A peer that is connected here."""
         return self._peers.get(peer_id)
+
+    def find(self, peer_id: PeerId) -> Peer | RemotePeer | None:
+        """A peer, wherever it is connected."""
+        return self._peers.get(peer_id) or self.elsewhere.get(peer_id)
 
     def add(self, peer: Peer) -> Peer | None:
         """Put a peer in. The older connection of the same peer, which this ends, if there is one."""
@@ -81,6 +93,14 @@ class Hub:
                 connection.end(
                     Unauthorized("the token has been revoked: ask the relay's operator for a new one")
                 )
+
+    def send_elsewhere(self, within_seconds: float) -> None:
+        """Have all peers and pages go to another replica."""
+        for peer in self:
+            if peer.can_move:
+                peer.send_message(GoElsewhere(within_seconds=within_seconds))
+        for page in list(self._pages):
+            page.send_elsewhere(within_seconds)
 
     def send_heartbeats(self, peers: Iterable[Peer]) -> None:
         for peer in peers:

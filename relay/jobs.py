@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from relay.neighbours import BEAT_SECONDS
+from relay.replicas import LEASE_SECONDS
 from relay.reputation import HOUR, hour_of
 from relay.services import Services
 from relay.standings import KEEP_SECONDS
@@ -17,14 +19,18 @@ from schema.errors import CorollaError
 
 REVOCATION_SECONDS = 2.0
 """How often the connected tokens are looked up: a revoked one is closed within this time."""
-TOUCH_SECONDS = 5.0
-"""How often the rows of connected volunteers are marked as alive."""
+TOUCH_SECONDS = 3.0
+"""How often the rows of connected volunteers are marked as alive: the leases that other replicas believe."""
+LEASES_SECONDS = 2.0
+"""How often the leases of other replicas' volunteers are looked at."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
 PING_SECONDS, PING_TURNS = 1.0, 20
 """How often some peers are pinged, and after how many times all were: thousands at once hold up frames."""
 PROBE_CHECK_SECONDS = 0.5
 """How often it is looked whose probe is due."""
+MEET_SECONDS = 3.0
+"""How long a replica that starts waits for the others to answer."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 EVIDENCE_SECONDS = 30.0
@@ -118,8 +124,9 @@ async def rebalance(services: Services) -> None:
 
 
 async def mark_alive(services: Services) -> None:
-    """Refresh the rows of connected volunteers."""
-    volunteers = services.swarm.volunteers()
+    """Refresh the rows of connected volunteers, those that have moved here first."""
+    await services.joining.save_adopted()
+    volunteers = services.swarm.volunteers_here()
     for some in _batches([volunteer.peer.id for volunteer in volunteers], IDS_AT_ONCE):
         await services.store.touch(some, time.time())
     changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
@@ -142,6 +149,30 @@ async def tidy_evidence(services: Services) -> None:
     await services.store.merge_evidence(hour_of(now) - HOUR)
 
 
+async def renew_leases(services: Services) -> None:
+    """See which volunteers of other replicas the database has; while it is away, all are believed."""
+    if len(services.replicas.neighbours):
+        now = asyncio.get_running_loop().time
+        try:
+            records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
+        except CorollaError:
+            services.replicas.be_blind(now())
+            raise
+        services.replicas.renew(records, now())
+
+
+async def meet_replicas(services: Services) -> None:
+    """Know the peers of the other replicas that live, as far as the database knows any, before serving."""
+    records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
+    await services.replicas.meet({record.replica for record in records}, MEET_SECONDS)
+    services.replicas.renew(records, asyncio.get_running_loop().time())
+
+
+async def beat(services: Services) -> None:
+    """Tell the other replicas that this one lives."""
+    await services.replicas.beat()
+
+
 async def remove_rubbish(services: Services) -> None:
     """Remove the rows that replicas left behind when they died."""
     await services.store.remove_unseen(time.time() - FORGET_SECONDS)
@@ -160,6 +191,8 @@ JOBS = (
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(rebalance, lambda services: services.settings.rebalance_seconds),
     Job(mark_alive, lambda _: TOUCH_SECONDS),
+    Job(renew_leases, lambda _: LEASES_SECONDS),
+    Job(beat, lambda _: BEAT_SECONDS),
     Job(write_evidence, lambda _: EVIDENCE_SECONDS),
     Job(tidy_evidence, lambda _: RUBBISH_SECONDS),
     Job(remove_rubbish, lambda _: RUBBISH_SECONDS),

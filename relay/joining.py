@@ -63,7 +63,8 @@ class Joining:
         check_printable(offer.device, *(model.facts.family for model in offer.models))
         await self._check_facts(peer, offer)
         score = await self._standings.load(peer.id, time.time())
-        await self._store.save_volunteer(self._record(peer, offer))
+        record = self._record(peer, offer)
+        await self._store.save_volunteer(record)
 
         def decide(others: list[VolunteerRecord]) -> Placement:
             awake = (other for other in others if not self._swarm.is_paused(other.peer))
@@ -74,9 +75,49 @@ class Joining:
         placement = await self._store.assign_span(peer.id, decide, seen_since=now - STALE_SECONDS, now=now)
         if peer.ending is not None:
             return  # it was taken out meanwhile, and must not come back
-        self._swarm.put(Volunteer(peer, offer.device, offer.blocks_per_second, placement, score=score))
+        self._swarm.put(
+            Volunteer(
+                peer,
+                offer.device,
+                offer.blocks_per_second,
+                placement,
+                score=score,
+                memory=offer.memory,
+                joined_at=record.joined_at,
+                settled_at=now,
+            )
+        )
         span = placement.span
         peer.tell(Assignment(model=placement.model, start=span.start, end=span.end, head=placement.head))
+
+    def release(self, peer: Peer) -> None:
+        """A volunteer goes on elsewhere: what was asked of it here is for its next replica to ask again."""
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is not None:
+            self._forget_probe(volunteer)
+
+    def adopt(self, peer: Peer, now: float) -> None:
+        """Go on with a volunteer that has come from another replica as it was there. `now`: loop time."""
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is not None:
+            volunteer.peer, volunteer.is_new_here = peer, True
+            volunteer.probed = now
+            self._swarm.refresh(volunteer)
+            self._swarm.touch()
+
+    async def save_adopted(self) -> None:
+        """Write down the volunteers that have moved here, and keep what was seen of them.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        adopted = [one for one in self._swarm.volunteers_here() if one.is_new_here]
+        if not adopted:
+            return
+        await self._store.save_volunteers([self._row(one) for one in adopted])
+        await self._standings.follow([one.peer.id for one in adopted], time.time())
+        for volunteer in adopted:
+            volunteer.is_new_here = False
 
     async def rebalance(self, facts: ModelFacts) -> Move | None:
         """Move one volunteer of this replica to other blocks, if the model gains by it. The move, if any.
@@ -92,9 +133,12 @@ class Joining:
 
         move = await self._store.move_span(facts.name, decide, seen_since=now - STALE_SECONDS, now=now)
         volunteer = None if move is None else self._swarm.get(move.peer)
-        if move is None or volunteer is None or volunteer.state != "serving":
-            return None  # one that leaves meanwhile takes its row with it
+        if move is None or volunteer is None or not self._may_be_moved(volunteer):
+            return (
+                None  # one that leaves meanwhile takes its row with it, or has it written anew where it goes
+            )
         place = volunteer.placement = replace(volunteer.placement, span=move.after)
+        volunteer.settled_at = now
         self._change(volunteer, "loading")
         span = place.span
         volunteer.peer.tell(Assignment(model=place.model, start=span.start, end=span.end, head=place.head))
@@ -105,17 +149,24 @@ class Joining:
         held = _held(record)
         if held is None or self._swarm.is_paused(record.peer):
             return None
-        here = self._swarm.get(record.peer)
-        is_here = here is not None and here.state == "serving" and record.replica == self._settings.replica
+        known = self._swarm.get(record.peer)
+        may_be_moved = (
+            known is not None and self._may_be_moved(known) and record.replica == self._settings.replica
+        )
         return Resident(
             peer=record.peer,
             span=held.span,
             blocks_per_second=held.blocks_per_second,
-            room=record.room if is_here else None,
+            room=record.room if may_be_moved else None,
             cached=record.cached,
             settled_at=record.settled_at,
             is_serving=record.state == "serving",
         )
+
+    @staticmethod
+    def _may_be_moved(volunteer: Volunteer) -> bool:
+        """Whether this replica may: only the one that a volunteer is connected to can tell it in time."""
+        return isinstance(volunteer.peer, Peer) and volunteer.state == "serving"
 
     def progress(self, peer: Peer, message: Progress) -> None:
         volunteer = self._expect(peer, "loading", "probing")
@@ -182,8 +233,9 @@ class Joining:
 
     def drop(self, peer: Peer) -> None:
         """Take a volunteer out of the swarm at once; its row is for `remove_row`."""
-        volunteer = self._swarm.drop(peer.id)
-        if volunteer is not None:
+        volunteer = self._swarm.get(peer.id)
+        if volunteer is not None and volunteer.peer is peer:
+            self._swarm.drop(peer.id)
             self._forget_probe(volunteer)
 
     async def remove_row(self, peer: Peer) -> None:
@@ -239,6 +291,32 @@ class Joining:
             joined_at=now,
             seen_at=now,
             blocks_per_second=offer.blocks_per_second,
+        )
+
+    def _row(self, volunteer: Volunteer) -> VolunteerRecord:
+        peer, place = volunteer.peer, volunteer.placement
+        if not isinstance(peer, Peer):
+            raise TypeError(f"{peer.name} is not connected here")
+        return VolunteerRecord(
+            peer=peer.id,
+            token_id=peer.token_id,
+            name=peer.name,
+            device=volunteer.device,
+            memory=volunteer.memory,
+            replica=self._settings.replica,
+            state=volunteer.state,
+            joined_at=volunteer.joined_at,
+            seen_at=time.time(),
+            model=place.model,
+            start=place.span.start,
+            end=place.span.end,
+            head=place.head,
+            dtype=volunteer.dtype or None,
+            quantization=volunteer.quantization,
+            blocks_per_second=volunteer.blocks_per_second,
+            room=place.room,
+            cached=place.cached,
+            settled_at=volunteer.settled_at,
         )
 
     def _expect(self, peer: Peer, *states: VolunteerState) -> Volunteer:

@@ -87,6 +87,12 @@ class StepTimes:
         seconds = now - sample.begun
         return (sample.hop, seconds) if seconds > self._limit(sample.hop, UNANSWERED_SECONDS) else None
 
+    def peer_moved(self, hop: PeerId) -> None:
+        """It answers elsewhere from now on."""
+        self._usual.pop(hop, None)
+        for place in [place for place, sample in self._samples.items() if sample.hop == hop]:
+            del self._samples[place]
+
     def peer_left(self, hop: PeerId) -> None:
         self._usual.pop(hop, None)
 

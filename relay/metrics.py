@@ -51,6 +51,10 @@ class Metrics:
         """Open connections by role."""
         self.frames_forwarded = {int(kind): 0 for kind in FrameType}
         self.bytes_forwarded = 0
+        self.parcels = {"sent": 0, "received": 0}
+        """To and from other replicas."""
+        self.lost_parcels = 0
+        """Of other replicas, that have not come."""
         self.refusals = dict.fromkeys(all_errors(), 0)
         """By error code."""
         self._registry = CollectorRegistry()
@@ -135,6 +139,8 @@ class _Numbers(Collector):
         frames = {FrameType(kind).name.lower(): count for kind, count in now.frames_forwarded.items()}
         yield _counter("frames_forwarded", "Frames put on a peer's queue.", frames, "type")
         yield _counter("bytes_forwarded", "Bytes of those frames.", now.bytes_forwarded)
+        yield _counter("parcels", "Parcels to and from other replicas.", now.parcels, "direction")
+        yield _counter("lost_parcels", "Parcels of other replicas that have not come.", now.lost_parcels)
         yield _counter("skipped_frames", "Frames of an unknown type.", now.skipped_frames)
         yield _counter("refusals", "Refusals by error code.", now.refusals, "reason")
         yield _counter("sessions", "Sessions begun: routes granted.", now.sessions)

@@ -100,6 +100,12 @@ class _PageSession:
         self._replies: dict[str, asyncio.Task[None]] = {}
         self._ended = asyncio.Event()
         self._ending: CorollaError | None = None
+        self._elsewhere = asyncio.Event()
+        self._within_seconds = 0.0
+
+    def send_elsewhere(self, within_seconds: float) -> None:
+        self._within_seconds = within_seconds
+        self._elsewhere.set()
 
     def end(self, error: CorollaError) -> None:
         """Close the page's connection, saying why."""
@@ -112,6 +118,7 @@ class _PageSession:
         work: list[Coroutine[Any, Any, object]] = [
             self._read(),
             self._push_swarm(self._services.swarm.version),
+            self._tell_elsewhere(),
             self._ended.wait(),
         ]
         tasks = [asyncio.create_task(one) for one in work]
@@ -203,6 +210,11 @@ class _PageSession:
             await asyncio.sleep(PUSH_SECONDS * max(1.0, len(swarm) / PUSHED_VOLUNTEERS))
             seen = swarm.version
             await self._say(browser.SwarmChanged(swarm=swarm.status()))
+
+    async def _tell_elsewhere(self) -> None:
+        await self._elsewhere.wait()
+        await self._say(browser.GoElsewhere(within_seconds=self._within_seconds))
+        await self._ended.wait()
 
     async def _refuse(self, error: CorollaError, reply: str | None = None) -> None:
         self._services.metrics.refuse(error.code)

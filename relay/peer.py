@@ -37,6 +37,8 @@ class Identity:
     """Public, chosen by itself."""
     token_id: str
     role: TokenKind
+    can_move: bool = False
+    """Whether it can go on over another connection."""
 
     def __post_init__(self) -> None:
         check_printable(self.name)
@@ -64,6 +66,7 @@ class Peer:
         self.name = identity.name
         self.token_id = identity.token_id
         self.role = identity.role
+        self.can_move = identity.can_move
         self.connection = connection
         self.heard = now
         """Loop time of the last heartbeat or other message; written by the read loop."""
@@ -79,6 +82,8 @@ class Peer:
         """Whether the send loop waits for something to do; written by the send loop."""
         self._frame_socket: FrameSocket | None = None
         self._ending: CorollaError | None = None
+        self._finishing: CorollaError | None = None
+        """With what to end once nothing waits any more."""
 
     @property
     def queued_bytes(self) -> int:
@@ -111,7 +116,7 @@ class Peer:
 
     def enqueue(self, message: str | bytes, urgency: Urgency) -> bool:
         """Queue a message; False when it would exceed the queue's bytes or the peer is going."""
-        if self._ending is not None:
+        if self._ending is not None or self._finishing is not None:
             return False
         if self._is_idle and self._write_now(message):
             return True
@@ -142,6 +147,11 @@ class Peer:
                 self._ended.set_result(None)
         return self._ended
 
+    def finish(self, error: CorollaError) -> None:
+        """As `end`, but after everything in the queue; nothing more is put there."""
+        self._finishing = error
+        self._wake.set()
+
     @property
     def ending(self) -> CorollaError | None:
         """Why the relay has ended this connection; None as long as it has not."""
@@ -165,18 +175,18 @@ class Peer:
         loop = asyncio.get_running_loop()
         while self._ending is None:
             message = self._outbox.take()
-            if message is None:
+            if message is None and self._finishing is not None:
+                self.end(self._finishing)
+            elif message is None:
                 self._wake.clear()
                 self._is_idle = True
                 await self._wake.wait()
                 self._is_idle = False
                 self.drained = loop.time()
-                continue
-            if isinstance(message, str):
-                await send({"type": "websocket.send", "text": message})
             else:
-                await send({"type": "websocket.send", "bytes": message})
-            self.drained = loop.time()
+                kind = "text" if isinstance(message, str) else "bytes"
+                await send({"type": "websocket.send", kind: message})
+                self.drained = loop.time()
         await say_goodbye(send, self._ending)
 
 

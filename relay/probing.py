@@ -56,7 +56,7 @@ class Probing:
                 sent += 1
 
     def _some(self) -> list[Volunteer]:
-        everyone = self._swarm.volunteers()
+        everyone = self._swarm.volunteers_here()
         start = self._next if self._next < len(everyone) else 0
         self._next = start + LOOKED_AT
         return everyone[start : self._next]
@@ -70,8 +70,8 @@ class Probing:
         volunteer = self._swarm.get(peer)
         if volunteer is None:
             return False
-        is_moved = volunteer.state == "loading" and volunteer.probe == session
-        if volunteer.state not in ("serving", "draining") and not is_moved:
+        has_served = volunteer.state == "loading" and not math.isinf(volunteer.probed)
+        if volunteer.state not in ("serving", "draining") and not has_served:
             return False
         if volunteer.probe == session:  # else too late: that one was given up, and the next one will tell
             self._passed(volunteer, session)

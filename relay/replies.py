@@ -44,6 +44,9 @@ MOST_HEADS = 8
 WAIT_SECONDS = 20.0
 """For a head, and whole model, to go on with a reply: a little longer than heads wait for their hops."""
 
+OWNER_END = "."
+"""In the name of a request, behind the key of the replica that runs it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -147,9 +150,10 @@ class Reply:
 class Replies:
     """All replies of this replica that heads are writing."""
 
-    def __init__(self, hub: Hub, swarm: Swarm, metrics: Metrics, secret: bytes) -> None:
-        """`secret`: the relays' own."""
+    def __init__(self, hub: Hub, swarm: Swarm, metrics: Metrics, secret: bytes, replica: str = "") -> None:
+        """`secret`: the relays' own. `replica`: this one's key, which its requests begin with."""
         self._hub = hub
+        self._replica = replica
         self._secret = secret
         self._swarm = swarm
         self._metrics = metrics
@@ -203,7 +207,7 @@ class Replies:
         heads = self._swarm.require_heads(body.model)
         names = {head.peer.id: self._name_of(asker, head.peer.id) for head in heads}
         heads.sort(key=lambda head: (busy[head.peer.id], _load(head), names[head.peer.id]))
-        request = secrets.token_hex(12)
+        request = f"{self._replica}{OWNER_END}{secrets.token_hex(12)}"
         generated = reply.ids or UNSET
         for head in heads:
             known = names[head.peer.id] if asker else UNSET
@@ -242,6 +246,15 @@ class Replies:
         if isinstance(event, Finished):
             self._metrics.observe_reply(reply.first_token, seconds, event.usage)
 
+    def head_missed(self, peer: PeerId) -> None:
+        """Something that a head has said may be lost: others go on with its replies, or it does once more."""
+        head = self._hub.find(peer)
+        requests = [reply.request for reply in self._running.values() if reply.head == peer]
+        self.peer_left(peer)
+        for request in requests:
+            if head is not None:
+                head.tell(Cancel(request=request))
+
     def peer_left(self, peer: PeerId) -> int:
         """The replies that a departed head was writing are for others to go on with. How many there were."""
         lost = 0
@@ -254,9 +267,14 @@ class Replies:
 
     def forget(self, reply: Reply, *, cancel: bool) -> None:
         self._running.pop(reply.request, None)
-        head = None if reply.head is None else self._hub.get(reply.head)
+        head = None if reply.head is None else self._hub.find(reply.head)
         if cancel and head is not None:
             head.tell(Cancel(request=reply.request))
+
+
+def owner_of(request: str) -> str:
+    """The key of the replica that runs a request; empty when it names none."""
+    return request.rpartition(OWNER_END)[0]
 
 
 def made_up_name(secret: bytes, asker: str, head: PeerId, period: int) -> str:

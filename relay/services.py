@@ -1,5 +1,6 @@
 """What the relay's handlers work with, built once by the lifespan (relay/app.py) and never changed."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +12,7 @@ from relay.joining import Joining
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.probing import Probing
+from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.routing import Routing
 from relay.settings import Settings
@@ -40,6 +42,9 @@ class Services:
     joining: Joining
     probing: Probing
     replies: Replies
+    replicas: Replicas
+    stopping: asyncio.Event
+    """Set when the replica was told to stop."""
 
 
 def services_of(scope: Scope) -> Services:

@@ -68,6 +68,9 @@ class Settings:
     queue_bytes: int = 64 * 1024 * 1024
     request_seconds: float = 600.0
     rebalance_seconds: float = 30.0
+    bus_url: str | None = field(default=None, repr=False)
+    """None: there is one replica."""
+    drain_seconds: float = 25.0
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "Settings":
@@ -187,6 +190,20 @@ def _models(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _bus(text: str) -> str:
+    remedy = "give nats://host:4222, or several of one cluster with commas between them"
+    servers = [server.strip() for server in text.split(",")]
+    for server in servers:
+        try:
+            parts = urlsplit(server)
+            found = bool(parts.hostname) and parts.port != 0
+        except ValueError as error:
+            raise ValueError(remedy) from error
+        if not found or parts.scheme not in ("nats", "tls"):
+            raise ValueError(remedy)
+    return ",".join(servers)
+
+
 def _replica(text: str) -> str:
     if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{MAX_REPLICA_CHARS}}}", text):
         raise ValueError(f"give at most {MAX_REPLICA_CHARS} letters, digits, dots, dashes and underscores")
@@ -257,6 +274,20 @@ SETTINGS: tuple[Setting, ...] = (
         "`30`",
         "Seconds between two looks whether a volunteer had better hold other blocks.",
         _seconds(0.05, 24 * 3600),
+    ),
+    Setting(
+        "BUS_URL",
+        "none: there is one replica",
+        "The bus between replicas: `nats://…`, or several servers of one cluster with commas between them. "
+        "Needs the extra `nats`.",
+        _bus,
+        secret=True,
+    ),
+    Setting(
+        "DRAIN_SECONDS",
+        "`25`",
+        "Seconds that requests may take to their end after the relay was told to stop.",
+        _seconds(0, 3600),
     ),
 )
 """Every variable, in the order in which the documentation lists them."""

@@ -13,11 +13,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from msgspec import UNSET
 from starlette.types import Receive, Scope
 
-from relay.blame import Departure, of_departure
+from relay.blame import Departure, of_departure, of_reply
 from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
+from relay.replies import owner_of
 from relay.services import Services, services_of
 from relay.store import TokenRecord
 from relay.websocket import FRAME_SOCKET, FrameSocket
@@ -26,6 +28,7 @@ from schema.errors import (
     CorollaError,
     Forbidden,
     MalformedMessage,
+    Moved,
     UnexpectedMessage,
     Unresponsive,
 )
@@ -88,6 +91,8 @@ class _PeerSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broke_websocket = False
         """Whether the server ended it for bytes that are no message."""
+        self._moves = False
+        """Whether the peer comes from another connection of its own; until it has, that one is it."""
 
     async def handshake(self) -> Peer:
         """Wait for the hello.
@@ -106,18 +111,20 @@ class _PeerSession:
         hello = self._connection.receive_text(_text_of(event))
         if not isinstance(hello, messages.Hello):
             raise UnexpectedMessage("the first message is a hello")
+        self._moves = hello.moves is True
         identity = Identity(
             id=derive_peer_id(self._token.id, hello.instance),
             name=hello.name,
             token_id=self._token.id,
             role=self._token.kind,
+            can_move=hello.can_move is True,
         )
         now = asyncio.get_running_loop().time()
         return Peer(identity, self._connection, self._services.settings.queue_bytes, now)
 
     async def run(self, peer: Peer) -> None:
         """Serve a peer until either side is done."""
-        self._enter(peer)
+        self._welcome(peer)
         if self._frame_socket is not None:
             peer.use(self._frame_socket)
             self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
@@ -141,21 +148,35 @@ class _PeerSession:
             self._services.metrics.connections[peer.role] -= 1
             await self._free_span(peer)
 
-    def _enter(self, peer: Peer) -> None:
+    def _welcome(self, peer: Peer) -> None:
         services = self._services
-        older = services.hub.add(peer)
-        if older is not None:
-            self._forget(older)
         services.metrics.connections[peer.role] += 1
+        self._moves = self._moves and services.replicas.knows(peer.id)
+        if not self._moves:
+            self._enter(peer, moved=False)
         peer.tell(
             messages.Welcome(
                 peer=peer.id,
                 heartbeat_seconds=services.settings.heartbeat_seconds,
                 models=services.swarm.priority,
                 software=services.software,
+                moves=True if self._moves else UNSET,
             )
         )
-        log.info("%s connected", peer.name, extra={"peer": peer.id, "role": peer.role})
+
+    def _enter(self, peer: Peer, *, moved: bool) -> None:
+        services = self._services
+        older = services.hub.add(peer)
+        if older is not None:
+            self._forget(older)
+        services.replicas.came(peer, moved=moved)
+        services.joining.adopt(peer, asyncio.get_running_loop().time())
+        log.info(
+            "%s %s",
+            peer.name,
+            "moved here" if moved else "connected",
+            extra={"peer": peer.id, "role": peer.role},
+        )
 
     def _leave(self, peer: Peer) -> None:
         """Take a peer out, so that nobody can find it any more; only the first call does something."""
@@ -171,6 +192,7 @@ class _PeerSession:
         log.info("%s left: %s", peer.name, reason, extra={"peer": peer.id, "reason": reason})
         volunteer = services.swarm.get(peer.id)
         state = None if volunteer is None else volunteer.state
+        services.replicas.left(peer.id)
         services.joining.drop(peer)
         broken = services.forwarder.peer_left(peer.id) + services.replies.peer_left(peer.id)
         departure = Departure(
@@ -189,7 +211,7 @@ class _PeerSession:
             self._services.outcomes.note(peer.id, seen, worst)
 
     async def _free_span(self, peer: Peer) -> None:
-        if self._services.hub.get(peer.id) is not None:
+        if self._services.hub.find(peer.id) is not None:
             return  # a newer connection of the same peer goes on with the row
         try:
             await self._services.joining.remove_row(peer)
@@ -255,6 +277,13 @@ class _PeerSession:
     async def _control(self, peer: Peer, text: str) -> None:
         message = self._connection.receive_text(text)
         match message:
+            case messages.Arrived() if self._moves:
+                self._moves = False
+                self._enter(peer, moved=True)
+            case _ if self._moves:
+                raise UnexpectedMessage("a peer that moves says nothing before it has arrived")
+            case messages.Moving():
+                await self._hand_over(peer)
             case messages.Heartbeat():
                 self._services.joining.heartbeat(peer, message)
             case messages.RouteRequest():
@@ -262,13 +291,30 @@ class _PeerSession:
             case _ if peer.role != "volunteer":
                 raise Forbidden("a client's token cannot serve blocks: ask for a volunteer's token")
             case messages.Delta() | messages.Finished() | messages.Failed(request=str()):
-                if self._services.replies.deliver(peer.id, message) and not isinstance(
-                    message, messages.Delta
-                ):
-                    self._note(peer, "replied" if isinstance(message, messages.Finished) else "reply_failed")
+                self._on_reply(peer, message, text)
             case _:
                 with peer.excused():
                     await self._membership(peer, message)
+
+    def _on_reply(
+        self, peer: Peer, message: messages.Delta | messages.Finished | messages.Failed, text: str
+    ) -> None:
+        """What a head says of a reply, which another replica may run."""
+        services, request = self._services, message.request or ""
+        owner = owner_of(request)
+        if owner == services.replicas.neighbours.key or not owner:
+            if services.replies.deliver(peer.id, message):
+                self._note(peer, of_reply(message))
+        elif not services.replicas.pass_on(peer.id, owner, text) and isinstance(message, messages.Delta):
+            peer.tell(messages.Cancel(request=request))  # whoever has asked is gone
+
+    async def _hand_over(self, peer: Peer) -> None:
+        """Let a peer go that goes on elsewhere, once all that was said on either side has been passed on."""
+        services = self._services
+        services.joining.release(peer)
+        services.forwarder.peer_moved(peer.id)
+        await services.replicas.release(peer)
+        peer.finish(Moved("go on over the other connection"))
 
     async def _membership(self, peer: Peer, message: messages.FromPeer) -> None:
         joining = self._services.joining

@@ -63,6 +63,17 @@ class Standings:
             await self._read([peer], now, due=now + RECENT_SECONDS)
         return self._known[peer].standing.score(now)
 
+    async def follow(self, peers: Collection[PeerId], now: float) -> None:
+        """Keep the standings of volunteers that have come from another replica; they have a score from there.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with self._lock:
+            await self._collect(now)
+            for some in _batches(list(peers), ROWS_AT_ONCE):
+                await self._read(some, now, due=now + RECENT_SECONDS)
+
     async def evidence(self, peer: PeerId, now: float) -> list[Evidence]:
         """All that is kept about a volunteer and all that this replica has seen of it, by kind and hour.
 
@@ -118,7 +129,7 @@ class Standings:
 
     async def _rate(self, now: float) -> None:
         """Give volunteers their scores; forget those who have left."""
-        volunteers = self._swarm.volunteers()
+        volunteers = self._swarm.volunteers_here()
         left = self._known.keys() - {volunteer.peer.id for volunteer in volunteers}
         for peer in left:
             if self._known[peer].due <= now:  # not before: it may be about to join

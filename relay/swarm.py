@@ -2,7 +2,7 @@
 
 Owned by the event loop's thread; `joining` writes it, planner, pages and REST read it. Durable
 facts are in SQL (relay/store.py); this is the copy that routes are planned from, so that planning
-needs no query. Does not know sockets.
+needs no query. Other replicas' volunteers are in it too (relay/replicas.py). Does not know sockets.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from relay.candidates import Candidates
+from relay.elsewhere import RemotePeer
 from relay.peer import Peer
 from relay.placement import Placement
 from relay.planner import RETRY_SECONDS, describe_gaps, gaps_in
@@ -26,9 +27,9 @@ from schema.swarm import MissingBlocks, ModelStatus, SwarmStatus, VolunteerState
 
 @dataclass(slots=True)
 class Volunteer:
-    """A connected volunteer, from its offer on."""
+    """A connected volunteer, from its offer on; of this replica, or of another one (`RemotePeer`)."""
 
-    peer: Peer
+    peer: Peer | RemotePeer
     device: str
     blocks_per_second: float
     """As it has told last; 0 when it was not measured."""
@@ -55,6 +56,16 @@ class Volunteer:
     """As relay/standings.py has computed it last."""
     has_new_speed: bool = False
     """Whether `blocks_per_second` is another than in its row."""
+    memory: int = 0
+    """Bytes."""
+    joined_at: float = 0.0
+    """Unix time."""
+    settled_at: float = 0.0
+    """Unix time at which it was given its span."""
+    is_new_here: bool = False
+    """Whether its row names another replica: it has moved here."""
+    renewed: float = 0.0
+    """Of another replica's volunteer: loop time of the last news of it, on the bus or in SQL."""
 
     @property
     def shown_state(self) -> VolunteerState:
@@ -154,12 +165,16 @@ class Swarm:
         return self._volunteers.get(peer)
 
     def is_paused(self, peer: PeerId) -> bool:
-        """Whether a volunteer that is connected here takes no new sessions for a while."""
+        """Whether a connected volunteer takes no new sessions for a while."""
         volunteer = self._volunteers.get(peer)
         return volunteer is not None and volunteer.is_paused
 
     def volunteers(self) -> list[Volunteer]:
         return list(self._volunteers.values())
+
+    def volunteers_here(self) -> list[Volunteer]:
+        """Those that are connected to this replica."""
+        return [volunteer for volunteer in self._volunteers.values() if isinstance(volunteer.peer, Peer)]
 
     @property
     def priority(self) -> list[str]:

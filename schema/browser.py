@@ -1,7 +1,7 @@
 """The page's WebSocket: typed JSON both ways.
 
     page  -> chat, stop
-    relay -> welcome, swarm, delta, done, error
+    relay -> welcome, swarm, delta, done, error, go_elsewhere
 
 One connection carries any number of replies at once; `id`, chosen by the page, tells them apart.
 Knows shapes. Does not know sockets, nor who may open one.
@@ -73,8 +73,15 @@ class PageError(Struct, frozen=True, kw_only=True, tag="error"):
     id: ReplyId | None = None
 
 
+class GoElsewhere(Struct, frozen=True, kw_only=True, tag="go_elsewhere"):
+    """This replica of the relay is about to stop: connect again when no reply is awaited any more."""
+
+    within_seconds: float
+    """At a random moment in this time, so that not all pages come at once."""
+
+
 FromPage = Chat | Stop
-ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyDone | PageError
+ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyDone | PageError | GoElsewhere
 
 _encoder = msgspec.json.Encoder()
 _from_page: msgspec.json.Decoder[FromPage] = msgspec.json.Decoder(FromPage)

@@ -13,7 +13,8 @@
     │   ├── RouteExpired           the route's time is over
     │   ├── WrongHop               the sender is not the hop that the frame says it comes from
     │   ├── PeerGone               the next hop is not connected
-    │   └── QueueFull              the next hop does not read fast enough
+    │   ├── QueueFull              the next hop does not read fast enough
+    │   └── FrameLost              it was lost on the way between two replicas of the relay
     ├── StepFailed                 a volunteer could not compute a step
     │   ├── SessionUnknown         a step for a session whose KV cache is not here
     │   ├── PrefixUnknown          a fork of a session that is not kept here, or not up to there
@@ -30,6 +31,7 @@
     ├── ModelUnavailable           blocks without a volunteer, or no head
     ├── JoinRefused                an offer that the relay does not take
     ├── Replaced                   the same volunteer connected again
+    ├── Moved                      the peer goes on over another connection, as it was asked to
     ├── Unresponsive               no heartbeat in time
     ├── GenerationFailed           a reply that could not be finished
     └── Unavailable                a part of the relay (its database) is away for a while
@@ -116,6 +118,11 @@ class QueueFull(FrameRefused):
     http_status = 503
 
 
+class FrameLost(FrameRefused):
+    code = "frame_lost"
+    http_status = 503
+
+
 class StepFailed(CorollaError):
     code = "step_failed"
     http_status = 502
@@ -197,6 +204,12 @@ class JoinRefused(CorollaError):
 class Replaced(CorollaError):
     code = "replaced"
     close_code = 4410
+    http_status = 409
+
+
+class Moved(CorollaError):
+    code = "moved"
+    close_code = 4411
     http_status = 409
 
 

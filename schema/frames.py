@@ -133,6 +133,20 @@ def parse_header(message: bytes) -> Header:
     return header
 
 
+def peek_header(message: bytes) -> Header:
+    """The header of a frame that was checked before, of which the payload may be missing.
+
+    Raises:
+        MalformedFrame: too short for header and route.
+    """
+    if len(message) < HEADER_BYTES:
+        raise MalformedFrame(f"a frame has at least {HEADER_BYTES} bytes, this one has {len(message)}")
+    header = Header(*_HEADER.unpack_from(message))
+    if len(message) < header.payload_start:
+        raise MalformedFrame("the frame's route is cut off")
+    return header
+
+
 def decode_frame(message: bytes) -> Frame:
     """All parts of a received frame; the payload is a view, not a copy. Errors as `parse_header`."""
     return frame_of(parse_header(message), message)

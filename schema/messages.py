@@ -10,6 +10,12 @@ One tagged, typed struct each (`"type"` is the tag). The life of a volunteer, in
     peer  -> heartbeat ...             relay -> heartbeat      as long as it lives, both ways
     peer  -> draining                  relay -> goodbye        before it leaves
 
+How a peer goes from one replica of the relay to another without a gap:
+
+    old   -> go_elsewhere              peer  -> hello (moves)  over a second connection, after a while
+    new   -> welcome (moves)           peer  -> moving         the last that it says over the first one
+    old   -> goodbye (moved)           peer  -> arrived        all that was on its way has come
+
 The life of a request at the head that drives it:
 
     relay -> generate                  peer  -> route_request  a route for its session
@@ -115,6 +121,10 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """The process's own random key: with the token, its identity across reconnects."""
     name: Name
     """Shown to everyone."""
+    can_move: bool | UnsetType = UNSET
+    """Whether it knows `go_elsewhere`."""
+    moves: bool | UnsetType = UNSET
+    """Whether it goes on with what another connection of it carries, until it says `arrived` here."""
 
 
 class Offer(Struct, frozen=True, kw_only=True, tag="offer"):
@@ -214,6 +224,14 @@ class Draining(Struct, frozen=True, kw_only=True, tag="draining"):
     """The volunteer wants to leave: no new routes through it, please."""
 
 
+class Moving(Struct, frozen=True, kw_only=True, tag="moving"):
+    """Last message over a connection: the peer goes on over another one, which has been welcomed."""
+
+
+class Arrived(Struct, frozen=True, kw_only=True, tag="arrived"):
+    """The connection that this one takes the place of has ended, and nothing is under way there."""
+
+
 # ---- relay -> peer ----------------------------------------------------------------------------
 
 
@@ -225,6 +243,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     models: list[ModelName]
     """Models that this swarm serves, the one that needs volunteers most first."""
     software: str
+    moves: bool | UnsetType = UNSET
+    """Whether the peer may go on here as it is, after `moving` there and `arrived` here."""
 
 
 class Assignment(Struct, frozen=True, kw_only=True, tag="assignment"):
@@ -297,6 +317,13 @@ class HopLost(Struct, frozen=True, kw_only=True, tag="hop_lost"):
     peer: PeerHex
 
 
+class GoElsewhere(Struct, frozen=True, kw_only=True, tag="go_elsewhere"):
+    """This replica of the relay is about to stop: go on over a connection to another one."""
+
+    within_seconds: Annotated[float, Meta(ge=0.0)]
+    """Dial at a random moment in this time, so that not all come at once."""
+
+
 class Goodbye(Struct, frozen=True, kw_only=True, tag="goodbye"):
     """Last message before the relay closes, saying why."""
 
@@ -315,6 +342,8 @@ FromPeer = (
     | Finished
     | Failed
     | Draining
+    | Moving
+    | Arrived
 )
 FromRelay = (
     Welcome
@@ -327,6 +356,7 @@ FromRelay = (
     | Generate
     | Cancel
     | HopLost
+    | GoElsewhere
     | Goodbye
 )
 

@@ -53,14 +53,18 @@ class Outbox:
     def waiting_bytes(self) -> int:
         return self._waiting_bytes
 
-    def put(self, message: str | bytes, urgency: Urgency) -> bool:
-        """Add a message; False, and nothing added, when it would exceed the limit."""
+    def put(self, message: str | bytes, urgency: Urgency, *, first: bool = False) -> bool:
+        """Add a message; False, and nothing added, where the limit forbids it. `first`: before its like."""
         size = len(message)
         waiting_bytes = self._waiting_bytes + size
         if waiting_bytes > self._limits[urgency]:
             return False
         self._waiting_bytes = waiting_bytes
-        self._queues[urgency].append(message)
+        queue = self._queues[urgency]
+        if first:
+            queue.appendleft(message)
+        else:
+            queue.append(message)
         return True
 
     def take(self) -> str | bytes | None:

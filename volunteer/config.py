@@ -129,7 +129,8 @@ def command_line() -> argparse.ArgumentParser:
     add(
         "--relay",
         metavar="URL",
-        help="the relay's address, if the token's is not the right one (or COROLLA_RELAY)",
+        help="the relay's address, if the token's is not the right one; of several replicas, all with commas "
+        "between them (or COROLLA_RELAY)",
     )
     add("--name", help="the name that everyone sees (or COROLLA_NAME; default: this machine's)")
     add(
@@ -216,8 +217,10 @@ def _relay_url(token: str, given: str | None, environment: Mapping[str, str]) ->
     relay_url = given or environment.get("COROLLA_RELAY", "") or credential.relay_url
     if not relay_url:
         raise InvalidRequest("the token carries no relay address: give it with --relay https://…")
-    peer_url(relay_url)
-    return relay_url
+    addresses = [address.strip() for address in relay_url.split(",")]
+    for address in addresses:
+        peer_url(address)
+    return ",".join(addresses)
 
 
 def _cache_folder(given: str | None, environment: Mapping[str, str]) -> Path | None:

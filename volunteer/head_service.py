@@ -41,6 +41,8 @@ class HeadService:
         return len(self._tasks)
 
     def start(self, message: Generate) -> None:
+        if message.request in self._tasks:
+            return  # said twice, by a relay that was not sure to have said it
         task = asyncio.create_task(self._reply(message))
         self._tasks[message.request] = task
         task.add_done_callback(lambda _: self._tasks.pop(message.request, None))

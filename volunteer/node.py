@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET
 
+from corolla.carrier import Carrier
 from corolla.exchange import Exchange
-from corolla.link import LinkOptions, RelayLink, dial
+from corolla.link import LinkOptions, RelayLink
 from schema import messages
 from schema.errors import CorollaError, JoinRefused, NotServing, Unavailable
 from schema.frames import Header
@@ -55,7 +56,7 @@ class Node:
         self._config = config
         self._loader = loader
         self._device = device
-        self._options = LinkOptions(config.relay_url, config.token, config.name, software)
+        self._options = LinkOptions(config.relay_url, config.token, config.name, software, can_move=True)
         self._exchange = Exchange()
         self._spans = SpanService(self._exchange, device)
         self._exchange.serve(self._spans)
@@ -120,14 +121,13 @@ class Node:
 
     async def _serve_once(self) -> None:
         """Dial, join, and serve until the link ends."""
-        link = await self._unless_stopping(dial(self._options))
-        if link is None:
+        carrier = await self._unless_stopping(Carrier.dial(self._options, self._exchange, self))
+        if carrier is None:
             return
-        log.info("relay reached: %s; token accepted", self._config.relay_url)
+        log.info("relay reached: %s; token accepted", carrier.link.url)
         self._mail = asyncio.Queue()
-        self._exchange.attach(link)
-        running = asyncio.create_task(link.run(self, self._heartbeat))
-        living = asyncio.create_task(self._live(link))
+        running = asyncio.create_task(carrier.run(self._heartbeat))
+        living = asyncio.create_task(self._live(carrier))
         try:
             await asyncio.wait({running, living}, return_when=asyncio.FIRST_COMPLETED)
             for task in (running, living):  # the relay's reason goes first
@@ -138,22 +138,24 @@ class Node:
             await asyncio.gather(living, return_exceptions=True)
             await self._prover.close()
             await self._heads.close()  # while the other hops can still be told
-            link.close()
+            carrier.close()
             with suppress(CorollaError, TimeoutError):
                 await asyncio.wait_for(running, CLOSE_SECONDS)
             self._exchange.detach(Unavailable("the connection to the relay was lost", retry_after=1.0))
             self._spans.close_all()
 
-    async def _live(self, link: RelayLink) -> None:
+    async def _live(self, carrier: Carrier) -> None:
         """Join, and serve what the relay says until `stop`; then drain."""
+        carrier.can_move = False  # what has begun here cannot be gone on with elsewhere before it serves
         try:
-            await self._unless_stopping(self._join(link))
-            await self._unless_stopping(self._follow_moves(link))
+            await self._unless_stopping(self._join(carrier.link))
+            carrier.can_move = True
+            await self._unless_stopping(self._follow_moves(carrier))
         except CorollaError as error:
             with suppress(CorollaError):
-                link.send_message(messages.Failed(error=ErrorInfo.of(error)))
+                carrier.link.send_message(messages.Failed(error=ErrorInfo.of(error)))
             raise
-        await self._drain(link)
+        await self._drain()
 
     async def _join(self, link: RelayLink) -> None:
         held = None if self._loading is None else await self._in_memory(self._loading)
@@ -170,18 +172,18 @@ class Node:
         )
         part = held
         if part is None or not part.is_for(assigned):
-            part = await self._load(link, candidates, assigned)
-        await self._prove(link, part, assigned)
+            part = await self._load(candidates, assigned)
+        await self._prove(part, assigned)
 
-    async def _prove(self, link: RelayLink, part: LoadedPart, assigned: messages.Assignment) -> None:
+    async def _prove(self, part: LoadedPart, assigned: messages.Assignment) -> None:
         """Tell that the span is loaded, pass the probe, and serve."""
-        link.send_message(part.report(assigned))
+        self._tell(part.report(assigned))
         probe = await self._expect(messages.Probe)
         hidden_size, dtype = part.candidate.facts.hidden_size, part.candidate.options.dtype
         await probing.pass_probe(self._exchange, probe, hidden_size, dtype)
         if self._pause is not None:
-            link.send_message(self._heartbeat())  # before the relay could plan a route over it
-        link.send_message(messages.Ready(session=probe.session))
+            self._tell(self._heartbeat())  # before the relay could plan a route over it
+        self._tell(messages.Ready(session=probe.session))
         log.info("probe passed")
         await self._expect(messages.Serving)
         self._prover.serve(hidden_size, dtype)
@@ -189,14 +191,16 @@ class Node:
         self._log_pause()
         self._failures = 0
 
-    async def _follow_moves(self, link: RelayLink) -> None:
+    async def _follow_moves(self, carrier: Carrier) -> None:
         """Serve other blocks whenever the relay says so."""
         while True:
             message = await self._mail.get()
             if isinstance(message, messages.Assignment) and self._loading is not None:
-                await self._move(link, await self._in_memory(self._loading), message)
+                carrier.can_move = False  # as while it joins
+                await self._move(await self._in_memory(self._loading), message)
+                carrier.can_move = True
 
-    async def _move(self, link: RelayLink, part: LoadedPart, assigned: messages.Assignment) -> None:
+    async def _move(self, part: LoadedPart, assigned: messages.Assignment) -> None:
         log.info("other blocks given: %s:%s of %s", assigned.start, assigned.end, assigned.model)
         await self._prover.close()
         await self._finish(MOVE_SECONDS)
@@ -204,7 +208,7 @@ class Node:
         candidate = part.candidate
         del part
         await self._let_go()
-        await self._prove(link, await self._load(link, [candidate], assigned), assigned)
+        await self._prove(await self._load([candidate], assigned), assigned)
 
     async def _let_go(self) -> None:
         """Free the memory of what is served: there is none for a second span."""
@@ -215,13 +219,11 @@ class Node:
         await self._device.uninstall()
         await self._loader.release(self._device)
 
-    async def _load(
-        self, link: RelayLink, candidates: Sequence[Candidate], assigned: messages.Assignment
-    ) -> LoadedPart:
+    async def _load(self, candidates: Sequence[Candidate], assigned: messages.Assignment) -> LoadedPart:
         candidate = next((one for one in candidates if one.name == assigned.model), None)
         if candidate is None:
             raise JoinRefused(f"the relay assigned {assigned.model!r}, which was not offered")
-        report = at_most_every(PROGRESS_SECONDS, to_relay(link))
+        report = at_most_every(PROGRESS_SECONDS, to_relay(self._tell))
 
         def progress(done: int, total: int) -> None:
             if self._stopping.is_set():  # a large span takes minutes, and a thread cannot be cancelled
@@ -256,10 +258,10 @@ class Node:
             raise JoinRefused(f"the relay sent {type(message).__name__} where {kind.__name__} was due")
         return message
 
-    async def _drain(self, link: RelayLink) -> None:
+    async def _drain(self) -> None:
         """Take nothing new; finish the replies that are driven here and the sessions that others drive."""
         log.info("leaving: %d replies to finish, %d sessions to serve", len(self._heads), len(self._spans))
-        link.send_message(messages.Draining())
+        self._tell(messages.Draining())
         await self._finish(DRAIN_SECONDS)
 
     async def _finish(self, seconds: float) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-from corolla.link import RelayLink
 from schema import messages
 from schema.errors import CorollaError
 
@@ -27,13 +26,13 @@ def at_most_every(seconds: float, report: ReportProgress) -> ReportProgress:
     return limited
 
 
-def to_relay(link: RelayLink) -> ReportProgress:
-    """Tells the relay over `link` how far the loading is; for the threads that load."""
+def to_relay(send: Callable[[messages.FromPeer], None]) -> ReportProgress:
+    """Tells the relay how far the loading is; for the threads that load."""
     loop = asyncio.get_running_loop()
 
     def tell(done: int, total: int) -> None:
         with suppress(CorollaError):  # it is only shown to people
-            link.send_message(messages.Progress(phase="loading", done=done, total=total))
+            send(messages.Progress(phase="loading", done=done, total=total))
 
     def report(done: int, total: int) -> None:
         loop.call_soon_threadsafe(tell, done, total)

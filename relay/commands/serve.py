@@ -5,20 +5,23 @@ Knows how sockets are set up. Does not know what is served on them: that is rela
 
 import argparse
 import signal
-from typing import Any
+import socket
+from typing import Any, cast
 
 import uvicorn
 
 from relay.commands.base import run_with_store
 from relay.errors import OperatorError
+from relay.handover import hand_over
 from relay.logs import configure_logs
+from relay.services import Services
 from relay.settings import Settings
 from relay.store import Store
 from relay.websocket import WebSocketProtocol
 from schema.protocol import MAX_FRAME_BYTES
 
-GRACE_SECONDS = 10
-"""How long running requests may take after a signal; platforms kill after 10 to 30 s."""
+GRACE_SECONDS = 5
+"""How long what is left after `DRAIN_SECONDS` may take to be closed; platforms kill after 10 to 30 s."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +41,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     run_with_store(settings, Store.ping)
     # uvicorn repeats a signal when it has shut down: being told to stop, and stopping, is no failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = uvicorn.Server(server_config(settings, create_app(settings)))
+    server = RelayServer(server_config(settings, create_app(settings)))
     try:
         server.run()
     except KeyboardInterrupt:
@@ -47,6 +50,17 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
         taken = f"cannot listen on {settings.host} port {settings.port}"
         raise OperatorError(f"{taken}: stop what listens there, or set HOST and PORT to others") from error
     return 0 if server.started else 1
+
+
+class RelayServer(uvicorn.Server):
+    """uvicorn's server, which hands over before it closes anything."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        services = cast(Services, self.lifespan.state["services"])
+        await hand_over(services, lambda: self.force_exit)
+        await super().shutdown(sockets)
 
 
 def server_config(settings: Settings, app: Any) -> uvicorn.Config:

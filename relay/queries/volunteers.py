@@ -3,7 +3,7 @@
 Does not know which span is a good one, nor when a volunteer counts as gone: callers decide.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,16 +21,28 @@ from schema.errors import NotFound
 from schema.ids import PeerId
 from schema.swarm import VolunteerState
 
+ROWS_AT_ONCE = 500
+"""PostgreSQL takes 32,767 values with a statement."""
+
 
 class VolunteerQueries(Queries):
     """The table `volunteers`."""
 
     async def save_volunteer(self, record: VolunteerRecord) -> None:
         """Put a volunteer's row there, in place of the one it had."""
-        values = asdict(record) | {"cached": record.cached}
+        await self.save_volunteers([record])
+
+    async def save_volunteers(self, records: Sequence[VolunteerRecord]) -> None:
+        """As `save_volunteer`, of several in one statement (of very many in a few)."""
+        if not records:
+            return
         async with writing(self._engine) as connection:
-            row = insert_into(connection, Volunteer).values(values)
-            await connection.execute(row.on_conflict_do_update(index_elements=["peer"], set_=values))
+            for first in range(0, len(records), ROWS_AT_ONCE):
+                some = records[first : first + ROWS_AT_ONCE]
+                rows = [asdict(record) | {"cached": record.cached} for record in some]
+                put = insert_into(connection, Volunteer).values(rows)
+                new = {name: getattr(put.excluded, name) for name in rows[0]}
+                await connection.execute(put.on_conflict_do_update(index_elements=["peer"], set_=new))
 
     async def set_volunteer_state(
         self,
@@ -151,6 +163,12 @@ class VolunteerQueries(Queries):
         async with reading(self._engine) as connection:
             rows = await connection.execute(query.order_by(Volunteer.joined_at, Volunteer.peer))
             return [VolunteerRecord(*row) for row in rows]
+
+    async def volunteers_elsewhere(self, seen_since: float) -> list[VolunteerRecord]:
+        """As `volunteers`, of the other replicas."""
+        query = select(Volunteer).where(Volunteer.seen_at >= seen_since, Volunteer.replica != self._replica)
+        async with reading(self._engine) as connection:
+            return [VolunteerRecord(*row) for row in await connection.execute(query)]
 
     async def remove_volunteer(self, peer: PeerId, replica: str) -> bool:
         """Remove a volunteer that left this replica; not if it has joined another since. Whether it did."""

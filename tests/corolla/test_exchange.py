@@ -366,7 +366,11 @@ class TestFramesIn:
         exchange.attach(RecordingLink())
         exchange.open(SESSION, RecordingInbox())
         message = encode_frame(Frame(kind, hop, SESSION, 7, 9, route, payload, flags=flags))
-        exchange.on_frame(parse_header(message), message)
+
+        async def arrive() -> None:
+            exchange.on_frame(parse_header(message), message)
+
+        asyncio.run(arrive())
 
 
 class TestRoutes:

@@ -1,23 +1,19 @@
 """Fixtures for what stands on the database: every test that asks for one runs on SQLite and on PostgreSQL.
 
-PostgreSQL is a real server: `TEST_POSTGRES_URL`, or one on this host that trusts local connections.
-Without one those tests are skipped, but never in CI.
+PostgreSQL is a real server, see tests/servers.py.
 """
 
 import asyncio
 import logging
-import os
-import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from relay.migrate import upgrade
 from relay.settings import Settings
 from relay.store import Store
+from tests.servers import PostgresServer, postgres_server
 
 
 @pytest.fixture
@@ -30,49 +26,9 @@ def logs_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-@dataclass(frozen=True)
-class PostgresServer:
-    """A server that databases can be made on."""
-
-    admin_url: str
-
-    def run(self, statement: str) -> None:
-        async def run() -> None:
-            connection = await asyncpg.connect(self.admin_url, timeout=5)
-            try:
-                await connection.execute(statement)
-            finally:
-                await connection.close()
-
-        asyncio.run(run())
-
-    def url_of(self, database: str) -> str:
-        server = self.admin_url.rpartition("/")[0]
-        return server.replace("postgresql://", "postgresql+asyncpg://") + f"/{database}"
-
-    def create(self, template: str = "template0") -> str:
-        """A new database's name."""
-        name = f"corolla_test_{secrets.token_hex(4)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return name
-
-    def drop(self, database: str) -> None:
-        self.run(f"DROP DATABASE {database} WITH (FORCE)")
-
-
 @pytest.fixture(scope="session")
 def postgres() -> PostgresServer:
-    server = PostgresServer(
-        os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
-    )
-    try:
-        server.run("SELECT 1")
-    except (OSError, asyncpg.PostgresError) as error:
-        reason = f"no PostgreSQL at {server.admin_url}: {error}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return server
+    return postgres_server()
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,17 @@ def nats(tmp_path: Path) -> Iterator[str]:
 
 
 async def test_a_relay_alone_needs_no_bus() -> None:
-    assert (await check_bus("")).ok
+    assert (await check_bus(None)).ok
+
+
+async def test_every_server_of_the_bus_is_examined(nats: str, tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        there = nats.replace("nats://", "nats://relay:sesame@")
+        servers = f"{there},nats://127.0.0.1:{nobody.getsockname()[1]}"
+        url = f"sqlite+aiosqlite:///{tmp_path / 'corolla.sqlite3'}"
+        findings = await examine(Settings(database_url=url, bus_url=servers))
+    assert [finding.ok for finding in findings if finding.name == "bus"] == [True, False]
 
 
 async def test_a_real_bus_lets_in_who_has_the_password(nats: str) -> None:

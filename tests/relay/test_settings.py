@@ -55,6 +55,8 @@ def test_two_processes_have_different_replica_names() -> None:
         ("LOG_LEVEL", "debug", "DEBUG"),
         ("QUEUE_BYTES", "33554432", 33554432),
         ("REQUEST_SECONDS", "90", 90.0),
+        ("BUS_URL", "nats://a:4222, tls://user:word@b", "nats://a:4222,tls://user:word@b"),
+        ("DRAIN_SECONDS", "0", 0.0),
     ],
 )
 def test_a_good_value_is_taken(variable: str, text: str, value: object) -> None:
@@ -89,6 +91,7 @@ def test_a_good_value_is_taken(variable: str, text: str, value: object) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("QUEUE_BYTES", "1000"),
         ("REQUEST_SECONDS", "inf"),
+        ("DRAIN_SECONDS", "-1"),
     ],
 )
 def test_a_bad_value_is_refused_with_variable_value_and_remedy(variable: str, text: str) -> None:
@@ -104,6 +107,9 @@ def test_a_bad_value_is_refused_with_variable_value_and_remedy(variable: str, te
     [
         ("RELAY_SECRET", "hunter2"),
         ("RELAY_SECRET", "ab" * 31),
+        ("BUS_URL", "kafka://hunter2"),
+        ("BUS_URL", "nats://hunter2,"),
+        ("BUS_URL", "nats://hunter2:port"),
         ("DATABASE_URL", "hunter2"),
         ("DATABASE_URL", "mysql://me:hunter2@host/base"),
         ("DATABASE_URL", "postgresql://me:hunter2@host/base?channel_binding=require"),

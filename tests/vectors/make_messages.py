@@ -78,6 +78,16 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.RouteRequest(request="r3", model="a", session=SESSION, exclude=[FIRST], repairs="kv_cache_full"),
     messages.Finished(request="r2", reason="stop", usage=CACHED_USAGE, timing=TIMING),
     messages.Delta(request="r2", text="é", tokens=3, ids=[0, 2**31 - 1]),
+    messages.Hello(
+        protocol=1,
+        software="corolla 0.1.0",
+        instance="0f" * 16,
+        name="Ada's desk",
+        can_move=True,
+        moves=True,
+    ),
+    messages.Moving(),
+    messages.Arrived(),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),
@@ -107,6 +117,8 @@ FROM_RELAY: list[messages.FromRelay] = [
     messages.Generate(
         request="r3", body=messages.GenerationRequest(model="a/b-é", prompt=[1, 2]), generated=[3, 5, 8]
     ),
+    messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=[], software="corolla 0.1.0", moves=True),
+    messages.GoElsewhere(within_seconds=2.5),
 ]
 FROM_PAGE: list[browser.FromPage] = [
     browser.Chat(
@@ -120,6 +132,7 @@ TO_PAGE: list[browser.ToPage] = [
     browser.ReplyDelta(id="1", text="hé"),
     browser.ReplyDone(id="1", reason="stop", usage=USAGE, timing=TIMING),
     browser.PageError(error=ERROR, id="1"),
+    browser.GoElsewhere(within_seconds=2.5),
 ]
 SHORT = {
     "peer": ['{"type":"heartbeat"}', ' { "new field" : [ 1, {} ] , "type" : "draining" } '],

@@ -8,7 +8,17 @@ from msgspec import UNSET
 
 from schema.frames import FrameType
 from schema.ids import Span, new_session_id
-from schema.messages import Assignment, BlockRun, Delta, Finished, Loaded, Offer, Ready
+from schema.messages import (
+    Assignment,
+    BlockRun,
+    Delta,
+    Finished,
+    GoElsewhere,
+    Loaded,
+    Moving,
+    Offer,
+    Ready,
+)
 from tests.corolla.tiny_text import SHAPE
 from tests.volunteer.nodes import Start, closing, generate, grant_route, whole, work
 from tests.volunteer.scripted_relay import ScriptedRelay
@@ -110,6 +120,24 @@ class TestMoving:
         relay.assignment = Assignment(model="tiny", start=OTHER.start, end=OTHER.end, head=False)
         running.loader.gate.set()
         await relay.wait_until_serving(times=2)
+        (model,) = relay.of(Offer)[-1].models
+        assert (model.wanted_start, model.wanted_end) == (OTHER.start, OTHER.end)
+
+    async def test_joins_anew_when_its_replica_stops_meanwhile(
+        self, relay: ScriptedRelay, config: Config, start: Start, at_once: list[int]
+    ) -> None:
+        running = await start(config)
+        await relay.wait_until_serving()
+        running.loader.entered.clear()
+        running.loader.gate.clear()
+        await move(relay)
+        await running.loader.entered.wait()
+        relay.assignment = Assignment(model="tiny", start=OTHER.start, end=OTHER.end, head=False)
+        await relay.send(GoElsewhere(within_seconds=0.0))
+        await relay.wait_for(lambda: len(relay.connections) == 2)
+        running.loader.gate.set()
+        await relay.wait_until_serving(times=2)
+        assert relay.of(Moving) == []
         (model,) = relay.of(Offer)[-1].models
         assert (model.wanted_start, model.wanted_end) == (OTHER.start, OTHER.end)
 

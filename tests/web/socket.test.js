@@ -85,6 +85,23 @@ describe("the connection", () => {
     assert.deepEqual(latest().sent, ['{"type":"stop","id":"a"}']);
   });
 
+  test("is another one when the relay asks for it, once no reply is awaited", async () => {
+    let isIdle = false;
+    const { made, links, messages } = connection();
+    made.options.isIdle = () => isIdle;
+    await made.connect();
+    latest().hear(WELCOME);
+    latest().hear(JSON.stringify({ type: "go_elsewhere", within_seconds: 2 }));
+    mock.timers.tick(2000);
+    assert.equal(FakeWebSocket.made.length, 1);
+    isIdle = true;
+    mock.timers.tick(250);
+    await Promise.resolve();
+    await Promise.resolve();
+    assert.equal(FakeWebSocket.made.length, 2);
+    assert.deepEqual([links, messages], [["connecting", "open", "connecting"], ["welcome"]]);
+  });
+
   test("is tried again when it breaks", async () => {
     const { made, links } = connection();
     await made.connect();

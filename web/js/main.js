@@ -10,6 +10,7 @@
 import { Actions, receive } from "./actions.js";
 import { connectThemeToggle } from "./appearance.js";
 import { Composer } from "./composer.js";
+import { activeReply } from "./conversation.js";
 import { assignHues } from "./coverage.js";
 import { connectCodeCopying, connectDialog, connectJoin } from "./dialogs.js";
 import { byId } from "./dom.js";
@@ -50,6 +51,7 @@ const connection = new Connection({
   url: socketUrl(location),
   onLink: (link) => store.dispatch({ type: "link", link }),
   onMessage: (message) => receive(store, message),
+  isIdle: () => activeReply(store.get().turns) === null,
   async checkAccess() {
     const access = await fetchAccess();
     store.dispatch({ type: "access", access });

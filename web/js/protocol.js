@@ -33,7 +33,8 @@
  * @typedef {{ type: "done", id: string, reason: "stop" | "length" | null, usage: Usage | null,
  *   timing: Timing | null }} Done
  * @typedef {{ type: "error", error: ErrorInfo, id: string | null }} Failed
- * @typedef {Welcome | SwarmChanged | Delta | Done | Failed} ToPage
+ * @typedef {{ type: "go_elsewhere", within_seconds: number }} GoElsewhere
+ * @typedef {Welcome | SwarmChanged | Delta | Done | Failed | GoElsewhere} ToPage
  */
 
 /** A message may not be longer (`MAX_CONTROL_BYTES` of schema/limits.py); longer ones end the connection. */
@@ -55,6 +56,7 @@ const WELL_FORMED = {
   delta: (message) => typeof message.id === "string" && typeof message.text === "string",
   done: (message) => typeof message.id === "string",
   error: (message) => isError(message.error),
+  go_elsewhere: (message) => Number.isFinite(message.within_seconds),
 };
 
 /**

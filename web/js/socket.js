@@ -1,18 +1,20 @@
 /**
  * The page's one connection to the relay: kept open, opened again with jittered backoff when it breaks.
  * Knows WebSocket and time. Does not know what the messages mean, beyond that `welcome` opens the
- * conversation.
+ * conversation and `go_elsewhere` asks for another connection.
  *
  * @import { Access, Link } from "./store.js"
  * @import { FromPage, ToPage } from "./protocol.js"
  * @typedef {{ url: string, checkAccess: () => Promise<Access>, onMessage: (message: ToPage) => void,
- *   onLink: (link: Link) => void }} ConnectionOptions
+ *   onLink: (link: Link) => void, isIdle?: () => boolean }} ConnectionOptions `isIdle`: whether no reply is
+ *   awaited
  */
 import { readMessage } from "./protocol.js";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 20_000;
 const WELCOME_TIMEOUT_MS = 15_000;
+const IDLE_POLL_MS = 250;
 
 /**
  * How long to wait before the next attempt: doubling, capped, and spread over the upper half of that, so
@@ -114,8 +116,17 @@ export class Connection {
       this.#failures = 0;
       this.#open = true;
       this.options.onLink({ phase: "open" });
+    } else if (message.type === "go_elsewhere") {
+      this.#timer = setTimeout(() => this.#goElsewhere(), Math.random() * message.within_seconds * 1000);
+      return;
     }
     this.options.onMessage(message);
+  }
+
+  /** Connects anew, since the relay's replica stops; but not while a reply comes from it. */
+  #goElsewhere() {
+    if (this.options.isIdle?.() ?? true) void this.connect();
+    else this.#timer = setTimeout(() => this.#goElsewhere(), IDLE_POLL_MS);
   }
 
   #retryLater() {

@@ -16,6 +16,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.asyncio.client import ClientConnection, connect
 
 from relay.app import create_app
+from relay.bus import Bus
 from relay.commands.serve import server_config
 from relay.services import Services
 from relay.settings import Settings
@@ -33,7 +34,10 @@ def sqlite_url(file: Path) -> str:
 
 @asynccontextmanager
 async def running_relay(
-    database: Path, protocol: type[asyncio.Protocol] | None = None, **settings: Any
+    database: Path,
+    protocol: type[asyncio.Protocol] | None = None,
+    bus: Bus | None = None,
+    **settings: Any,
 ) -> AsyncIterator["RunningRelay"]:
     """A relay on a free port and a SQLite file; its peers are hung up before it stops."""
     defaults: dict[str, Any] = {
@@ -41,7 +45,7 @@ async def running_relay(
         "heartbeat_seconds": 60.0,
         "database_url": sqlite_url(database),
     }
-    app = create_app(Settings(port=0, **(defaults | settings)))
+    app = create_app(Settings(port=0, **(defaults | settings)), bus)
     server = uvicorn.Server(server_config(Settings(port=0), app))
     server.config.ws = protocol or server.config.ws
     server.config.load()

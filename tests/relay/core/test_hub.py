@@ -39,6 +39,9 @@ class OpenPage:
     def end(self, error: CorollaError) -> None:
         self.ending = error
 
+    def send_elsewhere(self, within_seconds: float) -> None:
+        raise NotImplementedError
+
 
 def reason(connection: Peer | OpenPage) -> str | None:
     return connection.ending.code if connection.ending else None

@@ -1,5 +1,7 @@
 """Moving volunteers to other blocks: relay/joining.py and relay/jobs.py, with peers that act as told."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -124,6 +126,64 @@ async def test_a_complete_model_leaves_newcomers_where_they_are(relay: RunningRe
     await relay.serving(4, 8)
     await rebalance(relay)
     assert spans(relay).count(Span(0, 4)) == 4
+
+
+async def asked_and_moved(relay: RunningRelay, *, is_late: bool) -> tuple[ScriptedPeer, Probe, Assignment]:
+    """A volunteer that is moved after it was sent a probe. `is_late`: and after that was given up."""
+    other, mover = await serving(relay, movable=False), await serving(relay)
+    probing, now = relay.services.probing, asyncio.get_running_loop().time()
+    probing.ask(now)
+    probing.ask(now + 1000.0)
+    await other.pass_probe(await other.hear(Probe))
+    await other.is_served()
+    probe = await mover.hear(Probe)
+    if is_late:
+        probing.ask(now + 2000.0)
+    await rebalance(relay)
+    return mover, probe, await mover.hear(Assignment)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_probe_of_the_old_blocks_says_nothing_of_the_new_ones(
+    relay: RunningRelay, is_late: bool
+) -> None:
+    mover, probe, told = await asked_and_moved(relay, is_late=is_late)
+    await mover.pass_probe(probe)
+    await mover.is_served()
+    volunteer = relay.services.swarm.get(mover.id)
+    assert volunteer is not None
+    assert (volunteer.shown_state, volunteer.placement.span) == ("loading", Span(4, 8))
+    assert relay.services.swarm.candidates(MODEL).held()[4] == 0
+    assert await relay.metric("probes_total", outcome="late") == is_late
+    await mover.load(told)
+    await mover.pass_probe(await mover.hear(Probe))
+    await mover.hear(Serving)
+    assert volunteer.shown_state == "serving"
+    assert relay.services.swarm.why_incomplete(MODEL) is None
+
+
+async def test_a_probe_of_the_old_blocks_that_nobody_answers_delays_nothing(relay: RunningRelay) -> None:
+    mover, given_up, told = await asked_and_moved(relay, is_late=False)
+    await mover.load(told)
+    probe = await mover.hear(Probe)
+    assert probe.session != given_up.session
+    relay.services.probing.ask(asyncio.get_running_loop().time() + 3000.0)
+    await mover.pass_probe(probe)
+    await mover.hear(Serving)
+    relay.services.probing.ask(asyncio.get_running_loop().time())
+    volunteer = relay.services.swarm.get(mover.id)
+    assert volunteer is not None
+    assert volunteer.shown_state == "serving"
+    assert await relay.metric("probes_total", outcome="late") == 0
+
+
+async def test_the_old_probe_does_not_prove_the_new_blocks(relay: RunningRelay) -> None:
+    mover, old, told = await asked_and_moved(relay, is_late=False)
+    await mover.load(told)
+    await mover.hear(Probe)
+    await mover.pass_probe(old)
+    assert (await mover.goodbye())[0] == "join_refused"
+    assert relay.services.swarm.why_incomplete(MODEL) is not None
 
 
 async def test_without_the_database_nobody_is_moved(relay: RunningRelay) -> None:
