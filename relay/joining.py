@@ -18,10 +18,11 @@ from relay.forwarding import Forwarder
 from relay.peer import Peer, check_printable
 from relay.placement import Held, Placement, place
 from relay.rebalancing import LastMove, Move, Resident, next_move
+from relay.records import HeldSpan, VolunteerRecord
 from relay.routing import Routing
 from relay.settings import Settings
 from relay.standings import Standings
-from relay.store import Store, VolunteerRecord
+from relay.store import Store
 from relay.swarm import Swarm, Volunteer
 from schema.errors import JoinRefused, UnexpectedMessage
 from schema.ids import SessionId, Span
@@ -66,9 +67,8 @@ class Joining:
         record = self._record(peer, offer)
         await self._store.save_volunteer(record)
 
-        def decide(others: list[VolunteerRecord]) -> Placement:
-            awake = (other for other in others if not self._swarm.is_paused(other.peer))
-            held = [other for other in map(_held, awake) if other is not None]
+        def decide(others: list[HeldSpan]) -> Placement:
+            held = [_held_by(other) for other in others if not self._swarm.is_paused(other.peer)]
             return place(offer.models, offer.blocks_per_second, held, self._swarm.priority)
 
         now = time.time()
@@ -325,6 +325,10 @@ class Joining:
             found = "no offer made" if volunteer is None else volunteer.state
             raise UnexpectedMessage(f"this message belongs to {' or '.join(states)}, not to {found}")
         return volunteer
+
+
+def _held_by(other: HeldSpan) -> Held:
+    return Held(other.model, Span(other.start, other.end), other.head, other.blocks_per_second)
 
 
 def _held(record: VolunteerRecord) -> Held | None:

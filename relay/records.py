@@ -5,6 +5,7 @@ Times are Unix seconds. This module knows no SQL, no sockets and no clock, so th
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schema.credentials import TokenKind
 from schema.ids import PeerId, Span
@@ -71,6 +72,17 @@ class VolunteerRecord:
     """The blocks of its model that it need not download."""
     settled_at: float = 0.0
     """When it was given its span."""
+
+
+class HeldSpan(NamedTuple):
+    """What a volunteer's row says of the span that it holds or shall hold: the columns of that name."""
+
+    peer: PeerId
+    model: str
+    start: int
+    end: int
+    head: bool
+    blocks_per_second: float
 
 
 @dataclass(frozen=True, slots=True)

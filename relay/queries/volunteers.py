@@ -14,7 +14,7 @@ from relay.database import reading, writing, writing_alone
 from relay.placement import Placement
 from relay.queries.base import Queries, insert_into
 from relay.rebalancing import LastMove, Move
-from relay.records import VolunteerRecord
+from relay.records import HeldSpan, VolunteerRecord
 from relay.tables import Move as MoveRow
 from relay.tables import Volunteer
 from schema.errors import NotFound
@@ -22,7 +22,9 @@ from schema.ids import PeerId
 from schema.swarm import VolunteerState
 
 ROWS_AT_ONCE = 500
+PEERS_AT_ONCE = 10_000
 """PostgreSQL takes 32,767 values with a statement."""
+_HELD = tuple(getattr(Volunteer, name) for name in HeldSpan._fields)
 
 
 class VolunteerQueries(Queries):
@@ -66,24 +68,25 @@ class VolunteerQueries(Queries):
     async def assign_span(
         self,
         peer: PeerId,
-        decide: Callable[[list[VolunteerRecord]], Placement],
+        decide: Callable[[list[HeldSpan]], Placement],
         *,
         seen_since: float = 0.0,
         now: float = 0.0,
     ) -> Placement:
         """Give a volunteer the span that `decide` chooses, its state becoming `loading`.
 
-        `decide` is given the other volunteers that were seen since then, and is pure: no other
-        assignment, of this replica or another, happens between its reading and its writing. What it
-        raises undoes everything and passes through.
+        `decide` is given the spans of the other volunteers that were seen since then, without those that
+        leave, and is pure: no other assignment, of this replica or another, happens between its reading and
+        its writing. What it raises undoes everything and passes through.
 
         Raises:
             NotFound: the volunteer has no row.
         """
         async with writing_alone(self._engine) as connection:
-            query = select(Volunteer).where(Volunteer.peer != peer, Volunteer.seen_at >= seen_since)
-            rows = await connection.execute(query.order_by(Volunteer.joined_at, Volunteer.peer))
-            placement = decide([VolunteerRecord(*row) for row in rows])
+            query = select(*_HELD).where(Volunteer.peer != peer, Volunteer.seen_at >= seen_since)
+            holds = (Volunteer.model.is_not(None), Volunteer.state != "draining")
+            rows = await connection.execute(query.where(*holds).order_by(Volunteer.joined_at, Volunteer.peer))
+            placement = decide([HeldSpan(*row) for row in rows])
             changed = await connection.execute(
                 update(Volunteer)
                 .where(Volunteer.peer == peer)
@@ -142,11 +145,14 @@ class VolunteerQueries(Queries):
         return move
 
     async def touch(self, peers: Collection[PeerId], now: float) -> None:
-        """Note that these volunteers were heard of at `now`; one statement for all of them."""
+        """Note that these volunteers were heard of at `now`; one statement for thousands of them."""
         if not peers:
             return
         async with writing(self._engine) as connection:
-            await connection.execute(update(Volunteer).where(Volunteer.peer.in_(peers)).values(seen_at=now))
+            each = list(peers)
+            for first in range(0, len(each), PEERS_AT_ONCE):
+                these = Volunteer.peer.in_(each[first : first + PEERS_AT_ONCE])
+                await connection.execute(update(Volunteer).where(these).values(seen_at=now))
 
     async def save_speeds(self, speeds: Mapping[PeerId, float]) -> None:
         """Change what these volunteers compute, in blocks a second."""

@@ -17,7 +17,7 @@ from relay.errors import DatabaseRefused
 from relay.placement import Placement
 from relay.queries import tokens as tokens_module
 from relay.rebalancing import LastMove, Move
-from relay.records import VolunteerRecord
+from relay.records import HeldSpan, VolunteerRecord
 from relay.settings import Settings
 from relay.store import Store
 from relay.tables import Volunteer
@@ -432,8 +432,8 @@ async def test_volunteers_of_dead_replicas_are_removed(store: Store, token: Cred
 # ---- assignment ---------------------------------------------------------------------------------
 
 
-def first_hole(others: list[VolunteerRecord]) -> Placement:
-    taken = {other.start for other in others if other.start is not None}
+def first_hole(others: list[HeldSpan]) -> Placement:
+    taken = {other.start for other in others}
     start = next(block for block in range(1000) if block not in taken)
     return Placement("llama", Span(start, start + 1), head=start == 0)
 
@@ -447,17 +447,29 @@ async def test_a_span_is_decided_kept_and_returned(store: Store, token: Credenti
     assert (found.state, found.dtype) == ("loading", None)
 
 
-async def test_the_decision_is_made_from_the_others_that_were_seen(store: Store, token: Credential) -> None:
-    for number, seen_at in enumerate([100.0, 200.0, 200.0]):
-        await store.save_volunteer(volunteer(token, number, seen_at=seen_at))
-    asked: list[PeerId] = []
+async def test_the_decision_is_made_from_the_others_that_hold_a_span_and_were_seen(
+    store: Store, token: Credential
+) -> None:
+    holding = dataclasses.replace(
+        volunteer(token, 1, seen_at=200.0), model="llama", start=2, end=5, head=True, blocks_per_second=7.5
+    )
+    await store.save_volunteers(
+        [
+            holding,
+            dataclasses.replace(holding, peer=peer_id(2), seen_at=100.0),
+            dataclasses.replace(holding, peer=peer_id(3), state="draining"),
+            volunteer(token, 4, seen_at=200.0),
+            volunteer(token, 5, seen_at=200.0),
+        ]
+    )
+    asked: list[HeldSpan] = []
 
-    def decide(others: list[VolunteerRecord]) -> Placement:
-        asked.extend(other.peer for other in others)
+    def decide(others: list[HeldSpan]) -> Placement:
+        asked.extend(others)
         return first_hole(others)
 
-    await store.assign_span(peer_id(2), decide, seen_since=150)
-    assert asked == [peer_id(1)]
+    await store.assign_span(peer_id(5), decide, seen_since=150)
+    assert asked == [HeldSpan(peer_id(1), "llama", 2, 5, True, 7.5)]
 
 
 async def test_joining_at_once_nobody_takes_the_same_hole(
@@ -473,7 +485,7 @@ async def test_joining_at_once_nobody_takes_the_same_hole(
 
 
 async def test_a_refused_placement_changes_nothing_and_blocks_nobody(store: Store, token: Credential) -> None:
-    def refuse(others: list[VolunteerRecord]) -> Placement:
+    def refuse(others: list[HeldSpan]) -> Placement:
         raise JoinRefused("no room")
 
     record = volunteer(token)
@@ -632,7 +644,7 @@ async def test_a_decision_cut_off_by_an_outage_is_not_kept(settings: Settings) -
         await near.save_volunteer(record)
         closing: list[asyncio.Task[None]] = []
 
-        def decide_while_the_line_breaks(others: list[VolunteerRecord]) -> Placement:
+        def decide_while_the_line_breaks(others: list[HeldSpan]) -> Placement:
             closing.append(asyncio.create_task(gate.shut()))
             return first_hole(others)
 
