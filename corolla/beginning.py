@@ -151,10 +151,11 @@ class Beginner:
         while True:
             try:
                 session, match = await self._open(prompt, repairs, is_whole)
-            except (ModelUnavailable, Unavailable):
+            except (ModelUnavailable, Unavailable) as error:
                 if not repairs.count:
                     raise
-                await asyncio.sleep(repairs.wait(time.monotonic()))
+                is_cut_off = not isinstance(error, ModelUnavailable)
+                await asyncio.sleep(repairs.wait(time.monotonic(), is_cut_off))
                 continue
             try:
                 return await self._prefill(session, prompt, match)

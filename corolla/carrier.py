@@ -124,19 +124,23 @@ class Carrier:
         new = self._start(link)
         old, self.link = self.link, link
         self._exchange.attach(link)
-        old.send_last()
-        if self._is_closing:
-            link.close()
+        has_moved = False
         try:
+            old.send_last()
+            if self._is_closing:
+                link.close()
             await asyncio.wait_for(running, MOVE_SECONDS)
         except Moved:
             link.release()
             log.info("moved to another relay: %s", link.url)
+            has_moved = True
             return new
         except (CorollaError, TimeoutError) as error:
             log.info("the move has failed: %s", error)
-        new.cancel()
-        await asyncio.gather(new, return_exceptions=True)
+        finally:
+            if not has_moved:
+                new.cancel()
+                await asyncio.gather(new, return_exceptions=True)
         raise Unavailable("the connection to the relay was lost", retry_after=RETRY_SECONDS)
 
 

@@ -7,7 +7,7 @@ blocks on the same volunteer. Owned by the event loop's thread. Does not know te
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Protocol
 
@@ -123,6 +123,7 @@ class Exchange:
     def detach(self, error: CorollaError) -> None:
         """The link is gone: what waits for it fails with `error`."""
         self._link = None
+        self._order = StepOrder()  # nothing that it holds can be answered
         for future in self._route_requests.values():
             if not future.done():
                 future.set_exception(error)
@@ -222,6 +223,7 @@ class Exchange:
             route = self._read_route(raw_route)
             hops = {hop.peer for hop in route.hops}
             if route.origin in hops and self._span_server is not None:
+                self._order.forget((route.origin, session))
                 self._span_server.on_close(session_at_hop(route.origin, session), keep)
             if hops - {route.origin}:
                 flags = Flags.KEEP if keep else Flags.NONE
@@ -282,16 +284,21 @@ class Exchange:
             ready = self._order.arrived(key, frame)
             if not ready:
                 asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_go, key, frame)
-        for one in ready:
-            self._deliver_step(one, route)
+        self._deliver_each(ready)
 
     def _let_go(self, key: Key, frame: Frame) -> None:
         if self._link is not None and self._order.is_held(key, frame):
-            for one in self._order.let_go(key):
-                try:
-                    self._deliver_step(one, self._read_route(one.route))
-                except ProtocolViolation as error:
-                    log.warning("a frame could not be used: %s", error.message)
+            self._deliver_each(self._order.let_go(key))
+
+    def _deliver_each(self, frames: Iterable[Frame]) -> None:
+        """Each by its own route. One that cannot be used takes none of the others with it."""
+        for frame in frames:
+            try:
+                self._deliver_step(frame, self._read_route(frame.route))
+            except ProtocolViolation as error:
+                log.warning(
+                    "a frame could not be used: %s", error.message, extra={"session": frame.session.hex()}
+                )
 
     def _deliver(self, frame: Frame) -> None:
         route = self._read_route(frame.route)

@@ -118,9 +118,10 @@ async def _decode(head: Head, session: LastingSession, reply: "_Reply") -> Async
     """Token after token, to the reply's end."""
     hidden = session.hidden
     while reply.reason is None:
+        position = session.position  # of the token that is to be found; a prepared step is behind it
         prepared = None if reply.is_last else session.prepare()
         try:
-            token, entering = await head.steps.advance(reply.step(hidden, session.position, prepared))
+            token, entering = await head.steps.advance(reply.step(hidden, position, prepared))
         except (ShapeMismatch, NotFinite) as error:
             hidden = await session.replace(error, reply.fed)
             continue
@@ -174,7 +175,10 @@ class _Reply:
         return self._prompt + self.ids
 
     def step(self, hidden: WireTensor, position: int, prepared: PreparedStep | None) -> HeadStep:
-        """What the head has to do with `hidden`, what came back of the position before `position`."""
+        """What the head has to do with `hidden`, what came back of the position before `position`.
+
+        `position`: of the token that is to be found.
+        """
         launch = None if prepared is None else prepared.launch
         return HeadStep(hidden, position, self._sampler, self._end_tokens, launch)
 

@@ -182,7 +182,7 @@ class RelayLink:
                 message = None if self._is_held else self._outbox.take()
                 if message is not None:
                     await self._socket.send(message)
-                elif self._closing:
+                elif self._closing and not self._is_held:
                     return
                 else:
                     self._wake.clear()

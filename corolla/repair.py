@@ -82,18 +82,19 @@ class Repairs:
         self._cause, self._since = broken, now
         return True
 
-    def wait(self, now: float) -> float:
+    def wait(self, now: float, is_cut_off: bool = False) -> float:
         """There is no route now: seconds until it is worth while to ask for one again.
 
+        `is_cut_off`: nobody could be asked, so that it says nothing about who may be left out.
         Raises what broke the session, when nobody is to be waited for any more.
         """
         cause = self._cause
         if cause is None:
             raise RuntimeError("nothing has broken")
-        if self._choices:
+        if self._choices and not is_cut_off:
             self._accused = self._choices.pop(0)
             return 0.0
-        is_passing = cause.is_gone or isinstance(cause.error, FrameLost | Unavailable)
+        is_passing = is_cut_off or cause.is_gone or isinstance(cause.error, FrameLost | Unavailable)
         if not is_passing or now - self._since >= WAIT_SECONDS:
             raise cause.error
         return POLL_SECONDS

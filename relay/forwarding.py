@@ -39,6 +39,8 @@ from schema.routes import Route, verify_route
 MAX_CACHED_ROUTES = 65_536
 MAX_CLOSED_ROUTES = 4096
 """Routes of sessions that are over, whose hops may still send what they were computing."""
+UNREAD_SECONDS = 1.0
+"""For so long a volunteer has taken nothing that is blamed for its full queue."""
 MAX_WARNED_SESSIONS = 1024
 """Sessions that are remembered because the log has told of a stopped step of theirs."""
 
@@ -51,7 +53,7 @@ _CLOSE, _FAILURE = int(FrameType.CLOSE), int(FrameType.FAILURE)
 _SAMPLED = SAMPLED_STEPS - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VerifiedRoute:
     """A route whose MAC was right, unrolled for forwarding."""
 
@@ -59,6 +61,8 @@ class VerifiedRoute:
     stops: tuple[PeerId, ...]
     """origin, hops..., origin: the sender to stop `i` is `stops[i]`, its receiver `stops[i + 1]`."""
     expires: int
+    epoch: int = 0
+    """The highest seen of the session's frames; hops drop the steps of lower ones."""
 
     @classmethod
     def of(cls, route: Route, session: SessionId) -> "VerifiedRoute":
@@ -208,9 +212,12 @@ class Forwarder:
                 if header.type == _FAILURE or (sender or route.stops[header.hop]) != route.origin:
                     return route  # too late: it does not bring the session back
                 del self._closed[key]
+            if set(route.stops) == {route.origin}:
+                return route  # a probe's, which nobody closes, and of which nobody has to be told
             if len(self._routes) >= MAX_CACHED_ROUTES:
                 del self._routes[next(iter(self._routes))]
             self._routes[key] = route
+        route.epoch = max(route.epoch, header.epoch)
         return route
 
     def _forward_step(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
@@ -243,8 +250,8 @@ class Forwarder:
 
     def _begin_sample(self, receiver: Peer | RemotePeer, route: VerifiedRoute, header: Header) -> None:
         """Time a step from here to the hop's answer, where that comes through here."""
-        if not isinstance(receiver, Peer):
-            return  # its own replica does
+        if not isinstance(receiver, Peer) or header.epoch < route.epoch:
+            return  # its own replica does; and a hop owes no answer to what its driver has given up
         stops, receives = route.stops, header.hop + 1
         hop = stops[receives]
         if hop != route.origin and hop != stops[receives + 1]:
@@ -306,7 +313,10 @@ class Forwarder:
         """Refuse a step for which there is no room; on the way to another replica nobody is to blame."""
         full = QueueFull("the next volunteer on the route does not read fast enough")
         self._fail(sender, route, header, message, full)
-        if isinstance(receiver, Peer) and receiver.role == "volunteer":
+        if not isinstance(receiver, Peer) or receiver.role != "volunteer":
+            return
+        # One that reads may be sent more at once than there is room for: that is no fault of its own.
+        if receiver.is_stuck(time.monotonic(), UNREAD_SECONDS):
             self._outcomes.note(receiver.id, "unread")
 
     def _fail(

@@ -68,7 +68,7 @@ class Joining:
         await self._store.save_volunteer(record)
 
         def decide(others: list[HeldSpan]) -> Placement:
-            held = [_held_by(other) for other in others if not self._swarm.is_paused(other.peer)]
+            held = [_held_by(other) for other in others if not self._swarm.takes_no_sessions(other.peer)]
             return place(offer.models, offer.blocks_per_second, held, self._swarm.priority)
 
         now = time.time()
@@ -147,7 +147,7 @@ class Joining:
     def _resident(self, record: VolunteerRecord) -> Resident | None:
         """A row as something that may be moved; only those can be that are connected here and serve."""
         held = _held(record)
-        if held is None or self._swarm.is_paused(record.peer):
+        if held is None or self._swarm.takes_no_sessions(record.peer):
             return None
         known = self._swarm.get(record.peer)
         may_be_moved = (

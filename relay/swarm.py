@@ -164,10 +164,10 @@ class Swarm:
     def get(self, peer: PeerId) -> Volunteer | None:
         return self._volunteers.get(peer)
 
-    def is_paused(self, peer: PeerId) -> bool:
-        """Whether a connected volunteer takes no new sessions for a while."""
+    def takes_no_sessions(self, peer: PeerId) -> bool:
+        """Whether a connected volunteer takes no new ones for a while: paused, or in doubt."""
         volunteer = self._volunteers.get(peer)
-        return volunteer is not None and volunteer.is_paused
+        return volunteer is not None and (volunteer.is_paused or volunteer.is_in_doubt)
 
     def volunteers(self) -> list[Volunteer]:
         return list(self._volunteers.values())

@@ -276,8 +276,14 @@ class TestHowFastAVolunteerIs:
 
 
 class TestARelayThatRestarts:
-    @pytest.mark.parametrize("how", [subprocess.Popen.terminate, subprocess.Popen.kill])
-    def test_has_the_same_swarm_again_without_loading(self, swarm: Garden, how: object) -> None:
+    @pytest.mark.parametrize(
+        ("how", "finish_reason"),
+        [(subprocess.Popen.terminate, "length"), (subprocess.Popen.kill, None)],
+        ids=["is told to stop, and lets a reply end first", "is killed"],
+    )
+    def test_has_the_same_swarm_again_without_loading(
+        self, swarm: Garden, how: object, finish_reason: str | None
+    ) -> None:
         before = swarm.say(QUESTION)
         spans = {one.name: (one.id, one.start, one.end) for one in swarm.relay.swarm().volunteers}
         loads = {name: swarm.log(name).count("weights loaded") for name in SPANS}
@@ -285,7 +291,7 @@ class TestARelayThatRestarts:
             chat.wait_for_text()
             swarm.replace_relay(how)  # type: ignore[arg-type]
             chat.wait_for_end()
-        assert chat.finish_reason is None
+        assert chat.finish_reason == finish_reason
         swarm.relay.wait_until_serving(SPANS.keys(), list(swarm.volunteers.values()))
         assert {one.name: (one.id, one.start, one.end) for one in swarm.relay.swarm().volunteers} == spans
         assert {name: swarm.log(name).count("weights loaded") for name in SPANS} == loads

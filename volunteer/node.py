@@ -64,6 +64,8 @@ class Node:
         self._prover = probing.Prover(self._exchange, self._tell)
         self._loading: asyncio.Task[LoadedPart] | None = None
         """Puts the span into memory, and holds it; outlives links."""
+        self._letting_go: asyncio.Task[None] | None = None
+        """Frees the memory of the span before; outlives links too."""
         self._gauge: Gauge | None = None
         self._gauging: asyncio.Task[None] | None = None
         """Measures how fast that is, while nothing is served."""
@@ -158,6 +160,8 @@ class Node:
         await self._drain()
 
     async def _join(self, link: RelayLink) -> None:
+        if self._letting_go is not None:
+            await asyncio.shield(self._letting_go)
         held = None if self._loading is None else await self._in_memory(self._loading)
         candidates = (
             await asyncio.to_thread(self._loader.consider, link.welcome.models)
@@ -203,7 +207,10 @@ class Node:
     async def _move(self, part: LoadedPart, assigned: messages.Assignment) -> None:
         log.info("other blocks given: %s:%s of %s", assigned.start, assigned.end, assigned.model)
         await self._prover.close()
-        await self._finish(MOVE_SECONDS)
+        await self._heads.finish()  # what writes a reply holds the head's memory; the relay ends long ones
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOVE_SECONDS):
+                await self._spans.finish()
         self._spans.close_all()
         candidate = part.candidate
         del part
@@ -211,11 +218,18 @@ class Node:
         await self._prove(await self._load([candidate], assigned), assigned)
 
     async def _let_go(self) -> None:
-        """Free the memory of what is served: there is none for a second span."""
+        """Free the memory of what is served: there is none for a second span.
+
+        Also if the link breaks meanwhile: what is measured and loaded next counts on it.
+        """
         if self._gauging is not None:
             self._gauging.cancel()
         self._loading = self._gauge = self._gauging = None
         self._heads.uninstall()
+        self._letting_go = asyncio.create_task(self._empty_device())
+        await asyncio.shield(self._letting_go)
+
+    async def _empty_device(self) -> None:
         await self._device.uninstall()
         await self._loader.release(self._device)
 
@@ -223,7 +237,13 @@ class Node:
         candidate = next((one for one in candidates if one.name == assigned.model), None)
         if candidate is None:
             raise JoinRefused(f"the relay assigned {assigned.model!r}, which was not offered")
-        report = at_most_every(PROGRESS_SECONDS, to_relay(self._tell))
+        link = self._exchange.link
+
+        def tell(message: messages.FromPeer) -> None:
+            if self._exchange.link is link:  # over another one it would come before the offer
+                link.send_message(message)
+
+        report = at_most_every(PROGRESS_SECONDS, to_relay(tell))
 
         def progress(done: int, total: int) -> None:
             if self._stopping.is_set():  # a large span takes minutes, and a thread cannot be cancelled

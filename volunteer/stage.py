@@ -106,16 +106,16 @@ class Stage:
                 continue
             try:
                 self._caches.extend(work, cache, now)
-            except CorollaError as error:  # refused before anything was computed
-                results[work] = Result(work, error=error)
+            except Exception as error:  # noqa: BLE001 - told to the driver by name
+                results[work] = self._failure(work, error)
             else:
                 steps.append(RowStep(work, row, cache))
         if not steps:
             return results
         try:
             answers = self._rows.run(steps)
-        except Exception as error:  # noqa: BLE001 - each is run by itself, and told by name what fails then
-            _logger.warning("%d decode steps failed (%s); they are run one by one.", len(steps), error)
+        except Exception as error:  # noqa: BLE001 - what fails then is told by name
+            _logger.warning("%d decode steps failed (%s); they are run as tensors.", len(steps), error)
             return results
         for step, answer in zip(steps, answers, strict=True):
             results[step.work] = self._answered(step, answer)

@@ -105,6 +105,7 @@ class GraphedHead:
         target, count = bytes_of(memory.hidden), len(rows)
         for index, row in enumerate(rows):
             target[index * len(row) : (index + 1) * len(row)] = row
+        memory.hidden[count:] = 0
         memory.positions.numpy()[:count] = positions
         memory.score()
         return Scored(
@@ -118,6 +119,7 @@ class GraphedHead:
     def embed(self, tokens: Sequence[int], positions: Sequence[int]) -> list[memoryview]:
         """As `Scored.embedded`, of these tokens at these positions. After a `score` of as many sequences."""
         memory = self._memories[bucket(len(tokens), 1)]
+        memory.tokens.zero_()  # -1 of an earlier step is no token, and nothing else is asked for behind these
         memory.tokens.numpy()[: len(tokens)] = tokens
         memory.positions.numpy()[: len(tokens)] = positions
         memory.embed()

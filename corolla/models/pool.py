@@ -71,8 +71,9 @@ class KVPool:
                 "try again when other replies have ended",
                 retry_after=RETRY_SECONDS,
             )
-        taken = [self._free_pages.pop() for _ in range(count)]
+        taken = self._free_pages[-count:]
         self.table[row, held : held + count] = torch.tensor(taken, device=self.table.device)
+        del self._free_pages[-count:]
         return taken
 
     def give_back(self, row: int, pages: list[int]) -> None:

@@ -5,15 +5,17 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from corolla import generation as generation_module
 from corolla.exchange import Exchange
 from corolla.generation import Completed, Head, TextDelta, generate
+from corolla.models.source import ModelSource
 from corolla.tensors import to_wire
 from schema.errors import (
     ContextTooLong,
@@ -27,8 +29,10 @@ from schema.errors import (
 )
 from schema.frames import Frame, FrameType
 from schema.generation import GenerationRequest, Message, Sampling, Stopping, Usage
+from schema.ids import PeerId
 from schema.tensors import DType, WireTensor, encode_tensors
 from tests.corolla.fakes import ANEMONE, BELLIS, HIDDEN, ME, Hops, failure, returned, until
+from tests.corolla.models.checkpoints import save
 from tests.corolla.tiny_text import SHAPE, StageHops, TinyLlama, byte_codec, scripted_head
 from volunteer.stage import Stage
 
@@ -114,6 +118,29 @@ async def broken(head: Head, exchange: Exchange, request: GenerationRequest) -> 
     with pytest.raises(CorollaError) as caught:
         await read()
     return caught.value
+
+
+@pytest.mark.parametrize("first", [ANEMONE, ME], ids=["elsewhere", "in the head's own process"])
+async def test_a_token_is_embedded_at_its_own_position(
+    tmp_path: Path, exchange: Exchange, first: PeerId
+) -> None:
+    """In a model whose embeddings know positions, wherever its first blocks are."""
+    config = GPT2Config(
+        vocab_size=SHAPE.vocabulary,
+        n_embd=SHAPE.hidden,
+        n_layer=SHAPE.blocks,
+        n_head=4,
+        n_positions=256,
+        bos_token_id=None,
+        eos_token_id=None,
+        initializer_range=0.5,
+    )
+    gpt2 = TinyLlama(tmp_path / "tokenizer", ModelSource.open(save(config, tmp_path / "gpt2")))
+    StageHops(exchange, {first: gpt2.stage(0, 2), BELLIS: gpt2.stage(2, SHAPE.blocks)})
+    model: Any = GPT2LMHeadModel.from_pretrained(gpt2.source.name)
+    output = model.eval().generate(torch.tensor([PROMPT]), max_new_tokens=24, do_sample=False)
+    expected = "".join(f"{token} " for token in output[0, len(PROMPT) :].tolist())
+    assert await said(gpt2.head(256), exchange, completion(max_tokens=24)) == expected
 
 
 def whole_model(llama: TinyLlama, prompt: list[int], tokens: int) -> str:

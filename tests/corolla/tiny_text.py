@@ -53,9 +53,10 @@ def inline(work: Callable[[], _T]) -> Awaitable[_T]:
 class TinyLlama:
     """A random Llama on disk, and its parts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: ModelSource | None = None) -> None:
+        """`source`: another model of the same width and vocabulary, with the Llama's tokenizer."""
         self.folder = make_llama(folder, SHAPE)
-        self.source = ModelSource.open(str(folder))
+        self.source = source or ModelSource.open(str(folder))
         self._facts = describe(self.source, torch.float32)
 
     def head(self, context: int = 2048) -> Head:

@@ -21,6 +21,7 @@ from schema.messages import (
     Loaded,
     Offer,
     Probe,
+    Progress,
     Ready,
     Serving,
     Welcome,
@@ -47,6 +48,9 @@ class ScriptedRelay:
         self.answers: dict[type[FromPeer], CorollaError | None] = {}
         """What a kind of message gets instead of what it usually gets: a goodbye, or nothing."""
         self.connections: list[ServerConnection] = []
+        self.early: list[Progress] = []
+        """What was told of loading over a connection on which nothing was offered: a relay refuses that."""
+        self._has_offer = False
         self._more = asyncio.Event()
 
     def of(self, kind: type[_M]) -> list[_M]:
@@ -73,6 +77,7 @@ class ScriptedRelay:
 
     async def handle(self, connection: ServerConnection) -> None:
         self.connections.append(connection)
+        self._has_offer = False
         with suppress(ConnectionClosed):
             while True:
                 message = await connection.recv()
@@ -90,6 +95,9 @@ class ScriptedRelay:
 
     async def _take_message(self, message: FromPeer) -> None:
         self.messages.append(message)
+        self._has_offer |= isinstance(message, Offer)
+        if isinstance(message, Progress) and not self._has_offer:
+            self.early.append(message)
         if type(message) in self.answers:
             error = self.answers[type(message)]
             if error is not None:

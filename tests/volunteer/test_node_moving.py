@@ -118,8 +118,10 @@ class TestMoving:
         await running.loader.entered.wait()
         await relay.connections[-1].close(1012)
         relay.assignment = Assignment(model="tiny", start=OTHER.start, end=OTHER.end, head=False)
+        await relay.wait_for(lambda: len(relay.connections) == 2)
         running.loader.gate.set()
         await relay.wait_until_serving(times=2)
+        assert relay.early == []
         (model,) = relay.of(Offer)[-1].models
         assert (model.wanted_start, model.wanted_end) == (OTHER.start, OTHER.end)
 
@@ -138,6 +140,7 @@ class TestMoving:
         running.loader.gate.set()
         await relay.wait_until_serving(times=2)
         assert relay.of(Moving) == []
+        assert relay.early == []
         (model,) = relay.of(Offer)[-1].models
         assert (model.wanted_start, model.wanted_end) == (OTHER.start, OTHER.end)
 

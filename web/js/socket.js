@@ -117,6 +117,7 @@ export class Connection {
       this.#open = true;
       this.options.onLink({ phase: "open" });
     } else if (message.type === "go_elsewhere") {
+      clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#goElsewhere(), Math.random() * message.within_seconds * 1000);
       return;
     }

@@ -68,6 +68,16 @@ def test_what_is_not_finite_is_seen_and_spoils_no_other_row(model: HeadModel, gr
     assert (found.likeliest[0], found.likeliest[2]) == (expected[0], expected[2])
 
 
+def test_a_row_that_was_not_finite_is_nobodys_token_in_the_next_step(graphed: GraphedHead) -> None:
+    """Of four rows the last is broken; then there are three, and the graph for four embeds another token."""
+    states = hidden(4)
+    states[3, 0, 0] = math.nan
+    assert scored(graphed, states, [5, 6, 7, 8]).likeliest[3] == -1
+    found = scored(graphed, states[:3], [6, 7, 8])
+    rows = graphed.embed([1 + token % 90 for token in found.likeliest], [6, 7, 8])
+    assert len(rows) == 3
+
+
 def test_a_head_that_cannot_be_recorded_says_so_once(
     model: HeadModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

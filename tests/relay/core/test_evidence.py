@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.forwarding import UNREAD_SECONDS
 from relay.lateness import SAMPLED_STEPS, UNANSWERED_SECONDS
 from relay.peer import Peer
 from schema.errors import KVCacheFull, NotFinite, StepFailed
@@ -149,12 +150,17 @@ async def test_of_a_client_nothing_is_noted(
     assert seen(relay, driver) == {}
 
 
-async def test_whoever_does_not_read_is_blamed_for_its_full_queue() -> None:
+@pytest.mark.parametrize(("since", "blamed"), [(2 * UNREAD_SECONDS, ["unread"]), (0.0, [])])
+def test_whoever_does_not_read_is_blamed_for_its_full_queue(since: float, blamed: list[str]) -> None:
+    """And not who reads, and was sent more at once than there was room for."""
     swarmlet = Swarmlet()
-    slow: Peer = swarmlet.connect(swarmlet.peers[1].id, queue_bytes=-(2**40))
-    swarmlet.forwarder.forward(swarmlet.peers[0], swarmlet.journey.frame(0))
-    (evidence,) = swarmlet.outcomes.collect(time.time())
-    assert (evidence.peer, evidence.kind) == (slow.id, "unread")
+    frame = swarmlet.journey.frame(0)
+    slow: Peer = swarmlet.connect(swarmlet.peers[1].id, queue_bytes=2 * len(frame))
+    slow.drained = time.monotonic() - since
+    while swarmlet.metrics.refusals["queue_full"] == 0:
+        swarmlet.forwarder.forward(swarmlet.peers[0], frame)
+    found = swarmlet.outcomes.collect(time.time())
+    assert [(one.peer, one.kind) for one in found] == [(slow.id, kind) for kind in blamed]
 
 
 # ---- connections that end ----
@@ -303,8 +309,9 @@ class Clock:
         return self.now
 
 
-def forward(swarmlet: Swarmlet, hop: int, step: int, kind: int = FrameType.STEP) -> None:
-    swarmlet.forwarder.forward(swarmlet.peers[hop], swarmlet.journey.frame(hop, b"x", kind, step=step))
+def forward(swarmlet: Swarmlet, hop: int, step: int, kind: int = FrameType.STEP, epoch: int = 0) -> None:
+    frame = swarmlet.journey.frame(hop, b"x", kind, step=step, epoch=epoch)
+    swarmlet.forwarder.forward(swarmlet.peers[hop], frame)
 
 
 def test_late_answers_are_seen_of_the_hop_that_gave_them(clock: Clock) -> None:
@@ -334,6 +341,17 @@ def test_who_never_answers_is_seen_when_the_driver_gives_up(clock: Clock) -> Non
     found = {(one.peer, one.kind) for one in swarmlet.outcomes.collect(time.time())}
     _, first, second = (peer.id for peer in swarmlet.peers)
     assert found == {(first, "answered"), (second, "unanswered")}
+
+
+def test_nobody_owes_an_answer_to_steps_of_an_epoch_that_their_driver_has_left(clock: Clock) -> None:
+    """Hops drop them; a driver that sends them all the same could else spoil anybody's score."""
+    swarmlet = Swarmlet()
+    forward(swarmlet, 0, SAMPLED_STEPS, epoch=5)
+    for step in range(SAMPLED_STEPS):
+        forward(swarmlet, 0, step, epoch=4)
+    clock.now += UNANSWERED_SECONDS + 1
+    forward(swarmlet, 0, 0, FrameType.CLOSE, epoch=4)
+    assert {one.kind for one in swarmlet.outcomes.collect(time.time())} == set()
 
 
 def test_parts_of_prompts_have_no_time_to_keep(clock: Clock) -> None:

@@ -212,6 +212,21 @@ async def test_an_expected_probe_has_passed_when_its_answer_went_back() -> None:
     assert swarmlet.forwarder.probe_passed(session)
 
 
+async def test_a_probes_route_is_not_kept() -> None:
+    """Nobody closes it, and there is one every few minutes for as long as a volunteer serves."""
+    swarmlet = Swarmlet()
+    volunteer = swarmlet.peers[1]
+    for _ in range(3):
+        session = new_session_id()
+        route = Route(volunteer.id, (Hop(volunteer.id, Span(0, 1)),), model_key("m"), int(time.time()) + 100)
+        journey = Journey(session, sign_route(route, session, swarmlet.secret))
+        swarmlet.forwarder.expect_probe(session)
+        for hop in range(2):
+            swarmlet.forwarder.forward(volunteer, journey.frame(hop, kind=FrameType.PROBE))
+        assert swarmlet.forwarder.probe_passed(session) is True
+    assert len(swarmlet.forwarder._routes) == 0
+
+
 async def test_a_close_that_does_not_fit_a_full_queue_is_counted() -> None:
     swarmlet = Swarmlet()
     driver = swarmlet.peers[0]

@@ -129,7 +129,7 @@ async def test_a_complete_model_leaves_newcomers_where_they_are(relay: RunningRe
 
 
 async def asked_and_moved(relay: RunningRelay, *, is_late: bool) -> tuple[ScriptedPeer, Probe, Assignment]:
-    """A volunteer that is moved after it was sent a probe. `is_late`: and after that was given up."""
+    """A volunteer that is moved after a probe. `is_late`: that was given up, and a later one passed."""
     other, mover = await serving(relay, movable=False), await serving(relay)
     probing, now = relay.services.probing, asyncio.get_running_loop().time()
     probing.ask(now)
@@ -139,6 +139,13 @@ async def asked_and_moved(relay: RunningRelay, *, is_late: bool) -> tuple[Script
     probe = await mover.hear(Probe)
     if is_late:
         probing.ask(now + 2000.0)
+        await other.pass_probe(await other.hear(Probe))
+        await rebalance(relay)
+        assert spans(relay) == [Span(0, 4), Span(0, 4)]  # who is in doubt is not moved
+        probing.ask(now + 3000.0)
+        for peer in (mover, other):
+            await peer.pass_probe(await peer.hear(Probe))
+            await peer.is_served()
     await rebalance(relay)
     return mover, probe, await mover.hear(Assignment)
 

@@ -223,7 +223,7 @@ async def test_pauses_and_draining_are_known_everywhere_at_once(pair: Pair) -> N
     await pair.settled()
     swarm = pair.one.services.swarm
     await volunteer.say(messages.Heartbeat(paused=True, sessions=3))
-    await eventually(lambda: swarm.is_paused(volunteer.id))
+    await eventually(lambda: swarm.takes_no_sessions(volunteer.id))
     await volunteer.say(messages.Heartbeat(sessions=3))
     await volunteer.say(messages.Draining())
     await eventually(lambda: (known := swarm.get(volunteer.id)) and known.shown_state == "draining")
