@@ -52,12 +52,12 @@ SETTLE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of the relay's process, while a session was measured."""
+    """Of the relay's process, beside what else was connected."""
 
     memory: float
     """KB."""
     processor: float
-    """Of one core."""
+    """Of one core, while no session was going on."""
 
 
 def allow_files(wanted: int) -> int:

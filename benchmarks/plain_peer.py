@@ -37,7 +37,7 @@ from schema.tensors import DType, WireTensor, encode_tensors
 
 DTYPE = "float32"
 HIDDEN = 8
-_TEXT, _BINARY = 1, 2
+_TEXT, _BINARY, _PING, _PONG = 1, 2, 9, 10
 _KEY = bytes(4)
 
 
@@ -152,6 +152,8 @@ class PlainPeer(asyncio.Protocol):
                 self._on_probe_frame(frame)
             else:
                 self.on_frame(frame)
+        elif opcode == _PING:
+            self._write(_PONG, payload)
         elif opcode == _TEXT:
             match decode_from_relay(payload.decode()):
                 case Welcome() as welcome:

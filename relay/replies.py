@@ -23,7 +23,7 @@ from relay.hub import Hub
 from relay.metrics import Metrics
 from relay.prices import PREFERRED_SESSIONS
 from relay.swarm import Swarm, Volunteer
-from schema.errors import GenerationFailed, ModelUnavailable, QueueFull
+from schema.errors import GenerationFailed, ModelUnavailable, NotServing, QueueFull
 from schema.generation import GenerationRequest
 from schema.ids import PeerId
 from schema.messages import Cancel, Delta, ErrorInfo, Failed, Finished, Generate
@@ -226,7 +226,10 @@ class Replies:
         if reply is None or reply.head != sender:
             return False
         self._measure(reply, event)
-        if not isinstance(event, Delta):
+        if isinstance(event, Failed) and event.error.code == NotServing.code:
+            del self._running[reply.request]
+            reply.lose_head()  # it has left its place, and was asked before that was known here
+        elif not isinstance(event, Delta):
             del self._running[reply.request]  # it ends once
             reply.put(event)
         elif not reply.put_delta(event):

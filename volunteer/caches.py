@@ -50,12 +50,9 @@ class SessionCaches:
     def pooled(self, work: Work) -> PooledCache | None:
         """The session's cache if it is in the pool and ends where the step begins, over the step's blocks."""
         cache = self._active.get(work.session)
-        is_it = (
-            isinstance(cache, PooledCache)
-            and cache.position == work.position
-            and (cache.start, cache.end) == (work.span.start, work.span.end)
-        )
-        return cache if is_it and isinstance(cache, PooledCache) else None
+        if not isinstance(cache, PooledCache) or cache.position != work.position:
+            return None
+        return cache if (cache.start, cache.end) == (work.span.start, work.span.end) else None
 
     def extend(self, work: Work, cache: PooledCache, now: float) -> None:
         """Makes room for a token more in what `pooled` gave. Raises KVCacheFull; then nothing has changed."""

@@ -10,7 +10,6 @@ Owner: the device thread. Knows neither queues nor the KV account.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import NamedTuple
 
 from corolla.models.facts import ModelFacts
@@ -71,8 +70,8 @@ class Rows:
         rows = self._model.decode_rows([step.row for step in steps], [step.cache for step in steps])
         answers: list[RowAnswer] = []
         for row in rows:
-            if isfinite(row.entered) and isfinite(row.left):
+            if row.is_finite:
                 answers.append(RowAnswer(b"".join((self._before, row.hidden, self._after))))
             else:
-                answers.append(RowAnswer(b"", not_finite(self._shape), has_run=isfinite(row.entered)))
+                answers.append(RowAnswer(b"", not_finite(self._shape), has_run=row.came_finite))
         return answers

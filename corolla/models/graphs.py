@@ -7,7 +7,7 @@ are in a pool (corolla/models/pool.py). All that changes from step to step is a 
 
 Inside, the sequences are a batch that is padded at the left, as the library pads it: what each may see
 follows from the mask, in the library's own code. A decoder that cannot be recorded is called without a
-graph, which is said once and counted.
+graph, which is said once.
 
 Owner: the thread that runs the model. Knows nothing of sessions or queues.
 """
@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -24,7 +25,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from corolla.models.cache import Clock, placeholder
-from corolla.models.capture import Recorder, bucket, bytes_of, host_tensor, row_norms
+from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, row_norms
 from corolla.models.pool import KVPool, PooledCache
 
 LEAST_TOKENS = 128
@@ -91,6 +92,15 @@ class Row(NamedTuple):
     left: float
     """The norm of what left."""
 
+    @property
+    def came_finite(self) -> bool:
+        return isfinite(self.entered)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it came and went so."""
+        return isfinite(self.entered) and isfinite(self.left)
+
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
@@ -108,7 +118,7 @@ class _Memory:
     """As `hidden`."""
     norms: Tensor
     """Of what entered and what left, fp32 [2, sequences]."""
-    run: Callable[[], None]
+    run: Run
     """Computes, and waits for it."""
     entering: memoryview
     """The bytes of `hidden`."""
@@ -161,7 +171,6 @@ class GraphedDecoder:
         self.pool = pool
         self.eager_because: str | None = None
         """Why steps run without a graph, where they do."""
-        self.eager_steps = 0
         self._decode = decode
         self._step = _Step()
         self._clock = Clock()
@@ -211,7 +220,6 @@ class GraphedDecoder:
         memory = _Memory.of(like, size, self.pool.device)
 
         def run() -> None:
-            self.eager_steps += 1
             self._run_on_device(memory, tokens)
             if self.pool.device.type == "cuda":
                 torch.cuda.current_stream().synchronize()

@@ -70,16 +70,12 @@ class HeadModel:
                 f"The attention mask is {list(attention_mask.shape)}, but at position {position} "
                 f"it must be {[batch, position + tokens]}."
             )
-        return self._embed_each(ids, positions).reshape(batch, tokens, -1)
+        return self.embed_each(ids, positions).reshape(batch, tokens, -1)
 
     def embed_tokens(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Hidden states [n, 1, hidden_size] of n tokens of different sequences, each at its own position."""
         device = self.options.device
         return self.embed_each(torch.tensor(tokens, device=device), torch.tensor(positions, device=device))
-
-    def embed_each(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """As `embed_tokens`, for tensors [n] on the device."""
-        return self._embed_each(ids, positions)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [batch, tokens, vocabulary], in the model's dtype, for the last block's hidden states.
@@ -102,8 +98,11 @@ class HeadModel:
             self._seam.entering = None
         return output.logits.reshape(batch, tokens, -1)
 
-    def _embed_each(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Every token as a sequence of its own: embeddings are made token by token, and so no mask grows."""
+    def embed_each(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Hidden states [n, 1, hidden_size] of n tokens at these positions, both on the device.
+
+        Every token is a sequence of its own: embeddings are made token by token, and so no mask grows.
+        """
         arguments: dict[str, Any] = {"input_ids": ids.reshape(-1, 1), "use_cache": True, **self._nothing_held}
         if self._takes_positions:
             arguments["position_ids"] = positions.reshape(-1, 1)

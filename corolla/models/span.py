@@ -7,7 +7,6 @@ of tokens, sessions, batching or the network. Owner: one thread at a time, since
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
-from math import isfinite
 from typing import Any, Self
 
 import torch
@@ -202,7 +201,7 @@ class SpanModel:
         with torch.inference_mode():
             found = self._graphed.step_rows(rows, caches, self._like)
         for row, cache in zip(found, caches, strict=True):
-            if isfinite(row.entered) and isfinite(row.left):
+            if row.is_finite:
                 cache.advance(1)
         return found
 

@@ -72,6 +72,5 @@ def test_graphs_give_each_of_several_sequences_its_own_tokens(tmp_path: Path) ->
     for cache in caches:
         cache.close()
     assert decoder.eager_because is None
-    assert decoder.eager_steps == 0
     assert (decoder.pool.free_pages, decoder.pool.free_rows) == (4096 // PAGE_TOKENS, 5)
     assert [tokens == full[: len(tokens)] for tokens, full in zip(found, expected, strict=True)] == [True] * 5

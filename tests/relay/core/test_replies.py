@@ -14,6 +14,7 @@ from schema.errors import (
     GenerationFailed,
     ModelUnavailable,
     NotFound,
+    NotServing,
     QueueFull,
     TooLarge,
 )
@@ -207,6 +208,26 @@ async def test_another_head_goes_on_where_the_first_has_left(relay: RunningRelay
         await finish(second, again)
         assert await rest == ", world"
     assert await relay.metric("continued_replies_total") == 1
+
+
+async def test_another_head_goes_on_where_the_first_says_that_it_serves_no_more(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    """It has let go of its blocks, and was asked before that was known here."""
+    other = await relay.serving(head=True)
+    async with relay.services.replies.start(QUESTION) as reply:
+        first, second = (head, other) if reply.head == head.id else (other, head)
+        asked = await first.hear(Generate)
+        moving = relay.services.hub.get(first.id)
+        assert moving is not None
+        relay.services.joining.draining(moving)
+        gone = NotServing("this volunteer has no head of 'llama'")
+        await first.say(Failed(request=asked.request, error=ErrorInfo.of(gone)))
+        rest = asyncio.create_task(text_of(reply.events(DEADLINE)))
+        again = await second.hear(Generate)
+        await say_ids(second, again, ("hello", [1]))
+        await finish(second, again)
+        assert await rest == "hello"
 
 
 async def test_what_waits_for_a_slow_reader_counts_as_told(relay: RunningRelay, head: ScriptedPeer) -> None:
