@@ -94,6 +94,8 @@ class Swarm:
         self._volunteers: dict[PeerId, Volunteer] = {}
         self._candidates: dict[str, Candidates] = {}
         """Of each model, those of its volunteers that serve."""
+        self._heads: dict[str, dict[PeerId, Volunteer]] = {}
+        """Of each model, those of them that hold its head."""
         self._version = 0
         self._bell = asyncio.Event()
 
@@ -108,7 +110,7 @@ class Swarm:
     def put(self, volunteer: Volunteer) -> None:
         earlier = self._volunteers.get(volunteer.peer.id)
         if earlier is not None:
-            self.candidates(earlier.placement.model).drop(volunteer.peer.id)
+            self._take_out(earlier)
         self._volunteers[volunteer.peer.id] = volunteer
         self.refresh(volunteer)
         self.touch()
@@ -116,7 +118,7 @@ class Swarm:
     def drop(self, peer: PeerId) -> Volunteer | None:
         volunteer = self._volunteers.pop(peer, None)
         if volunteer is not None:
-            self.candidates(volunteer.placement.model).drop(peer)
+            self._take_out(volunteer)
             self.touch()
         return volunteer
 
@@ -125,11 +127,19 @@ class Swarm:
         peer = volunteer.peer.id
         if self._volunteers.get(peer) is not volunteer:
             return
-        candidates = self.candidates(volunteer.placement.model)
-        if volunteer.shown_state == "serving":
-            candidates.put(volunteer.holder)
-        else:
-            candidates.drop(peer)
+        place = volunteer.placement
+        if volunteer.shown_state != "serving":
+            self._take_out(volunteer)
+            return
+        self.candidates(place.model).put(volunteer.holder)
+        if place.head:
+            self._heads.setdefault(place.model, {})[peer] = volunteer
+
+    def _take_out(self, volunteer: Volunteer) -> None:
+        """Plan nothing more with it."""
+        model, peer = volunteer.placement.model, volunteer.peer.id
+        self.candidates(model).drop(peer)
+        self._heads.get(model, {}).pop(peer, None)
 
     def count_grant(self, peers: Iterable[PeerId]) -> None:
         """A route over these was granted: their heartbeats will tell, but others ask before."""
@@ -202,8 +212,7 @@ class Swarm:
 
     def heads(self, model: str) -> list[Volunteer]:
         """The volunteers that can drive a reply of a model now, the least loaded first."""
-        able = [volunteer for volunteer, place in self._serving(model) if place.head]
-        return sorted(able, key=lambda volunteer: volunteer.sessions)
+        return sorted(self._heads.get(model, {}).values(), key=lambda volunteer: volunteer.sessions)
 
     def require_heads(self, model: str) -> list[Volunteer]:
         """The volunteers that can drive the next reply, at least one, the least loaded first.
@@ -238,13 +247,6 @@ class Swarm:
         """One volunteer as it is shown; None when it is not connected here."""
         volunteer = self._volunteers.get(peer)
         return None if volunteer is None else _volunteer_status(volunteer)
-
-    def _serving(self, model: str) -> list[tuple[Volunteer, Placement]]:
-        return [
-            (volunteer, volunteer.placement)
-            for volunteer in self._volunteers.values()
-            if volunteer.shown_state == "serving" and volunteer.placement.model == model
-        ]
 
     def _model_status(self, model: str) -> ModelStatus:
         facts = self._models[model]

@@ -406,6 +406,7 @@ async def test_a_head_that_drains_gets_no_new_replies(relay: RunningRelay, head:
     volunteer = relay.services.swarm.get(head.id)
     assert volunteer is not None
     volunteer.state = "draining"
+    relay.services.swarm.refresh(volunteer)
     with pytest.raises(ModelUnavailable):
         relay.services.replies.start(QUESTION)
 
