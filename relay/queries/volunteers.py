@@ -22,7 +22,6 @@ from schema.ids import PeerId
 from schema.swarm import VolunteerState
 
 ROWS_AT_ONCE = 500
-PEERS_AT_ONCE = 10_000
 """PostgreSQL takes 32,767 values with a statement."""
 _HELD = tuple(getattr(Volunteer, name) for name in HeldSpan._fields)
 
@@ -145,14 +144,11 @@ class VolunteerQueries(Queries):
         return move
 
     async def touch(self, peers: Collection[PeerId], now: float) -> None:
-        """Note that these volunteers were heard of at `now`; one statement for thousands of them."""
+        """Note that these volunteers were heard of at `now`; one statement for all of them."""
         if not peers:
             return
         async with writing(self._engine) as connection:
-            each = list(peers)
-            for first in range(0, len(each), PEERS_AT_ONCE):
-                these = Volunteer.peer.in_(each[first : first + PEERS_AT_ONCE])
-                await connection.execute(update(Volunteer).where(these).values(seen_at=now))
+            await connection.execute(update(Volunteer).where(Volunteer.peer.in_(peers)).values(seen_at=now))
 
     async def save_speeds(self, speeds: Mapping[PeerId, float]) -> None:
         """Change what these volunteers compute, in blocks a second."""
