@@ -44,8 +44,10 @@ RETRY_SECONDS = 5.0
 _WRITES = "corolla_writes"
 _TURN = "corolla_turn"
 """SQLite lets one write at a time, and who waits for it may starve: here writers queue before they ask."""
-_ADVISORY_LOCK = 0x636F726F6C6C61
-"""PostgreSQL's name for the one lock that serialises what must not interleave ("corolla" in ASCII)."""
+COVERAGE_LOCK = 0x636F726F6C6C61
+"""PostgreSQL's name for the lock that serialises what must not interleave ("corolla" in ASCII)."""
+EVIDENCE_LOCK = COVERAGE_LOCK + 1
+"""The same for putting evidence together, which takes long and concerns no one who joins."""
 
 
 def default_database_url() -> str:
@@ -202,11 +204,11 @@ async def _turn(engine: AsyncEngine) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def writing_alone(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
-    """As `writing`, and no other such block of any replica runs at the same time."""
+async def writing_alone(engine: AsyncEngine, lock: int = COVERAGE_LOCK) -> AsyncGenerator[AsyncConnection]:
+    """As `writing`, and no other such block of any replica, with this lock, runs at the same time."""
     async with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
         yield connection
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from sqlalchemy import delete, func, insert, literal, select
 
-from relay.database import reading, writing, writing_alone
+from relay.database import EVIDENCE_LOCK, reading, writing, writing_alone
 from relay.queries.base import Queries
 from relay.records import Evidence
 from relay.tables import EvidenceRow
@@ -16,6 +16,8 @@ from schema.ids import PeerId
 
 HOURS_AT_ONCE = 24
 """Hours whose rows one call of `merge_evidence` puts together at most."""
+PEERS_AT_ONCE = 200
+"""Volunteers whose rows of an hour, of which there may be hundreds each, are put together in one transaction."""
 
 
 class EvidenceQueries(Queries):
@@ -62,9 +64,18 @@ class EvidenceQueries(Queries):
         return len(hours)
 
     async def _merge_hour(self, hour: float) -> None:
-        async with writing_alone(self._engine) as connection:
-            last = await connection.scalar(select(func.max(EvidenceRow.id)).where(EvidenceRow.hour == hour))
-            old = (EvidenceRow.hour == hour) & (EvidenceRow.id <= last)
+        """Some volunteers at a time, so that nobody waits long for his turn to write."""
+        query = select(EvidenceRow.peer).where(EvidenceRow.hour == hour).distinct().order_by(EvidenceRow.peer)
+        async with reading(self._engine) as connection:
+            peers = list(await connection.scalars(query))
+        for first in range(0, len(peers), PEERS_AT_ONCE):
+            await self._merge_some(hour, peers[first : first + PEERS_AT_ONCE])
+
+    async def _merge_some(self, hour: float, peers: Collection[PeerId]) -> None:
+        async with writing_alone(self._engine, EVIDENCE_LOCK) as connection:
+            theirs = (EvidenceRow.hour == hour) & EvidenceRow.peer.in_(peers)
+            last = await connection.scalar(select(func.max(EvidenceRow.id)).where(theirs))
+            old = theirs & (EvidenceRow.id <= last)
             merged = (
                 select(
                     EvidenceRow.peer,

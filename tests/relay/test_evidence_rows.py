@@ -70,6 +70,17 @@ async def test_many_hours_are_put_together_bit_by_bit(store: Store, monkeypatch:
     assert [await store.merge_evidence(before=THREE) for _ in range(3)] == [1, 1, 0]
 
 
+async def test_many_volunteers_are_put_together_some_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_queries, "PEERS_AT_ONCE", 2)
+    peers = [PeerId(letter * 16) for letter in "abcde"]
+    for _ in range(2):
+        await store.append_evidence([Evidence(peer, "late", ONE, 1) for peer in peers])
+    await store.merge_evidence(before=TWO)
+    assert [(row[0], row[3]) for row in await rows(store)] == [(peer, 2) for peer in peers]
+
+
 async def test_old_evidence_is_removed(store: Store) -> None:
     await store.append_evidence([Evidence(A, "late", hour, 1) for hour in (ONE, TWO, THREE)])
     assert await store.remove_evidence(before=TWO) == 1
