@@ -20,7 +20,7 @@ EvidenceKind = Literal[
     "reply_failed",  # a reply that it could not finish, for whatever reason
     "vanished",  # gone without a word while others' sessions went through it
     "silent",  # ended for its silence while none did
-    "unread",  # so slow to read that a step for it had no room
+    "unread",  # it read nothing for a while, so that a step for it had no room
     "malformed",  # its connection ended for what it sent
     "forged",  # a frame at a hop, or with a route, that is not its own
     "probe_failed",  # it could not prove that it serves

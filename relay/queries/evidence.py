@@ -17,7 +17,7 @@ from schema.ids import PeerId
 HOURS_AT_ONCE = 24
 """Hours whose rows one call of `merge_evidence` puts together at most."""
 PEERS_AT_ONCE = 200
-"""Volunteers whose rows of an hour, of which there may be hundreds each, are put together in one transaction."""
+"""Volunteers whose rows of an hour, perhaps hundreds each, are put together in one transaction."""
 
 
 class EvidenceQueries(Queries):
