@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -68,7 +69,9 @@ class FrozenReader:
     def __init__(self, thicket: Thicket, words: str, tokens: int) -> None:
         address = urlsplit(thicket.garden.relay.url)
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # Small packets and a small window, or the kernel would take the whole reply.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         self._socket.settimeout(PATIENCE_SECONDS)
         self._socket.connect((address.hostname, address.port))
         body = msgspec.json.encode(
@@ -87,12 +90,21 @@ class FrozenReader:
         )
         self._socket.sendall(head.encode() + body)
 
-    def read(self) -> str:
-        """Everything that has waited: the reply's text."""
+    def kernel_bytes(self) -> int:
+        """What the kernel holds of the reply, at either end of the connection."""
+        port = f":{self._socket.getsockname()[1]:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        queues = [row[4].split(":") for row in rows if row[1].endswith(port) or row[2].endswith(port)]
+        return sum(int(sent, 16) + int(received, 16) for sent, received in queues)
+
+    def read(self) -> tuple[str, int]:
+        """Everything that has waited: the reply's text, and how many bytes it came in."""
         with self._socket, self._socket.makefile("rb") as stream:
-            events = [line[6:] for line in stream if line.startswith(b"data: {")]
+            lines = list(stream)
+        events = [line[6:] for line in lines if line.startswith(b"data: {")]
         choices = [msgspec.json.decode(event)["choices"] for event in events]
-        return "".join(one[0]["delta"].get("content") or "" for one in choices if one)
+        text = "".join(one[0]["delta"].get("content") or "" for one in choices if one)
+        return text, sum(map(len, lines))
 
 
 def test_a_reader_that_freezes_holds_up_nobody_else_and_gets_all_of_it_later(thicket: Thicket) -> None:
@@ -100,7 +112,10 @@ def test_a_reader_that_freezes_holds_up_nobody_else_and_gets_all_of_it_later(thi
     frozen = FrozenReader(thicket, QUESTION, 600)
     assert thicket.garden.say("1 2 3", LONG) == other
     thicket.garden.wait_for_no_sessions()  # it was written to its end all the same
-    assert frozen.read() == before
+    in_kernel = frozen.kernel_bytes()
+    text, size = frozen.read()
+    assert text == before
+    assert 0 < in_kernel < size / 2  # the rest has waited in the relay, whose socket took no more
 
 
 class TestAFlappingPeer:
