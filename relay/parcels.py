@@ -78,6 +78,8 @@ class Opened(Struct, frozen=True, tag="opened"):
 
     replica: str
     """The sender's name."""
+    answers: int = 0
+    """The receiver's lane that the sender has heard before it opened its own; 0 for none."""
 
 
 class Present(Struct, frozen=True, tag="present"):

@@ -11,6 +11,7 @@ import pytest
 
 from relay import jobs, lateness, neighbours, replicas
 from relay.bus import Crossing, InProcessBus
+from relay.neighbours import Neighbour
 from relay.parcels import decode_parcel
 from relay.swarm import Volunteer
 from schema import messages
@@ -339,8 +340,61 @@ async def test_without_the_bus_sessions_of_one_replica_go_on_and_others_are_told
     assert await here.frame() == near.frame(0)
     pair.bus.set_away(False)
     await pair.settled()
+    assert decode_frame(await there.frame()).type == FrameType.CLOSE  # the other one has noticed it too
     await driver.send(far.frame(0, step=2))
     assert await there.frame() == far.frame(0, step=2)
+
+
+async def test_a_reply_goes_on_elsewhere_when_the_replica_of_its_head_was_without_the_bus(pair: Pair) -> None:
+    head = await pair.one.serving(head=True)
+    await pair.settled()
+    async with client_of(pair.other, await pair.one.token("client")) as http:
+        asking = asyncio.create_task(http.post(CHAT, json=QUESTION))
+        generate = await head.hear(messages.Generate)
+        await say_texts(head, generate, "good ")
+        await eventually(lambda: [reply for reply in running_replies(pair.other) if reply._told])
+        spare = await pair.other.serving(head=True)
+        pair.bus.set_away(True)
+        pair.bus.set_away(False)
+        await answer(spare, "good ", "day")
+        assert (await asking).json()["choices"][0]["message"]["content"] == "good day"
+
+
+async def test_replicas_that_have_given_each_other_up_count_no_losses_and_agree_again(pair: Pair) -> None:
+    await pair.one.serving(0, 4)
+    await pair.other.serving(4, 8)
+    await pair.settled()
+    pair.bus.set_away(True)
+    pair.bus.set_away(False)
+    await pair.settled()
+    neighbour = only_neighbour(pair.one)
+    for relay in (pair.one, pair.other):
+        await relay.services.replicas.beat()
+    await pair.settled()
+    assert only_neighbour(pair.one) is neighbour  # nobody is given up a second time for it
+    assert [relay.services.metrics.lost_parcels for relay in (pair.one, pair.other)] == [0, 0]
+
+
+async def test_a_lane_that_answers_another_is_no_reason_to_give_up_again(pair: Pair) -> None:
+    one, other = pair.one.services.replicas.neighbours, pair.other.services.replicas.neighbours
+    one.give_up(only_neighbour(pair.one))
+    one._ended.clear()  # as if nothing had ever been heard of the lane that the other one still uses
+    lane = only_neighbour(pair.other).inbound.number
+    await other.beat()
+    await eventually(lambda: len(other) and only_neighbour(pair.other).inbound.number > lane)
+    neighbour = only_neighbour(pair.one)
+    await pair.settled()
+    for _ in range(2):
+        await one.beat()
+        await other.beat()
+        await pair.settled()
+    assert only_neighbour(pair.one) is neighbour
+    assert neighbour.inbound.number == only_neighbour(pair.other).outbound.number
+
+
+def only_neighbour(relay: RunningRelay) -> Neighbour:
+    (neighbour,) = relay.services.replicas.neighbours
+    return neighbour
 
 
 async def test_what_has_come_to_a_replica_that_stops_is_not_lost_with_it(pair: Pair) -> None:
