@@ -4,8 +4,8 @@
     nothing heard for `DEAD_SECONDS`, or no bus ─> its lane is closed, and what was in it is lost
     a replica that is known opens another lane ─> it has given this one up: it is given up here, too
 
-Whoever is given up is heard anew, with a lane in each direction that is later than those before. The later lane
-of one that has only answered this one's own, as its `Opened` says, is no reason to give it up once more.
+Whoever is given up is heard anew, with a lane in each direction that is later than those before. A later lane
+that only answers this one's own, as its `Opened` says, is no reason to give anybody up once more.
 
 Owns the lanes (relay/lanes.py) and the one task that publishes what waits in them. What a parcel means is for
 the `Office`. Owned by the event loop's thread. Does not know peers, volunteers or frames.
@@ -221,7 +221,7 @@ class Neighbours:
     def _heard(self, key: ReplicaKey, lane: int) -> Neighbour:
         neighbour = self._known.get(key)
         if neighbour is None:
-            self._last_lane = max(time.time_ns() // 1000, self._last_lane + 1)  # also where the clock goes back
+            self._last_lane = max(time.time_ns() // 1000, self._last_lane + 1)  # if the clock goes back
             outbound = Outbound(self.key, self._last_lane, self._queue_bytes)
             neighbour = self._known[key] = Neighbour(key, outbound, self._wake)
             neighbour.notify(Opened(self._name, lane))
