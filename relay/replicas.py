@@ -49,8 +49,9 @@ from schema.ids import PeerId, Span
 from schema.messages import Cancel, Delta, Failed, Finished, decode_from_peer
 from schema.outbox import Urgency
 
-TRANSIT_SECONDS = 5.0
-"""How long a peer may be on its way from one replica to another before it is taken for gone."""
+TRANSIT_SECONDS = 15.0
+"""How long a peer may be on its way from one replica to another before it is taken for gone. Far longer than it
+tries to (`MOVE_SECONDS`, corolla/carrier.py): whoever still arrives is not to find itself given up."""
 LEASE_SECONDS = 10.0
 """How long another replica's volunteer is believed in without news of it, or a fresh row in SQL."""
 ANNOUNCE_SECONDS = 0.05

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from corolla.carrier import MOVE_SECONDS
 from relay import jobs, lateness, neighbours, replicas
 from relay.bus import Crossing, InProcessBus
 from relay.neighbours import Neighbour
 from relay.parcels import decode_parcel
 from relay.swarm import Volunteer
 from schema import messages
-from schema.errors import FrameLost, Moved, PeerGone, QueueFull
+from schema.errors import FrameLost, Moved, PeerGone, QueueFull, Unavailable
 from schema.frames import FrameType, decode_frame
 from schema.ids import PeerId, Span
 from schema.outbox import Urgency
@@ -694,6 +695,23 @@ def waiting_of(relay: RunningRelay, peer: PeerId) -> list[bytes]:
     return [bytes(outbox.waiting_bytes) for outbox in outboxes]
 
 
+async def test_who_arrives_when_it_has_been_given_up_meanwhile_is_told_to_connect_anew(pair: Pair) -> None:
+    hop = await pair.other.serving()
+    await pair.settled()
+    new = await move(hop, pair.one)
+    await hop.say(messages.Moving())
+    await hop.goodbye()
+    pair.bus.set_away(True)
+    await new.say(messages.Arrived())
+    assert await new.goodbye() == (Unavailable.code, Unavailable.close_code)
+    assert pair.one.refusals(Unavailable.code) == 1
+    assert pair.one.services.hub.find(hop.id) is None
+
+
+def test_a_peer_has_longer_to_arrive_than_it_tries_to() -> None:
+    assert replicas.TRANSIT_SECONDS > 2 * MOVE_SECONDS
+
+
 async def test_a_peer_that_connects_elsewhere_without_a_word_replaces_itself(pair: Pair) -> None:
     driver, hop = await pair.one.dial(kind="client"), await pair.other.dial()
     await pair.settled()
@@ -721,4 +739,5 @@ async def test_who_moves_says_nothing_before_it_has_arrived(pair: Pair) -> None:
     new = await move(hop, pair.one)
     await new.say(messages.Draining())
     assert await new.goodbye() == ("unexpected_message", 1002)
+    assert pair.one.refusals("unexpected_message") == 1
     await hop.is_served()  # where it is
