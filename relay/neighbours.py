@@ -46,6 +46,8 @@ DEAD_SECONDS = 5.0
 CONFIRM_PARCELS = 1024
 """After so many it is said that they have come, without waiting for the beat."""
 FLUSH_SECONDS = 2.0
+RESTART_SECONDS = 0.1
+"""Before publishing goes on after a failure."""
 MAX_ENDED = 1024
 """Lanes of replicas given up of which nothing is taken any more; each start of a replica is another one."""
 
@@ -121,6 +123,8 @@ class Neighbours:
         self._progress = asyncio.Event()
         """Set, and replaced, whenever something was published."""
         self._publishing: asyncio.Task[None] | None = None
+        self._greeting: asyncio.Task[bool] | None = None
+        """Held, so that it comes to its end."""
         self._is_here = False
 
     def __len__(self) -> int:
@@ -133,7 +137,7 @@ class Neighbours:
 
     async def open(self) -> None:
         self._is_here = True
-        self._publishing = asyncio.create_task(self._publish_loop())
+        self._publishing = asyncio.create_task(self._keep_publishing())
         await self._bus.open(self.key, self)
 
     async def close(self) -> None:
@@ -188,11 +192,15 @@ class Neighbours:
     # ---- called by the bus ----
 
     def on_bus_up(self) -> None:
-        asyncio.get_running_loop().create_task(self._bus.publish(EVERYBODY, here(self.key)))
+        self._greeting = asyncio.create_task(self._bus.publish(EVERYBODY, here(self.key)))
 
     def on_bus_down(self) -> None:
         for neighbour in self:
-            self.give_up(neighbour)
+            try:
+                self.give_up(neighbour)
+            except Exception:
+                self._metrics.refuse(CorollaError.code)
+                log.exception("what replica %s has left behind could not be dealt with", neighbour.name)
 
     def on_published(self, message: bytes) -> None:
         try:
@@ -273,6 +281,16 @@ class Neighbours:
         neighbour.confirmed = neighbour.inbound.expected
         neighbour.notify(Received(neighbour.inbound.number, neighbour.inbound.expected))
 
+    async def _keep_publishing(self) -> None:
+        """For ever, whatever fails: one that lives, as others hear, and sends nothing else would keep them waiting."""
+        while True:
+            try:
+                await self._publish_loop()
+            except Exception:
+                log.exception("a parcel could not be published, and is lost")
+            self._note_progress()
+            await asyncio.sleep(RESTART_SECONDS)
+
     async def _publish_loop(self) -> None:
         """Publishes what waits, a parcel of each neighbour in turn."""
         while True:
@@ -284,11 +302,14 @@ class Neighbours:
                 taken = True
                 if await self._bus.publish(subject_of(neighbour.key, parcel.peer), encode_parcel(parcel)):
                     self._metrics.parcels["sent"] += 1
-                self._progress.set()
-                self._progress = asyncio.Event()
+                self._note_progress()
             if not taken:
                 self._wake.clear()
                 await self._wake.wait()
+
+    def _note_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
 
 
 def _answers(parcel: Parcel, outbound: Outbound) -> bool:

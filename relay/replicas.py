@@ -50,8 +50,8 @@ from schema.messages import Cancel, Delta, Failed, Finished, decode_from_peer
 from schema.outbox import Urgency
 
 TRANSIT_SECONDS = 15.0
-"""How long a peer may be on its way from one replica to another before it is taken for gone. Far longer than it
-tries to (`MOVE_SECONDS`, corolla/carrier.py): whoever still arrives is not to find itself given up."""
+"""How long a peer may be on its way from one replica to another before it is taken for gone.
+Far longer than it tries to (`MOVE_SECONDS`, corolla/carrier.py): who arrives is still to be known."""
 LEASE_SECONDS = 10.0
 """How long another replica's volunteer is believed in without news of it, or a fresh row in SQL."""
 ANNOUNCE_SECONDS = 0.05
@@ -172,7 +172,10 @@ class Replicas:
         """For ever: tell the others what changes about volunteers, as soon as it does."""
         while True:
             seen = self._swarm.version
-            self.announce()
+            try:
+                self.announce()
+            except Exception:
+                log.exception("what has changed could not be told, and is told later")
             await self._swarm.wait_for_change(seen)
             await asyncio.sleep(ANNOUNCE_SECONDS)
 

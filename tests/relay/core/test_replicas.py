@@ -13,7 +13,7 @@ from corolla.carrier import MOVE_SECONDS
 from relay import jobs, lateness, neighbours, replicas
 from relay.bus import Crossing, InProcessBus
 from relay.neighbours import Neighbour
-from relay.parcels import decode_parcel
+from relay.parcels import VolunteerNews, decode_parcel
 from relay.swarm import Volunteer
 from schema import messages
 from schema.errors import FrameLost, Moved, PeerGone, QueueFull, Unavailable
@@ -232,6 +232,30 @@ async def test_pauses_and_draining_are_known_everywhere_at_once(pair: Pair) -> N
     known = swarm.get(volunteer.id)
     assert known is not None
     assert known.sessions == 3
+
+
+async def test_changes_are_told_after_one_that_could_not_be_told(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    volunteer = await pair.other.serving()
+    await pair.settled()
+    telling = pair.other.services.replicas
+    monkeypatch.setattr(telling, "beat", telling.neighbours.beat)  # which tells of changes, too
+    news_of = replicas._news_of
+    failed: list[Volunteer] = []
+
+    def failing(volunteer: Volunteer) -> VolunteerNews:
+        if failed:
+            return news_of(volunteer)
+        failed.append(volunteer)
+        raise ValueError("the replica made a mistake")
+
+    monkeypatch.setattr(replicas, "_news_of", failing)
+    await volunteer.say(messages.Heartbeat(paused=True, sessions=0))
+    await eventually(lambda: failed)
+    await volunteer.say(messages.Draining())
+    await eventually(lambda: (seen := known(pair.one, volunteer)) and seen.shown_state == "draining")
+    assert "the replica made a mistake" in caplog.text
 
 
 async def test_a_volunteer_without_a_lease_is_out_of_routes(
