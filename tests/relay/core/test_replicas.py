@@ -696,6 +696,62 @@ async def test_a_head_moves_in_the_middle_of_a_reply(pair: Pair) -> None:
         assert (await asking).json()["choices"][0]["message"]["content"] == "good day"
 
 
+async def test_who_goes_on_elsewhere_is_told_of_alone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    volunteer, other = await pair.other.serving(), await pair.other.serving()
+    await pair.settled()
+    leaving, told = pair.other.services.replicas, list[PeerId]()
+    news_of = replicas._news_of
+
+    def noting(volunteer: Volunteer) -> VolunteerNews:
+        told.append(volunteer.peer.id)
+        return news_of(volunteer)
+
+    monkeypatch.setattr(leaving, "announce", lambda: None)  # the last word about it is said all the same
+    monkeypatch.setattr(replicas, "_news_of", noting)
+    here = pair.other.services.swarm.get(volunteer.id)
+    assert here is not None
+    here.score = 0.25
+    await move(volunteer, pair.one)
+    await volunteer.say(messages.Moving())
+    await volunteer.goodbye()
+    assert told == [volunteer.id]
+    await eventually(lambda: (seen := known(pair.one, volunteer)) and seen.score == here.score)
+    await other.is_served()
+
+
+async def test_that_a_volunteer_serves_no_more_is_told_before_it_goes_on_elsewhere(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volunteer = await pair.other.serving()
+    await pair.settled()
+    monkeypatch.setattr(pair.other.services.replicas, "announce", lambda: None)
+    pair.other.services.swarm.drop(volunteer.id)
+    await move(volunteer, pair.one)
+    await volunteer.say(messages.Moving())
+    await volunteer.goodbye()
+    await eventually(lambda: known(pair.one, volunteer) is None)
+
+
+async def test_peers_are_where_they_connected_last_whatever_the_clocks_say(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hop = await pair.other.dial()
+    await pair.settled()
+    now = time.time() - 3600.0
+    monkeypatch.setattr(replicas.time, "time", lambda: now)  # a machine whose clock is an hour behind
+    again = await pair.one.dial(token=hop.token, instance=hop.instance)
+    assert await hop.goodbye() == ("replaced", 4410)
+    await pair.settled()
+    assert again.id in pair.other.services.hub.elsewhere
+    back = await move(again, pair.other)
+    await again.say(messages.Moving())
+    await again.goodbye()
+    await pair.other.services.replicas.beat()
+    await back.say(messages.Arrived())
+    await pair.settled()
+    assert pair.other.services.hub.get(back.id) is not None
+
+
 async def test_a_peer_that_does_not_arrive_is_lost_and_what_waits_for_it_fails(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
