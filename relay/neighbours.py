@@ -282,7 +282,7 @@ class Neighbours:
         neighbour.notify(Received(neighbour.inbound.number, neighbour.inbound.expected))
 
     async def _keep_publishing(self) -> None:
-        """For ever, whatever fails: the others would wait for one that lives, as they hear, and says nothing."""
+        """For ever, whatever fails: others would wait for one that lives, as they hear, and says nothing."""
         while True:
             try:
                 await self._publish_loop()
