@@ -6,6 +6,7 @@ is room, until it has arrived somewhere.
 Owned by relay/replicas.py. Does not know what the messages say.
 """
 
+import asyncio
 from typing import Protocol
 
 from relay.bus import ReplicaKey
@@ -32,8 +33,10 @@ class RemotePeer:
         self.id = peer
         self.name = name
         self.since = since
-        """Unix time at which it connected where it is, or from which on it is on its way."""
+        """Unix time at which it connected where it is, or where it was last; see `PeerNews`."""
         self.way = way
+        self.left = asyncio.get_running_loop().time()
+        """Loop time since which it is on its way, if it is."""
         self.rtt: float | None = None
         """Seconds to it and back from the replica that it is connected to, as that one says."""
         self._waiting = tuple(Outbox(queue_bytes) for _ in Urgency)

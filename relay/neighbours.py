@@ -2,6 +2,10 @@
 
     here, every second, to all ─────────────────> a replica that is not known: a lane to it is opened
     nothing heard for `DEAD_SECONDS`, or no bus ─> its lane is closed, and what was in it is lost
+    a replica that is known opens another lane ─> it has given this one up: it is given up here, too
+
+Whoever is given up is heard anew, with a lane in each direction that is later than those before. A later lane
+that only answers this one's own, as its `Opened` says, is no reason to give anybody up once more.
 
 Owns the lanes (relay/lanes.py) and the one task that publishes what waits in them. What a parcel means is for
 the `Office`. Owned by the event loop's thread. Does not know peers, volunteers or frames.
@@ -42,6 +46,10 @@ DEAD_SECONDS = 5.0
 CONFIRM_PARCELS = 1024
 """After so many it is said that they have come, without waiting for the beat."""
 FLUSH_SECONDS = 2.0
+RESTART_SECONDS = 0.1
+"""Before publishing goes on after a failure."""
+MAX_ENDED = 1024
+"""Lanes of replicas given up of which nothing is taken any more; each start of a replica is another one."""
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +115,16 @@ class Neighbours:
         self._name = name
         self._queue_bytes = queue_bytes
         self._known: dict[ReplicaKey, Neighbour] = {}
+        self._last_lane = 0
+        """The number of the lane that was opened last."""
+        self._ended: dict[ReplicaKey, int] = {}
+        """The last lane from each replica that was given up."""
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         """Set, and replaced, whenever something was published."""
         self._publishing: asyncio.Task[None] | None = None
+        self._greeting: asyncio.Task[bool] | None = None
+        """Held, so that it comes to its end."""
         self._is_here = False
 
     def __len__(self) -> int:
@@ -123,7 +137,7 @@ class Neighbours:
 
     async def open(self) -> None:
         self._is_here = True
-        self._publishing = asyncio.create_task(self._publish_loop())
+        self._publishing = asyncio.create_task(self._keep_publishing())
         await self._bus.open(self.key, self)
 
     async def close(self) -> None:
@@ -165,22 +179,34 @@ class Neighbours:
     def give_up(self, neighbour: Neighbour) -> None:
         """Close the lane to a replica that is gone, or cannot be reached."""
         if self._known.pop(neighbour.key, None) is not None:
+            self._end_lane(neighbour)
             self._office.on_closed(neighbour, neighbour.outbound.unsettled())
+
+    def _end_lane(self, neighbour: Neighbour) -> None:
+        last = max(neighbour.inbound.number, self._ended.pop(neighbour.key, 0))
+        if last > 0:
+            self._ended[neighbour.key] = last
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     # ---- called by the bus ----
 
     def on_bus_up(self) -> None:
-        asyncio.get_running_loop().create_task(self._bus.publish(EVERYBODY, here(self.key)))
+        self._greeting = asyncio.create_task(self._bus.publish(EVERYBODY, here(self.key)))
 
     def on_bus_down(self) -> None:
         for neighbour in self:
-            self.give_up(neighbour)
+            try:
+                self.give_up(neighbour)
+            except Exception:
+                self._metrics.refuse(CorollaError.code)
+                log.exception("what replica %s has left behind could not be dealt with", neighbour.name)
 
     def on_published(self, message: bytes) -> None:
         try:
             parcel = decode_parcel(message)
             if parcel.sender != self.key:
-                self._take(self._heard(parcel.sender), parcel)
+                self._hear(parcel)
         except CorollaError as error:
             self._metrics.refuse(error.code)
             log.warning("a parcel could not be used: %s", error.message)
@@ -188,22 +214,37 @@ class Neighbours:
             self._metrics.refuse(CorollaError.code)
             log.exception("a parcel could not be handled")
 
-    def _heard(self, key: ReplicaKey) -> Neighbour:
+    def _hear(self, parcel: Parcel) -> None:
+        """A parcel of another replica has come."""
+        if 0 < parcel.lane <= self._ended.get(parcel.sender, 0):
+            return  # it was lost with its lane
+        neighbour = self._heard(parcel.sender, parcel.lane)
+        if 0 < neighbour.inbound.number < parcel.lane and not _answers(parcel, neighbour.outbound):
+            log.warning("replica %s has given this one up", neighbour.name)
+            self.give_up(neighbour)
+            neighbour = self._heard(parcel.sender, parcel.lane)
+        if parcel.kind != Kind.HERE:
+            self._take(neighbour, parcel)
+
+    def _heard(self, key: ReplicaKey, lane: int) -> Neighbour:
         neighbour = self._known.get(key)
         if neighbour is None:
-            outbound = Outbound(self.key, time.time_ns() // 1000, self._queue_bytes)
+            self._last_lane = max(time.time_ns() // 1000, self._last_lane + 1)  # if the clock goes back
+            outbound = Outbound(self.key, self._last_lane, self._queue_bytes)
             neighbour = self._known[key] = Neighbour(key, outbound, self._wake)
-            neighbour.notify(Opened(self._name))
+            neighbour.notify(Opened(self._name, lane))
             self._office.on_opened(neighbour)
         neighbour.heard = asyncio.get_running_loop().time()
         return neighbour
 
     def _take(self, neighbour: Neighbour, parcel: Parcel) -> None:
-        if parcel.kind == Kind.HERE:
-            return
+        is_first = parcel.lane > neighbour.inbound.number
+        if is_first:
+            neighbour.confirmed = 0
         is_new, missing = neighbour.inbound.accept(parcel)
         if missing:
-            self._metrics.lost_parcels += missing
+            if not is_first:  # what was sent before this one was there to hear it was not lost on the way
+                self._metrics.lost_parcels += missing
             log.warning("%d parcels of replica %s were lost", missing, neighbour.name)
             neighbour.notify(Missed(parcel.lane, parcel.number - missing, parcel.number))
             self._office.on_gap(neighbour)
@@ -240,6 +281,16 @@ class Neighbours:
         neighbour.confirmed = neighbour.inbound.expected
         neighbour.notify(Received(neighbour.inbound.number, neighbour.inbound.expected))
 
+    async def _keep_publishing(self) -> None:
+        """For ever, whatever fails: others would wait for one that lives, as they hear, and says nothing."""
+        while True:
+            try:
+                await self._publish_loop()
+            except Exception:
+                log.exception("a parcel could not be published, and is lost")
+            self._note_progress()
+            await asyncio.sleep(RESTART_SECONDS)
+
     async def _publish_loop(self) -> None:
         """Publishes what waits, a parcel of each neighbour in turn."""
         while True:
@@ -251,8 +302,19 @@ class Neighbours:
                 taken = True
                 if await self._bus.publish(subject_of(neighbour.key, parcel.peer), encode_parcel(parcel)):
                     self._metrics.parcels["sent"] += 1
-                self._progress.set()
-                self._progress = asyncio.Event()
+                self._note_progress()
             if not taken:
                 self._wake.clear()
                 await self._wake.wait()
+
+    def _note_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+
+def _answers(parcel: Parcel, outbound: Outbound) -> bool:
+    """Whether a parcel is the first of a lane that was opened because of this one."""
+    if parcel.kind != Kind.NOTICE or parcel.has_more or parcel.part:
+        return False
+    notice = decode_notice(parcel.body)
+    return isinstance(notice, Opened) and notice.answers == outbound.number

@@ -68,7 +68,10 @@ class PeerNews(Struct, frozen=True, array_like=True):
     peer: PeerId
     name: str
     since: float
-    """Unix time from which on it is there: of two replicas that say they have a peer, the later is right."""
+    """Unix time from which on it is there: of two replicas that say they have a peer, the later is right.
+
+    Later than where it was before, as far as that is known, whatever the clocks of the two machines say.
+    """
     moved: bool
     """Whether it came with all that was on its way to it; otherwise whatever it held is lost."""
 
@@ -78,6 +81,8 @@ class Opened(Struct, frozen=True, tag="opened"):
 
     replica: str
     """The sender's name."""
+    answers: int = 0
+    """The receiver's lane that the sender has heard before it opened its own; 0 for none."""
 
 
 class Present(Struct, frozen=True, tag="present"):

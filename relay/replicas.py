@@ -49,8 +49,11 @@ from schema.ids import PeerId, Span
 from schema.messages import Cancel, Delta, Failed, Finished, decode_from_peer
 from schema.outbox import Urgency
 
-TRANSIT_SECONDS = 5.0
-"""How long a peer may be on its way from one replica to another before it is taken for gone."""
+TRANSIT_SECONDS = 15.0
+"""How long a peer may be on its way from one replica to another before it is taken for gone.
+Far longer than it tries to (`MOVE_SECONDS`, corolla/carrier.py): who arrives is still to be known."""
+TICK_SECONDS = 0.001
+"""By how much a peer is later at a replica whose clock is behind that of the one that it comes from."""
 LEASE_SECONDS = 10.0
 """How long another replica's volunteer is believed in without news of it, or a fresh row in SQL."""
 ANNOUNCE_SECONDS = 0.05
@@ -116,12 +119,13 @@ class Replicas:
     def came(self, peer: Peer, *, moved: bool) -> None:
         """A peer is in the hub. `moved`: with all that was on its way to it elsewhere."""
         before = self._hub.elsewhere.get(peer.id)
+        since = time.time() if before is None else max(time.time(), before.since + TICK_SECONDS)
         if before is not None and not moved:
             self._lose(peer.id)
         self._hub.elsewhere.pop(peer.id, None)
         for neighbour in self.neighbours:
             neighbour.peers.discard(peer.id)
-        news = PeerNews(peer.id, peer.name, time.time(), moved)
+        news = PeerNews(peer.id, peer.name, since, moved)
         self._here[peer.id] = news
         self._tell_all(Present([news]))
         if before is not None:
@@ -139,10 +143,11 @@ class Replicas:
 
     async def release(self, peer: Peer) -> None:
         """A peer goes on elsewhere: what comes for it waits. Returns when what it said is on its way."""
-        self.announce()  # what has changed about it last: nobody can tell that once it is here no more
+        self._announce_one(peer.id)  # nobody can tell what has changed last once it is here no more
         if self._hub.remove(peer):
-            self._here.pop(peer.id, None)
-            moving = RemotePeer(peer.id, peer.name, time.time(), None, self._queue_bytes)
+            news = self._here.pop(peer.id, None)
+            since = time.time() if news is None else news.since
+            moving = RemotePeer(peer.id, peer.name, since, None, self._queue_bytes)
             moving.rtt = peer.rtt
             self._hub.elsewhere[peer.id] = moving
             volunteer = self._swarm.get(peer.id)
@@ -161,9 +166,9 @@ class Replicas:
     async def beat(self) -> None:
         """Tell the others that this replica lives, and what has changed; give up who is lost."""
         self.announce()
-        now = time.time()
+        now = asyncio.get_running_loop().time()
         for peer in list(self._hub.elsewhere.values()):
-            if peer.way is None and now - peer.since > TRANSIT_SECONDS:
+            if peer.way is None and now - peer.left > TRANSIT_SECONDS:
                 self._lose(peer.id)
         await self.neighbours.beat()
 
@@ -171,7 +176,10 @@ class Replicas:
         """For ever: tell the others what changes about volunteers, as soon as it does."""
         while True:
             seen = self._swarm.version
-            self.announce()
+            try:
+                self.announce()
+            except Exception:
+                log.exception("what has changed could not be told, and is told later")
             await self._swarm.wait_for_change(seen)
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
@@ -186,6 +194,19 @@ class Replicas:
         self._told = now
         if changed or gone:
             self._tell_all(Serves(changed, gone))
+
+    def _announce_one(self, peer: PeerId) -> None:
+        """As `announce`, of one peer: all of them may go, one after the other."""
+        if not len(self.neighbours):
+            return
+        volunteer, told = self._swarm.get(peer), self._told.pop(peer, None)
+        if volunteer is None or not isinstance(volunteer.peer, Peer):
+            if told is not None:
+                self._tell_all(Serves([], [peer]))
+            return
+        news = _news_of(volunteer)
+        if news != told:
+            self._tell_all(Serves([news], []))
 
     def renew(self, records: Iterable[VolunteerRecord], now: float) -> None:
         """What SQL says of other replicas' volunteers. `now`: the clock that `Volunteer.renewed` is of."""

@@ -29,6 +29,7 @@ from schema.errors import (
     Forbidden,
     MalformedMessage,
     Moved,
+    Unavailable,
     UnexpectedMessage,
     Unresponsive,
 )
@@ -37,6 +38,8 @@ from schema.protocol import RelayConnection
 from schema.swarm import EvidenceKind
 
 HANDSHAKE_SECONDS = 10.0
+RETRY_SECONDS = 1.0
+"""After which a peer whose move has failed may try to connect anew."""
 GOODBYE_SECONDS = 2.0
 """How long a peer whose socket is full may take to accept its goodbye."""
 
@@ -178,6 +181,17 @@ class _PeerSession:
             extra={"peer": peer.id, "role": peer.role},
         )
 
+    def _arrive(self, peer: Peer) -> None:
+        """A peer goes on here with all that it holds.
+
+        Raises Unavailable when it has been given up meanwhile, and what it holds with it: as somebody new it
+        is to connect, and to offer what it has, which nobody would tell it here.
+        """
+        if not self._services.replicas.knows(peer.id):
+            raise Unavailable("the move took too long: connect again", retry_after=RETRY_SECONDS)
+        self._moves = False
+        self._enter(peer, moved=True)
+
     def _leave(self, peer: Peer) -> None:
         """Take a peer out, so that nobody can find it any more; only the first call does something."""
         if self._services.hub.remove(peer):
@@ -265,6 +279,8 @@ class _PeerSession:
         self._stop_frames()
         if isinstance(error, CorollaError):
             log.warning("%s: %s", error.code, error.message[:MAX_REASON_CHARS], extra={"peer": peer.id})
+            if self._moves:  # it has never been in, and so `_forget` will not count it
+                self._services.metrics.refuse(error.code)
             peer.end(error)
         else:
             log.error("a message could not be handled", exc_info=error, extra={"peer": peer.id})
@@ -278,8 +294,7 @@ class _PeerSession:
         message = self._connection.receive_text(text)
         match message:
             case messages.Arrived() if self._moves:
-                self._moves = False
-                self._enter(peer, moved=True)
+                self._arrive(peer)
             case _ if self._moves:
                 raise UnexpectedMessage("a peer that moves says nothing before it has arrived")
             case messages.Moving():

@@ -102,13 +102,22 @@ async def test_a_replica_waits_for_so_long_only(sqlite_file: Path) -> None:
             await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_who_is_in_a_hurry_waits_for_nothing(relay: RunningRelay, head: ScriptedPeer) -> None:
-    async with client_of(relay, await relay.token("client")) as http:
-        asking = asyncio.create_task(http.post(CHAT, json=QUESTION))
-        await head.hear(messages.Generate)
-        await hand_over(relay.services, lambda: True)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+async def test_who_is_in_a_hurry_waits_for_nothing(sqlite_file: Path) -> None:
+    in_a_hurry = asyncio.Event()
+    async with running_relay(sqlite_file, drain_seconds=3600.0) as relay:
+        head = await relay.serving(head=True)
+        async with client_of(relay, await relay.token("client")) as http:
+            asking = asyncio.create_task(http.post(CHAT, json=QUESTION))
+            await head.hear(messages.Generate)
+            stopping = asyncio.create_task(hand_over(relay.services, in_a_hurry.is_set))
+            await eventually(relay.services.stopping.is_set)
+            assert not stopping.done()
+            in_a_hurry.set()
+            await eventually(stopping.done)
+            assert len(relay.services.replies) == 1  # which nobody has waited for
+            await stopping
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
 
 def test_many_peers_have_more_time() -> None:

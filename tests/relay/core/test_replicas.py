@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from corolla.carrier import MOVE_SECONDS
 from relay import jobs, lateness, neighbours, replicas
 from relay.bus import Crossing, InProcessBus
-from relay.parcels import decode_parcel
+from relay.neighbours import Neighbour
+from relay.parcels import VolunteerNews, decode_parcel
 from relay.swarm import Volunteer
 from schema import messages
-from schema.errors import FrameLost, Moved, PeerGone, QueueFull
+from schema.errors import FrameLost, Moved, PeerGone, QueueFull, Unavailable
 from schema.frames import FrameType, decode_frame
 from schema.ids import PeerId, Span
 from schema.outbox import Urgency
@@ -232,6 +234,30 @@ async def test_pauses_and_draining_are_known_everywhere_at_once(pair: Pair) -> N
     assert known.sessions == 3
 
 
+async def test_changes_are_told_after_one_that_could_not_be_told(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    volunteer = await pair.other.serving()
+    await pair.settled()
+    telling = pair.other.services.replicas
+    monkeypatch.setattr(telling, "beat", telling.neighbours.beat)  # which tells of changes, too
+    news_of = replicas._news_of
+    failed: list[Volunteer] = []
+
+    def failing(volunteer: Volunteer) -> VolunteerNews:
+        if failed:
+            return news_of(volunteer)
+        failed.append(volunteer)
+        raise ValueError("the replica made a mistake")
+
+    monkeypatch.setattr(replicas, "_news_of", failing)
+    await volunteer.say(messages.Heartbeat(paused=True, sessions=0))
+    await eventually(lambda: failed)
+    await volunteer.say(messages.Draining())
+    await eventually(lambda: (seen := known(pair.one, volunteer)) and seen.shown_state == "draining")
+    assert "the replica made a mistake" in caplog.text
+
+
 async def test_a_volunteer_without_a_lease_is_out_of_routes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,8 +365,61 @@ async def test_without_the_bus_sessions_of_one_replica_go_on_and_others_are_told
     assert await here.frame() == near.frame(0)
     pair.bus.set_away(False)
     await pair.settled()
+    assert decode_frame(await there.frame()).type == FrameType.CLOSE  # the other one has noticed it too
     await driver.send(far.frame(0, step=2))
     assert await there.frame() == far.frame(0, step=2)
+
+
+async def test_a_reply_goes_on_elsewhere_when_the_replica_of_its_head_was_without_the_bus(pair: Pair) -> None:
+    head = await pair.one.serving(head=True)
+    await pair.settled()
+    async with client_of(pair.other, await pair.one.token("client")) as http:
+        asking = asyncio.create_task(http.post(CHAT, json=QUESTION))
+        generate = await head.hear(messages.Generate)
+        await say_texts(head, generate, "good ")
+        await eventually(lambda: [reply for reply in running_replies(pair.other) if reply._told])
+        spare = await pair.other.serving(head=True)
+        pair.bus.set_away(True)
+        pair.bus.set_away(False)
+        await answer(spare, "good ", "day")
+        assert (await asking).json()["choices"][0]["message"]["content"] == "good day"
+
+
+async def test_replicas_that_have_given_each_other_up_count_no_losses_and_agree_again(pair: Pair) -> None:
+    await pair.one.serving(0, 4)
+    await pair.other.serving(4, 8)
+    await pair.settled()
+    pair.bus.set_away(True)
+    pair.bus.set_away(False)
+    await pair.settled()
+    neighbour = only_neighbour(pair.one)
+    for relay in (pair.one, pair.other):
+        await relay.services.replicas.beat()
+    await pair.settled()
+    assert only_neighbour(pair.one) is neighbour  # nobody is given up a second time for it
+    assert [relay.services.metrics.lost_parcels for relay in (pair.one, pair.other)] == [0, 0]
+
+
+async def test_a_lane_that_answers_another_is_no_reason_to_give_up_again(pair: Pair) -> None:
+    one, other = pair.one.services.replicas.neighbours, pair.other.services.replicas.neighbours
+    one.give_up(only_neighbour(pair.one))
+    one._ended.clear()  # as if nothing had ever been heard of the lane that the other one still uses
+    lane = only_neighbour(pair.other).inbound.number
+    await other.beat()
+    await eventually(lambda: len(other) and only_neighbour(pair.other).inbound.number > lane)
+    neighbour = only_neighbour(pair.one)
+    await pair.settled()
+    for _ in range(2):
+        await one.beat()
+        await other.beat()
+        await pair.settled()
+    assert only_neighbour(pair.one) is neighbour
+    assert neighbour.inbound.number == only_neighbour(pair.other).outbound.number
+
+
+def only_neighbour(relay: RunningRelay) -> Neighbour:
+    (neighbour,) = relay.services.replicas.neighbours
+    return neighbour
 
 
 async def test_what_has_come_to_a_replica_that_stops_is_not_lost_with_it(pair: Pair) -> None:
@@ -617,6 +696,62 @@ async def test_a_head_moves_in_the_middle_of_a_reply(pair: Pair) -> None:
         assert (await asking).json()["choices"][0]["message"]["content"] == "good day"
 
 
+async def test_who_goes_on_elsewhere_is_told_of_alone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    volunteer, other = await pair.other.serving(), await pair.other.serving()
+    await pair.settled()
+    leaving, told = pair.other.services.replicas, list[PeerId]()
+    news_of = replicas._news_of
+
+    def noting(volunteer: Volunteer) -> VolunteerNews:
+        told.append(volunteer.peer.id)
+        return news_of(volunteer)
+
+    monkeypatch.setattr(leaving, "announce", lambda: None)  # the last word about it is said all the same
+    monkeypatch.setattr(replicas, "_news_of", noting)
+    here = pair.other.services.swarm.get(volunteer.id)
+    assert here is not None
+    here.score = 0.25
+    await move(volunteer, pair.one)
+    await volunteer.say(messages.Moving())
+    await volunteer.goodbye()
+    assert told == [volunteer.id]
+    await eventually(lambda: (seen := known(pair.one, volunteer)) and seen.score == here.score)
+    await other.is_served()
+
+
+async def test_that_a_volunteer_serves_no_more_is_told_before_it_goes_on_elsewhere(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volunteer = await pair.other.serving()
+    await pair.settled()
+    monkeypatch.setattr(pair.other.services.replicas, "announce", lambda: None)
+    pair.other.services.swarm.drop(volunteer.id)
+    await move(volunteer, pair.one)
+    await volunteer.say(messages.Moving())
+    await volunteer.goodbye()
+    await eventually(lambda: known(pair.one, volunteer) is None)
+
+
+async def test_peers_are_where_they_connected_last_whatever_the_clocks_say(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hop = await pair.other.dial()
+    await pair.settled()
+    now = time.time() - 3600.0
+    monkeypatch.setattr(replicas.time, "time", lambda: now)  # a machine whose clock is an hour behind
+    again = await pair.one.dial(token=hop.token, instance=hop.instance)
+    assert await hop.goodbye() == ("replaced", 4410)
+    await pair.settled()
+    assert again.id in pair.other.services.hub.elsewhere
+    back = await move(again, pair.other)
+    await again.say(messages.Moving())
+    await again.goodbye()
+    await pair.other.services.replicas.beat()
+    await back.say(messages.Arrived())
+    await pair.settled()
+    assert pair.other.services.hub.get(back.id) is not None
+
+
 async def test_a_peer_that_does_not_arrive_is_lost_and_what_waits_for_it_fails(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -638,6 +773,23 @@ def waiting_of(relay: RunningRelay, peer: PeerId) -> list[bytes]:
     """What waits for a peer that is on its way."""
     outboxes = relay.services.hub.elsewhere[peer]._waiting
     return [bytes(outbox.waiting_bytes) for outbox in outboxes]
+
+
+async def test_who_arrives_when_it_has_been_given_up_meanwhile_is_told_to_connect_anew(pair: Pair) -> None:
+    hop = await pair.other.serving()
+    await pair.settled()
+    new = await move(hop, pair.one)
+    await hop.say(messages.Moving())
+    await hop.goodbye()
+    pair.bus.set_away(True)
+    await new.say(messages.Arrived())
+    assert await new.goodbye() == (Unavailable.code, Unavailable.close_code)
+    assert pair.one.refusals(Unavailable.code) == 1
+    assert pair.one.services.hub.find(hop.id) is None
+
+
+def test_a_peer_has_longer_to_arrive_than_it_tries_to() -> None:
+    assert replicas.TRANSIT_SECONDS > 2 * MOVE_SECONDS
 
 
 async def test_a_peer_that_connects_elsewhere_without_a_word_replaces_itself(pair: Pair) -> None:
@@ -667,4 +819,5 @@ async def test_who_moves_says_nothing_before_it_has_arrived(pair: Pair) -> None:
     new = await move(hop, pair.one)
     await new.say(messages.Draining())
     assert await new.goodbye() == ("unexpected_message", 1002)
+    assert pair.one.refusals("unexpected_message") == 1
     await hop.is_served()  # where it is
