@@ -217,8 +217,9 @@ class Replicas:
             known = self._swarm.get(record.peer)
             if known is not None:
                 known.renewed = now
-                known.granted = 0  # by now its own replica knows more of them
-                self._swarm.refresh(known)
+                if known.granted:
+                    known.granted = 0  # by now its own replica knows more of them
+                    self._swarm.refresh(known)
             elif record.model is not None and record.start is not None and record.end is not None:
                 self._swarm.put(_volunteer_of(record, remote, now))
         for volunteer in self._swarm.volunteers():
