@@ -8,9 +8,9 @@ volunteer that they use is killed, without a word. All must say what they say un
 Another volunteer takes its place while the next rounds run; nobody is killed before its span has a spare.
 A round's pause is the longest time that one of its readers waits for a token.
 
-There is one greedy reply only where the model decides: where its two likeliest tokens are nearer to each other
-than fp32 can tell, the order of a sum does, and a repaired reply may say the other one. It happens once in
-some hundred thousand tokens, so prompts with such a reply are drawn anew.
+There is one greedy reply only where the model decides: where its two likeliest tokens are nearer to each
+other than fp32 can tell, the order of a sum does, and a repaired reply may say the other one. It happens once
+in some hundred thousand tokens, so prompts with such a reply are drawn anew.
 
 Rounds are drawn from the seed, and `--first` repeats them from a certain one on; who is in use at that time
 is the swarm's choice.
