@@ -127,11 +127,12 @@ class Joining:
         """
         now = time.time()
 
-        def decide(rows: list[VolunteerRecord], last: LastMove | None) -> Move | None:
-            residents = [one for one in map(self._resident, rows) if one is not None]
+        def decide(residents: list[Resident], last: LastMove | None) -> Move | None:
             return next_move(residents, facts, last, now)
 
-        move = await self._store.move_span(facts.name, decide, seen_since=now - STALE_SECONDS, now=now)
+        move = await self._store.move_span(
+            facts.name, self._resident, decide, seen_since=now - STALE_SECONDS, now=now
+        )
         volunteer = None if move is None else self._swarm.get(move.peer)
         if move is None or volunteer is None or not self._may_be_moved(volunteer):
             return (

@@ -3,9 +3,10 @@
 Does not know which span is a good one, nor when a volunteer counts as gone: callers decide.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,8 +22,11 @@ from schema.errors import NotFound
 from schema.ids import PeerId
 from schema.swarm import VolunteerState
 
+SEEN_AT_ONCE = 200
+"""Rows that are looked at in one turn of the event loop: a few milliseconds."""
 ROWS_AT_ONCE = 500
 """PostgreSQL takes 32,767 values with a statement."""
+_Seen = TypeVar("_Seen")
 _HELD = tuple(getattr(Volunteer, name) for name in HeldSpan._fields)
 
 
@@ -109,20 +113,27 @@ class VolunteerQueries(Queries):
     async def move_span(
         self,
         model: str,
-        decide: Callable[[list[VolunteerRecord], LastMove | None], Move | None],
+        view: Callable[[VolunteerRecord], _Seen | None],
+        decide: Callable[[list[_Seen], LastMove | None], Move | None],
         *,
         seen_since: float,
         now: float,
     ) -> Move | None:
         """Give one volunteer of a model, connected to this replica, the other span that `decide` chooses.
 
-        `decide` is given those that were seen since then, and the model's last move; as in `assign_span`,
-        nothing else happens meanwhile. None too when the volunteer serves here no more.
+        `decide` is given what `view` makes of those that were seen since then, but for None, and the model's
+        last move; as in `assign_span`, nothing else is assigned meanwhile, though other things go on. None
+        too when the volunteer serves here no more.
         """
         async with writing_alone(self._engine) as connection:
             query = select(Volunteer).where(Volunteer.model == model, Volunteer.seen_at >= seen_since)
             rows = await connection.execute(query.order_by(Volunteer.joined_at, Volunteer.peer))
-            move = decide([VolunteerRecord(*row) for row in rows], await _last_move(connection, model))
+            seen: list[_Seen] = []
+            for some in rows.partitions(SEEN_AT_ONCE):
+                views = (view(VolunteerRecord(*row)) for row in some)
+                seen += [one for one in views if one is not None]
+                await asyncio.sleep(0)
+            move = decide(seen, await _last_move(connection, model))
             if move is None:
                 return None
             serving = (Volunteer.peer == move.peer) & (Volunteer.state == "serving")

@@ -16,6 +16,7 @@ from relay import database as database_module
 from relay.errors import DatabaseRefused
 from relay.placement import Placement
 from relay.queries import tokens as tokens_module
+from relay.queries import volunteers as volunteer_queries
 from relay.rebalancing import LastMove, Move
 from relay.records import HeldSpan, VolunteerRecord
 from relay.settings import Settings
@@ -528,6 +529,10 @@ def second_half(rows: list[VolunteerRecord], last: LastMove | None) -> Move | No
     return Move(rows[0].peer, Span(0, 4), Span(4, 8), gain=2.5, members="who is there")
 
 
+def as_it_is(row: VolunteerRecord) -> VolunteerRecord:
+    return row
+
+
 async def test_a_move_changes_the_row_and_is_remembered(store: Store, token: Credential) -> None:
     await serving(store, token, 1, 2)
     seen: list[LastMove | None] = []
@@ -536,14 +541,31 @@ async def test_a_move_changes_the_row_and_is_remembered(store: Store, token: Cre
         seen.append(last)
         return second_half(rows, last)
 
-    move = await store.move_span("llama", decide, seen_since=0, now=90.0)
+    move = await store.move_span("llama", as_it_is, decide, seen_since=0, now=90.0)
     assert move is not None
     assert (move.peer, move.after) == (peer_id(1), Span(4, 8))
     moved, other = await store.volunteers(seen_since=0)
     assert (moved.start, moved.end, moved.state, moved.settled_at) == (4, 8, "loading", 90.0)
     assert (other.start, other.end, other.state) == (0, 4, "serving")
-    assert await store.move_span("llama", decide, seen_since=0, now=91.0) is None
+    assert await store.move_span("llama", as_it_is, decide, seen_since=0, now=91.0) is None
     assert seen == [None, LastMove(peer_id(1), 90.0, "who is there")]
+
+
+async def test_who_is_seen_as_nothing_is_not_decided_about(
+    store: Store, token: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volunteer_queries, "SEEN_AT_ONCE", 2)
+    await serving(store, token, 1, 2, 3, 4, 5)
+    seen: list[PeerId] = []
+
+    def view(row: VolunteerRecord) -> PeerId | None:
+        return None if row.peer == peer_id(3) else row.peer
+
+    def decide(peers: list[PeerId], last: LastMove | None) -> None:
+        seen.extend(peers)
+
+    assert await store.move_span("llama", view, decide, seen_since=0, now=90.0) is None
+    assert seen == [peer_id(1), peer_id(2), peer_id(4), peer_id(5)]
 
 
 async def test_two_replicas_that_decide_at_once_move_one_volunteer(
@@ -551,7 +573,10 @@ async def test_two_replicas_that_decide_at_once_move_one_volunteer(
 ) -> None:
     await serving(store, token, 1, 2, 3)
     moves = await asyncio.gather(
-        *(one.move_span("llama", second_half, seen_since=0, now=90.0) for one in [store, other_replica] * 3)
+        *(
+            one.move_span("llama", as_it_is, second_half, seen_since=0, now=90.0)
+            for one in [store, other_replica] * 3
+        )
     )
     starts = [one.start for one in await store.volunteers(seen_since=0)]
     assert starts.count(4) == len([move for move in moves if move is not None]) <= 1
@@ -561,9 +586,9 @@ async def test_who_serves_at_another_replica_or_no_more_is_not_moved(
     store: Store, other_replica: Store, token: Credential
 ) -> None:
     await serving(store, token, 1)
-    assert await other_replica.move_span("llama", second_half, seen_since=0, now=90.0) is None
+    assert await other_replica.move_span("llama", as_it_is, second_half, seen_since=0, now=90.0) is None
     await store.set_volunteer_state(peer_id(1), "draining")
-    assert await store.move_span("llama", second_half, seen_since=0, now=90.0) is None
+    assert await store.move_span("llama", as_it_is, second_half, seen_since=0, now=90.0) is None
     assert [one.start for one in await store.volunteers(seen_since=0)] == [0]
 
 
