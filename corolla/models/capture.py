@@ -47,6 +47,10 @@ class Recorder:
         return run
 
 
+def nothing() -> None:
+    """What stands for a graph until it is recorded: its memory has to be there before."""
+
+
 def host_tensor(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros on the host; pinned, so that a graph can copy them by itself, where `device` is a GPU."""
     return torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")

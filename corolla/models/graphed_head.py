@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, row_norms
+from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, nothing, row_norms
 from corolla.models.head import HeadModel
 
 _logger = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ class _Memory:
             tokens=tokens,
             embedded=embedded,
             logits=torch.zeros_like(logits),
-            score=_nothing,
-            embed=_nothing,
+            score=nothing,
+            embed=nothing,
         )
 
     def rows(self, count: int) -> list[memoryview]:
@@ -162,7 +162,3 @@ class GraphedHead:
     def _embed_into(self, memory: _Memory, tokens: Tensor) -> None:
         positions = memory.positions.to(tokens.device, non_blocking=True)
         memory.embedded.copy_(self._model.embed_each(tokens, positions), non_blocking=True)
-
-
-def _nothing() -> None:
-    """What a graph runs before it is recorded."""

@@ -25,7 +25,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from corolla.models.cache import Clock, placeholder
-from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, row_norms
+from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, nothing, row_norms
 from corolla.models.pool import KVPool, PooledCache
 
 LEAST_TOKENS = 128
@@ -138,7 +138,7 @@ class _Memory:
             numbers=numbers,
             output=output,
             norms=host_tensor(2, size, dtype=torch.float32, device=device),
-            run=_nothing,
+            run=nothing,
             entering=bytes_of(hidden),
             leaving=bytes_of(output),
         )
@@ -253,7 +253,3 @@ class GraphedDecoder:
         self._clock.position = tokens - 1
         arguments = {"position_ids": lengths - 1, "attention_mask": (columns >= 0).long()}
         return self._decode(hidden, {**arguments, "cache": self._cache})
-
-
-def _nothing() -> None:
-    """What a step runs before it is told."""
