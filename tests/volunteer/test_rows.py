@@ -201,7 +201,7 @@ def test_an_output_that_is_not_finite_ends_its_session_and_no_other(
     assert stage.sessions == 2
 
 
-def test_rows_that_fail_together_are_run_by_themselves(
+def test_rows_that_fail_go_the_long_way(
     stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
