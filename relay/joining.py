@@ -135,7 +135,7 @@ class Joining:
         )
         volunteer = None if move is None else self._swarm.get(move.peer)
         if move is None or volunteer is None or not self._may_be_moved(volunteer):
-            return None  # its row goes with it, or is written anew where it goes
+            return None  # who leaves meanwhile takes its row along, or has it written anew where it goes
         place = volunteer.placement = replace(volunteer.placement, span=move.after)
         volunteer.settled_at = now
         self._change(volunteer, "loading")
