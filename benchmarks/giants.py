@@ -1,12 +1,13 @@
 """Models at their full size on GPUs: BLOOM-176B and the shapes of Llama-2-70B, over three volunteers.
 
-    python -m benchmarks.giants [--model bloom-176b] [--quantization nf4] [--devices cuda:0,cuda:1] [--full]
+    python -m benchmarks.giants [--model bloom-176b] [--quantization nf4] [--devices cuda:0,cuda:1]
+                                [--near] [--full]
 
 Weights are noise, which a config is enough for. Prints decode steps a second of one reply after prompts of
 128 and 2,048 tokens, and tokens a second of forward passes over 1 and 64 sequences of 128 tokens, whose
 hidden states come from a client and return to it. First as this machine is, then with a round trip of 100 ms
 between any two peers: the relay starts again behind a forwarder (`benchmarks.delay`) that takes its place,
-and that adds 25 ms each way between a peer and the relay.
+and that adds 25 ms each way between a peer and the relay. `--near` leaves that second part out.
 
 The bars are Petals' published figures (Borzunov et al., "Petals: Collaborative Inference and Fine-tuning of
 Large Models", 2023, for BLOOM-176B on three A100), times five where the round trip is short.
@@ -219,6 +220,10 @@ def bars(found: Mapping[str, list[float]], published: Published, times: float, s
     ]
 
 
+def _note(report: Report, found: Mapping[str, list[float]], suffix: str) -> None:
+    report.figures |= {f"{name}, {suffix}": Spread.of(values) for name, values in found.items()}
+
+
 def floor_steps_per_second(config: PreTrainedConfig, quantization: str) -> float:
     """How often the weights can be read in a second: blocks in their width, the head in 16 bits."""
     with torch.device("meta"):
@@ -235,6 +240,7 @@ def main() -> int:
     parser.add_argument("--quantization", choices=sorted(BITS), default="nf4")
     parser.add_argument("--devices", default="cuda:0", help="of the volunteers, one after the other")
     parser.add_argument("--memory", default="52GB", help="of each volunteer")
+    parser.add_argument("--near", action="store_true", help="only as this machine is, without a delay")
     parser.add_argument("--full", action="store_true", help="more rounds and longer replies")
     given = parser.parse_args()
     if not torch.cuda.is_available():
@@ -261,15 +267,16 @@ def main() -> int:
         stack.enter_context(volunteers(server, spans, *common, *limits, each=each, seconds=START_SECONDS))
         bench = Bench(server, server.url, server.token("client", "benchmark"), given.model, giant)
         near = measure(bench, rounds, tokens)
-        far_server = stack.enter_context(behind_delay(server))
-        far_server.wait_until_serving(spans.keys(), seconds=RECONNECT_SECONDS)
-        far = measure(replace(bench, server=far_server), rounds, tokens)
-    report.figures |= {f"{name}, near": Spread.of(values) for name, values in near.items()}
-    report.figures |= {f"{name}, 100 ms": Spread.of(values) for name, values in far.items()}
+        _note(report, near, "near")
+        report.bars += bars(near, giant.near, giant.times, "near")
+        if not given.near:
+            far_server = stack.enter_context(behind_delay(server))
+            far_server.wait_until_serving(spans.keys(), seconds=RECONNECT_SECONDS)
+            far = measure(replace(bench, server=far_server), rounds, tokens)
+            _note(report, far, "100 ms")
+            report.bars += bars(far, giant.far, 1.0, "100 ms of round trip")
     report.figures["bandwidth floor, steps per second"] = floor
     print(f"floor {floor:.1f} steps/s; reached {median(near['steps, context 128']) / floor:.2f} of it")
-    report.bars += bars(near, giant.near, giant.times, "near")
-    report.bars += bars(far, giant.far, 1.0, "100 ms of round trip")
     report.print_last_line()
     return 0
 

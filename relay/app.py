@@ -31,6 +31,7 @@ from relay.peer import Send
 from relay.probing import Probing
 from relay.replicas import Replicas
 from relay.replies import Replies
+from relay.revocation import Revocation
 from relay.routing import Routing
 from relay.services import Services
 from relay.settings import Settings
@@ -137,6 +138,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         forwarder=forwarder,
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings, standings),
+        revocation=Revocation(store, hub, time.time()),
         probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),
         replies=replies,
         replicas=replicas,

@@ -81,11 +81,6 @@ class Hub:
     def remove_page(self, page: Page) -> None:
         self._pages.discard(page)
 
-    def token_ids(self) -> set[str]:
-        """The tokens behind all connections."""
-        pages = {page.token_id for page in self._pages if page.token_id is not None}
-        return pages | {peer.token_id for peer in self}
-
     def end_revoked(self, token_ids: Collection[str]) -> None:
         """End the connections of these tokens."""
         for connection in (*self, *self._pages):
@@ -108,9 +103,8 @@ class Hub:
 
     def ping_some(self, turn: int, turns: int) -> None:
         """Measure how far every `turns`-th peer is, so that all have had theirs after as many turns."""
-        for number, peer in enumerate(self):
-            if number % turns == turn % turns:
-                peer.ping()
+        for peer in list(self._peers.values())[turn % turns :: turns]:
+            peer.ping()
 
     def end_unresponsive(self, now: float) -> None:
         """End the peers that are silent, or that do not read. `now`: loop time."""

@@ -25,9 +25,9 @@ LEASES_SECONDS = 2.0
 """How often the leases of other replicas' volunteers are looked at."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
-PING_SECONDS, PING_TURNS = 1.0, 20
+PING_SECONDS, PING_TURNS = 0.1, 200
 """How often some peers are pinged, and after how many times all were: thousands at once hold up frames."""
-PROBE_CHECK_SECONDS = 0.5
+PROBE_CHECK_SECONDS = 0.1
 """How often it is looked whose probe is due."""
 MEET_SECONDS = 3.0
 """How long a replica that starts waits for the others to answer."""
@@ -43,8 +43,6 @@ HEARTBEAT_BATCH = 25
 """Peers that get their heartbeats without a pause: a millisecond, which frames may have to wait."""
 HEARTBEAT_SPREAD = 0.8
 """Of the interval, over which the heartbeats of thousands are spread."""
-IDS_AT_ONCE = 500
-"""Of a statement that names peers or tokens: making one with thousands would take tens of milliseconds."""
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -101,10 +99,7 @@ async def probe_again(services: Services) -> None:
 
 async def close_revoked(services: Services) -> None:
     """End the connections whose token has been revoked."""
-    for token_ids in _batches(list(services.hub.token_ids()), IDS_AT_ONCE):
-        revoked = await services.store.revoked_among(token_ids)
-        if revoked:
-            services.hub.end_revoked(revoked)
+    await services.revocation.close_revoked(time.time())
 
 
 async def refresh_models(services: Services) -> None:
@@ -127,8 +122,7 @@ async def mark_alive(services: Services) -> None:
     """Refresh the rows of connected volunteers, those that have moved here first."""
     await services.joining.save_adopted()
     volunteers = services.swarm.volunteers_here()
-    for some in _batches([volunteer.peer.id for volunteer in volunteers], IDS_AT_ONCE):
-        await services.store.touch(some, time.time())
+    await services.store.touch([volunteer.peer.id for volunteer in volunteers], time.time())
     changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)

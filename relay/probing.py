@@ -9,6 +9,7 @@ import math
 
 from relay.forwarding import Forwarder
 from relay.metrics import Metrics
+from relay.peer import Peer
 from relay.routing import Routing
 from relay.swarm import Swarm, Volunteer
 from schema.errors import UnexpectedMessage
@@ -16,10 +17,10 @@ from schema.ids import PeerId, SessionId
 
 PATIENCE_SECONDS = 30.0
 """For an answer: probes are work among other work."""
-MOST_AT_ONCE = 50
+MOST_AT_ONCE = 10
 """Probes of one pass, so that thousands that joined together are not all asked together."""
 
-LOOKED_AT = 1000
+LOOKED_AT = 200
 """Volunteers of one pass: a look at ten thousand would hold up frames for milliseconds."""
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ class Probing:
                 sent += 1
 
     def _some(self) -> list[Volunteer]:
-        everyone = self._swarm.volunteers_here()
+        everyone = self._swarm.volunteers()
         start = self._next if self._next < len(everyone) else 0
         self._next = start + LOOKED_AT
-        return everyone[start : self._next]
+        return [one for one in everyone[start : self._next] if isinstance(one.peer, Peer)]
 
     def take(self, peer: PeerId, session: SessionId) -> bool:
         """A volunteer says that it has passed a probe. False when that is its first one.

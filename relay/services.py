@@ -14,6 +14,7 @@ from relay.outcomes import Outcomes
 from relay.probing import Probing
 from relay.replicas import Replicas
 from relay.replies import Replies
+from relay.revocation import Revocation
 from relay.routing import Routing
 from relay.settings import Settings
 from relay.standings import Standings
@@ -41,6 +42,7 @@ class Services:
     routing: Routing
     joining: Joining
     probing: Probing
+    revocation: Revocation
     replies: Replies
     replicas: Replicas
     stopping: asyncio.Event

@@ -52,7 +52,7 @@ async def signed_in(connection: HTTPConnection, services: Services) -> str | Non
     """The id of the token that the cookie belongs to, if that is still good."""
     cookie = connection.cookies.get(COOKIE)
     token_id = _token_id(services.secret, cookie, time.time()) if cookie else None
-    if token_id is None or await services.store.revoked_among([token_id]):
+    if token_id is None or await services.store.is_revoked(token_id):
         return None
     return token_id
 

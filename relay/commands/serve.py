@@ -6,12 +6,14 @@ Knows how sockets are set up. Does not know what is served on them: that is rela
 import argparse
 import signal
 import socket
+import sys
 from typing import Any, cast
 
 import uvicorn
 
 from relay.commands.base import run_with_store
 from relay.errors import OperatorError
+from relay.garbage import GarbageCollection
 from relay.handover import hand_over
 from relay.logs import configure_logs
 from relay.services import Services
@@ -20,6 +22,8 @@ from relay.store import Store
 from relay.websocket import WebSocketProtocol
 from schema.protocol import MAX_FRAME_BYTES
 
+SWITCH_SECONDS = 0.5e-3
+"""How long a thread computes before another one may: frames wait for it, and Python's own 5 ms is long."""
 GRACE_SECONDS = 5
 """How long what is left after `DRAIN_SECONDS` may take to be closed; platforms kill after 10 to 30 s."""
 
@@ -38,6 +42,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     from relay.app import create_app
 
     configure_logs(settings)
+    sys.setswitchinterval(SWITCH_SECONDS)
     run_with_store(settings, Store.ping)
     # uvicorn repeats a signal when it has shut down: being told to stop, and stopping, is no failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -53,7 +58,22 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 class RelayServer(uvicorn.Server):
-    """uvicorn's server, which hands over before it closes anything."""
+    """uvicorn's server, which hands over before it closes anything, and looks for garbage in small steps."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._garbage = GarbageCollection()
+
+    async def main_loop(self) -> None:
+        self._garbage.start()
+        try:
+            await super().main_loop()
+        finally:
+            self._garbage.stop()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._garbage.step()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -3,14 +3,20 @@
 Does not know any table.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import orjson
+from sqlalchemy import ARRAY, ColumnElement, String, any_, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from relay.tables import Base
 from schema.errors import InvalidRequest
+
+_Where = ColumnElement[bool]
 
 
 class Queries:
@@ -24,6 +30,18 @@ class Queries:
 def insert_into(connection: AsyncConnection, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
     """An insert that can say what happens on a conflict, which both databases spell alike."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def among(connection: AsyncConnection, column: InstrumentedAttribute[Any], values: Iterable[str]) -> _Where:
+    """Whether a text column is one of `values`: however many those are, they are one parameter.
+
+    With a parameter for each, making the statement takes longer than running it, and their number is limited.
+    """
+    listed = list(values)
+    if connection.dialect.name == "postgresql":
+        return column == any_(bindparam(None, listed, type_=ARRAY(String)))
+    given = func.json_each(orjson.dumps(listed).decode()).table_valued("value")
+    return column.in_(select(given.c.value))
 
 
 def checked_name(value: str, kind: Any, what: str) -> str:

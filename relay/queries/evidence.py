@@ -9,7 +9,7 @@ from dataclasses import asdict
 from sqlalchemy import delete, func, insert, literal, select
 
 from relay.database import EVIDENCE_LOCK, reading, writing, writing_alone
-from relay.queries.base import Queries
+from relay.queries.base import Queries, among
 from relay.records import Evidence
 from relay.tables import EvidenceRow
 from schema.ids import PeerId
@@ -41,11 +41,11 @@ class EvidenceQueries(Queries):
                 func.sum(EvidenceRow.count),
                 func.max(EvidenceRow.worst),
             )
-            .where(EvidenceRow.peer.in_(peers), EvidenceRow.hour >= since)
+            .where(EvidenceRow.hour >= since)
             .group_by(EvidenceRow.peer, EvidenceRow.kind, EvidenceRow.hour)
         )
         async with reading(self._engine) as connection:
-            rows = await connection.execute(query)
+            rows = await connection.execute(query.where(among(connection, EvidenceRow.peer, peers)))
             return [Evidence(peer, kind, hour, int(count), worst) for peer, kind, hour, count, worst in rows]
 
     async def merge_evidence(self, before: float) -> int:
@@ -73,7 +73,7 @@ class EvidenceQueries(Queries):
 
     async def _merge_some(self, hour: float, peers: Collection[PeerId]) -> None:
         async with writing_alone(self._engine, EVIDENCE_LOCK) as connection:
-            theirs = (EvidenceRow.hour == hour) & EvidenceRow.peer.in_(peers)
+            theirs = (EvidenceRow.hour == hour) & among(connection, EvidenceRow.peer, peers)
             last = await connection.scalar(select(func.max(EvidenceRow.id)).where(theirs))
             old = theirs & (EvidenceRow.id <= last)
             merged = (

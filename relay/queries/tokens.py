@@ -5,7 +5,6 @@ Keeps hashes only. Does not know what a token's holder may do.
 
 import hmac
 import time
-from collections.abc import Collection
 from contextlib import suppress
 from hashlib import sha256
 
@@ -99,10 +98,14 @@ class TokenQueries(Queries):
             raise NotFound(f"there is no token {token_id!r}: `python -m relay token list` shows all")
         return TokenRecord(*row)
 
-    async def revoked_among(self, token_ids: Collection[str]) -> set[str]:
-        """Those of some tokens that were revoked."""
-        if not token_ids:
-            return set()
-        query = select(Token.id).where(Token.id.in_(token_ids), Token.revoked_at.is_not(None))
+    async def is_revoked(self, token_id: str) -> bool:
+        """Whether this token was revoked."""
+        query = select(Token.revoked_at).where(Token.id == token_id, Token.revoked_at.is_not(None))
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query)).first() is not None
+
+    async def revoked_since(self, when: float) -> set[str]:
+        """The tokens that were revoked then or later."""
+        query = select(Token.id).where(Token.revoked_at >= when)
         async with reading(self._engine) as connection:
             return set(await connection.scalars(query))

@@ -186,15 +186,20 @@ async def test_tokens_are_listed_oldest_first(store: Store) -> None:
     assert [one.id for one in await store.list_tokens()] == [one.id for one in made]
 
 
-async def test_the_revoked_among_some_tokens_are_found(store: Store) -> None:
-    kept, revoked, elsewhere = [await store.create_token("client", "x", URL) for _ in range(3)]
+async def test_whether_a_token_was_revoked(store: Store) -> None:
+    kept, revoked = [await store.create_token("client", "x", URL) for _ in range(2)]
     await store.revoke_token(revoked.id)
-    await store.revoke_token(elsewhere.id)
-    assert await store.revoked_among({kept.id, revoked.id}) == {revoked.id}
+    assert [await store.is_revoked(one.id) for one in (kept, revoked)] == [False, True]
 
 
-async def test_none_are_revoked_among_none(store: Store) -> None:
-    assert await store.revoked_among([]) == set()
+async def test_tokens_are_found_that_were_revoked_since(store: Store) -> None:
+    _, earlier, later = [await store.create_token("client", "x", URL) for _ in range(3)]
+    for one in (earlier, later):
+        await store.revoke_token(one.id)
+    when = {one.id: one.revoked_at for one in await store.list_tokens()}
+    assert await store.revoked_since(0.0) == {earlier.id, later.id}
+    assert await store.revoked_since(when[later.id] or 0.0) == {later.id}
+    assert await store.revoked_since((when[later.id] or 0.0) + 1) == set()
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 81])

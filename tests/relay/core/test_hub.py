@@ -140,16 +140,6 @@ async def test_the_connections_of_a_revoked_token_are_ended_and_no_others(hub: H
     assert [reason(one) for one in (good, good_page, open_page)] == [None] * 3
 
 
-async def test_the_tokens_of_peers_and_pages_are_looked_after(hub: Hub) -> None:
-    await connected(hub, token_id="peer's")
-    page = OpenPage("page's")
-    for one in (page, OpenPage(None)):
-        hub.add_page(one)
-    assert hub.token_ids() == {"peer's", "page's"}
-    hub.remove_page(page)
-    assert hub.token_ids() == {"peer's"}
-
-
 # ---- on real sockets ----
 
 
