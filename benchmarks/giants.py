@@ -1,7 +1,7 @@
-"""Models at their full size on GPUs: BLOOM-176B and the shapes of Llama-2-70B, over three volunteers.
+"""Models at their full size on GPUs: BLOOM-176B and the shapes of Llama-2-70B, over three volunteers or more.
 
     python -m benchmarks.giants [--model bloom-176b] [--quantization nf4] [--devices cuda:0,cuda:1]
-                                [--near] [--full]
+                                [--spans 0:17,17:35,35:52,52:70] [--near] [--full]
 
 Weights are noise, which a config is enough for. Prints decode steps a second of one reply after prompts of
 128 and 2,048 tokens, and tokens a second of forward passes over 1 and 64 sequences of 128 tokens, whose
@@ -239,6 +239,7 @@ def main() -> int:
     parser.add_argument("--model", choices=sorted(GIANTS), default="bloom-176b")
     parser.add_argument("--quantization", choices=sorted(BITS), default="nf4")
     parser.add_argument("--devices", default="cuda:0", help="of the volunteers, one after the other")
+    parser.add_argument("--spans", help="in place of three: 0:17,17:35,35:52,52:70")
     parser.add_argument("--memory", default="52GB", help="of each volunteer")
     parser.add_argument("--near", action="store_true", help="only as this machine is, without a delay")
     parser.add_argument("--full", action="store_true", help="more rounds and longer replies")
@@ -247,6 +248,8 @@ def main() -> int:
         print("benchmarks.giants needs a CUDA device and a torch that can use it", file=sys.stderr)
         return 2
     giant, devices = GIANTS[given.model], given.devices.split(",")
+    if given.spans:
+        giant = replace(giant, spans=tuple(given.spans.split(",")))
     report = Report(f"giants {given.model} {given.quantization}", given.full)
     rounds, tokens = (5, 64) if given.full else (2, 24)
     # Three processes share a GPU that the model nearly fills: what one has freed, another may need.

@@ -45,7 +45,7 @@ class LoadOptions:
     dtype: torch.dtype = torch.float32
     quantization: Quantization = "none"
     kernels: Kernels = "library"
-    """`library`: the bits of the whole model. `fastest`: see linear.py, activations.py and nf4.py."""
+    """`library`: the bits of the whole model. `fastest`: see linear, activations, nf4 and int8 here."""
 
 
 def default_dtype(device: str, config: PreTrainedConfig) -> torch.dtype:
@@ -102,8 +102,7 @@ def load_part(
     if options.kernels == "fastest":
         choose_kernels(model)
         fuse_activations(model)
-        if options.quantization == "nf4":
-            _widen_faster(model)
+        _use_fast_kernels(model, options.quantization)
     return model
 
 
@@ -198,10 +197,16 @@ def _quantization_arguments(options: LoadOptions, skeleton: PreTrainedModel) -> 
     return {"quantization_config": config, "device_map": {"": options.device}}
 
 
-def _widen_faster(model: PreTrainedModel) -> None:
-    from corolla.models.nf4 import use_fast_kernels  # needs the libraries of a quantized model
+def _use_fast_kernels(model: PreTrainedModel, quantization: Quantization) -> None:
+    """For quantized layers on a GPU. What is imported needs the libraries of a quantized model."""
+    if quantization == "nf4":
+        from corolla.models import nf4
 
-    use_fast_kernels(model)
+        nf4.use_fast_kernels(model)
+    elif quantization == "int8":
+        from corolla.models import int8
+
+        int8.use_fast_kernels(model)
 
 
 @contextmanager

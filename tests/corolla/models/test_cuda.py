@@ -1,17 +1,20 @@
 """On a GPU a chain of spans is the whole model too. CI has none: run this where there is one."""
 
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from bitsandbytes.nn.modules import Linear8bitLt
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from corolla.models import HeadModel, LoadOptions, ModelSource, SpanModel
+from corolla.models import HeadModel, LoadOptions, ModelSource, SpanModel, int8
 from corolla.models.batching import Chunk
 from corolla.models.pool import PAGE_TOKENS
+from corolla.models.quantization import Quantization
 from tests.corolla.models.checkpoints import llama, save
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -74,3 +77,43 @@ def test_graphs_give_each_of_several_sequences_its_own_tokens(tmp_path: Path) ->
     assert decoder.eager_because is None
     assert (decoder.pool.free_pages, decoder.pool.free_rows) == (4096 // PAGE_TOKENS, 5)
     assert [tokens == full[: len(tokens)] for tokens, full in zip(found, expected, strict=True)] == [True] * 5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("rows", [1, 5, 16, 32, 33, 200])
+def test_8_bit_layers_compute_with_the_values_that_the_library_stores(dtype: torch.dtype, rows: int) -> None:
+    """Nearer to them than the library itself, which makes 8 bits of the hidden states too."""
+    layer = Linear8bitLt(320, 144, has_fp16_weights=False, threshold=6.0).to("cuda")
+    values, scales = layer.weight.data, cast(Any, layer.weight).SCB
+    holder = nn.Sequential(layer)
+    assert int8.use_fast_kernels(holder) == 1
+    hidden = torch.randn(2, rows, 320, device="cuda", dtype=dtype)
+    exact = hidden.double() @ (values.double() * scales.double()[:, None] / 127).t() + layer.bias.double()
+    with torch.inference_mode():
+        found = holder(hidden)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=0.02)
+
+
+def test_8_bit_layers_leave_gradients_to_the_library() -> None:
+    layer = Linear8bitLt(64, 32, has_fp16_weights=False).to("cuda")
+    holder = nn.Sequential(layer)
+    int8.use_fast_kernels(holder)
+    hidden = torch.randn(3, 64, device="cuda", dtype=torch.float16, requires_grad=True)
+    holder(hidden).sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_steps_of_a_quantized_span_are_recorded(tmp_path: Path, quantization: Quantization) -> None:
+    source = ModelSource.open(save(llama(hidden_size=64, intermediate_size=128), tmp_path))
+    options = LoadOptions("cuda", torch.bfloat16, quantization, kernels="fastest")
+    span = SpanModel.load(source, 0, 6, options)
+    decoder = span.use_pool(tokens=1024, rows=2, longest=512)
+    assert decoder is not None
+    with closing(span.new_cache()) as cache:
+        hidden = torch.randn(1, 7, source.config.hidden_size, dtype=torch.bfloat16)
+        span.forward_batch([Chunk(hidden, cache)])
+        span.forward_batch([Chunk(hidden[:, :1], cache)])
+    assert decoder.eager_because is None
