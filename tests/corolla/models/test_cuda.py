@@ -114,6 +114,6 @@ def test_steps_of_a_quantized_span_are_recorded(tmp_path: Path, quantization: Qu
     assert decoder is not None
     with closing(span.new_cache()) as cache:
         hidden = torch.randn(1, 7, source.config.hidden_size, dtype=torch.bfloat16)
-        span.forward_batch([Chunk(hidden, cache)])
+        span.forward_batch([Chunk(hidden.to("cuda"), cache)])
         span.forward_batch([Chunk(hidden[:, :1], cache)])
     assert decoder.eager_because is None
