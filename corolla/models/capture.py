@@ -20,7 +20,9 @@ WARM_UPS = 2
 class Recorder:
     """Records graphs that never run at once, and so share the memory for what is between their kernels."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        """`device`: where the work is done, which need not be the thread's current one."""
+        self._device = device
         self._shared: Any = None
 
     def record(self, work: Run) -> Run:
@@ -29,6 +31,16 @@ class Recorder:
         Runs `work` a few times, on whatever its memory holds at the moment. Raises what the GPU's libraries
         say of work that cannot be recorded.
         """
+        with torch.cuda.device(self._device):
+            graph = self._record(work)
+
+        def run() -> None:
+            graph.replay()
+            finish(self._device)
+
+        return run
+
+    def _record(self, work: Run) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -39,12 +51,13 @@ class Recorder:
         self._shared = self._shared or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._shared):
             work()
+        return graph
 
-        def run() -> None:
-            graph.replay()
-            torch.cuda.current_stream().synchronize()
 
-        return run
+def finish(device: torch.device) -> None:
+    """Return when `device` has done what this thread gave it to do."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
 
 
 def nothing() -> None:

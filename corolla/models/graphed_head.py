@@ -88,7 +88,8 @@ class GraphedHead:
     def __init__(self, model: HeadModel, record: Callable[[Run], Run] | None = None) -> None:
         """`record`: what makes a graph of work, for a device that has none; None: CUDA's."""
         self._model = model
-        self._record = record or Recorder().record
+        self._device = torch.device(model.options.device)
+        self._record = record or Recorder(self._device).record
         self._memories: dict[int, _Memory] = {}
         self.eager_because: str | None = None
         """Why there are no graphs, where there are none."""
@@ -135,7 +136,7 @@ class GraphedHead:
                 self.eager_because = f"{type(error).__name__}: {error}"
                 self._memories.clear()
                 _logger.warning("The head runs without CUDA graphs: %s", self.eager_because)
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(self._device)
         return self._memories.get(size)
 
     def _recorded(self, size: int) -> _Memory:

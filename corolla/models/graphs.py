@@ -25,7 +25,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from corolla.models.cache import Clock, placeholder
-from corolla.models.capture import Recorder, Run, bucket, bytes_of, host_tensor, nothing, row_norms
+from corolla.models.capture import Recorder, Run, bucket, bytes_of, finish, host_tensor, nothing, row_norms
 from corolla.models.pool import KVPool, PooledCache
 
 LEAST_TOKENS = 128
@@ -183,7 +183,7 @@ class GraphedDecoder:
         ]
         self._cache.layers = layers
         self._memories: dict[tuple[int, int], _Memory] = {}
-        self._recorder = Recorder()
+        self._recorder = Recorder(pool.device)
 
     def step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
         """[sequences, 1, hidden_size] in, on the host or the device, and out, on the host.
@@ -221,8 +221,7 @@ class GraphedDecoder:
 
         def run() -> None:
             self._run_on_device(memory, tokens)
-            if self.pool.device.type == "cuda":
-                torch.cuda.current_stream().synchronize()
+            finish(self.pool.device)
 
         return replace(memory, run=run)
 
@@ -235,7 +234,7 @@ class GraphedDecoder:
             self.eager_because = f"{type(error).__name__}: {error}"
             self._memories.clear()
             _logger.warning("Steps run without CUDA graphs: %s", self.eager_because)
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.pool.device)
             return None
 
     def _run_on_device(self, memory: _Memory, tokens: int) -> None:

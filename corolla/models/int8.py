@@ -53,27 +53,27 @@ class WideningLinear8bit(Linear8bitLt):
 
 def use_fast_kernels(model: nn.Module) -> int:
     """Has the 8-bit layers of `model` that can do so compute quicker; how many those are."""
-    if not is_available():
-        return 0
     layers = [
         (name, layer)
         for name, layer in model.named_modules()
         if type(layer) is Linear8bitLt and layer.weight.is_cuda and layer.weight.dtype is torch.int8
     ]
+    if not layers or not is_available(layers[0][1].weight.device):
+        return 0
     for name, layer in layers:
         model.set_submodule(name, WideningLinear8bit.sharing(layer))
     return len(layers)
 
 
-def is_available() -> bool:
-    """Whether the kernels compile here and compute what they should."""
-    if not torch.cuda.is_available() or find_spec("triton") is None:
+def is_available(device: torch.device) -> bool:
+    """Whether the kernels compile for a GPU and compute what they should."""
+    if find_spec("triton") is None:
         return False
     try:
-        weight = torch.linspace(-3, 3, 96 * 80, device="cuda").to(torch.float16).view(96, 80)
+        weight = torch.linspace(-3, 3, 96 * 80, device=device).to(torch.float16).view(96, 80)
         values, scales, _ = int8_vectorwise_quant(weight)
         wide = (values * (scales / 127)[:, None]).to(torch.float16)
-        hidden = torch.linspace(-1, 1, 3 * 80, device="cuda").to(torch.float16).view(3, 80)
+        hidden = torch.linspace(-1, 1, 3 * 80, device=device).to(torch.float16).view(3, 80)
         expected = (hidden.double() @ values.double().t() * (scales.double() / 127)).to(torch.float16)
         close = torch.allclose(_product(hidden, values, scales), expected, rtol=2e-3, atol=1e-3)
         return close and torch.equal(_wide(values, scales, torch.float16), wide)

@@ -58,8 +58,9 @@ def default_dtype(device: str, config: PreTrainedConfig) -> torch.dtype:
     if kind == "cpu":
         native = wanted is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if native else torch.float32
-    if kind == "cuda" and wanted is torch.bfloat16 and not torch.cuda.is_bf16_supported():
-        return torch.float16
+    if kind == "cuda" and wanted is torch.bfloat16:
+        with torch.cuda.device(device):
+            return wanted if torch.cuda.is_bf16_supported() else torch.float16
     return wanted
 
 

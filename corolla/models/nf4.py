@@ -42,24 +42,24 @@ class WideningLinear(Linear4bit):
 
 def use_fast_kernels(model: nn.Module) -> int:
     """Has the 4-bit layers of `model` that can do so widen quicker; how many those are."""
-    if not is_available():
-        return 0
     layers = [
         (name, layer)
         for name, layer in model.named_modules()
         if type(layer) is Linear4bit and _is_plain(layer.weight)
     ]
+    if not layers or not is_available(layers[0][1].weight.device):
+        return 0
     for name, layer in layers:
         model.set_submodule(name, WideningLinear.sharing(layer))
     return len(layers)
 
 
-def is_available() -> bool:
-    """Whether the kernel compiles here and gives the library's bits."""
-    if not torch.cuda.is_available() or find_spec("triton") is None:
+def is_available(device: torch.device) -> bool:
+    """Whether the kernel compiles for a GPU and gives the library's bits."""
+    if find_spec("triton") is None:
         return False
     try:
-        weight = torch.linspace(-3, 3, 64 * 64, device="cuda").to(torch.bfloat16).view(64, 64)
+        weight = torch.linspace(-3, 3, 64 * 64, device=device).to(torch.bfloat16).view(64, 64)
         packed, state = quantize_4bit(weight, quant_type="nf4")
         return torch.equal(_wide(packed, state), dequantize_4bit(packed, state))
     except Exception as error:  # noqa: BLE001 - a compiler that is not there fails in ways of its own

@@ -105,6 +105,25 @@ def test_8_bit_layers_leave_gradients_to_the_library() -> None:
     assert hidden.grad.isfinite().all()
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device here")
+def test_a_span_on_the_second_gpu_gives_the_first_ones_tokens(tmp_path: Path) -> None:
+    """Which is not the thread's current one: what is recorded, and waited for, must be its own."""
+    source = ModelSource.open(save(llama(), tmp_path))
+    found: list[list[Tensor]] = []
+    for device in ("cuda:0", "cuda:1"):
+        span = SpanModel.load(source, 0, 6, LoadOptions(device=device, dtype=torch.float32))
+        decoder = span.use_pool(tokens=1024, rows=2, longest=512)
+        assert decoder is not None
+        torch.manual_seed(0)
+        hidden = torch.randn(1, 20, source.config.hidden_size)
+        with closing(span.new_cache()) as cache:
+            span.forward_batch([Chunk(hidden[:, :4].to(device), cache)])
+            steps = [span.forward_batch([Chunk(one, cache)])[0].clone() for one in hidden[:, 4:].split(1, 1)]
+        assert decoder.eager_because is None
+        found.append(steps)
+    torch.testing.assert_close(found[0], found[1])
+
+
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_steps_of_a_quantized_span_are_recorded(tmp_path: Path, quantization: Quantization) -> None:
     source = ModelSource.open(save(llama(hidden_size=64, intermediate_size=128), tmp_path))
