@@ -49,7 +49,7 @@ class Recorder:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         self._shared = self._shared or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._shared):
+        with torch.cuda.graph(graph, pool=self._shared, stream=stream):  # torch's own is on the first GPU
             work()
         return graph
 

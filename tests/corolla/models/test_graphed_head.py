@@ -87,7 +87,7 @@ def test_a_head_that_cannot_be_recorded_says_so_once(
         asked.append(work)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
     graphed = GraphedHead(model, record=refuse)
     for _ in range(2):
         assert graphed.score([bytes(4 * HIDDEN)], [5]) is None
