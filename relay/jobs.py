@@ -19,8 +19,10 @@ from schema.errors import CorollaError
 
 REVOCATION_SECONDS = 2.0
 """How often the connected tokens are looked up: a revoked one is closed within this time."""
-TOUCH_SECONDS = 3.0
+TOUCH_SECONDS = 4.0
 """How often the rows of connected volunteers are marked as alive: the leases that other replicas believe."""
+TOUCHED_AT_ONCE = 250
+"""Of these rows: a statement that changes thousands keeps a processor busy that frames may need."""
 LEASES_SECONDS = 2.0
 """How often the leases of other replicas' volunteers are looked at."""
 CHECKS_PER_HEARTBEAT = 4
@@ -41,8 +43,8 @@ and the rows of all replicas are old when it comes back."""
 
 HEARTBEAT_BATCH = 25
 """Peers that get their heartbeats without a pause: a millisecond, which frames may have to wait."""
-HEARTBEAT_SPREAD = 0.8
-"""Of the interval, over which the heartbeats of thousands are spread."""
+SPREAD = 0.8
+"""Of a job's interval, over which what it does for thousands is spread."""
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -70,13 +72,13 @@ async def repeat(job: Job, services: Services) -> None:
             log.warning("%s: %s", job.work.__name__, error.message)
         except Exception:
             log.exception("%s failed, and will be tried again", job.work.__name__)
-        pause = max(seconds * (1 - HEARTBEAT_SPREAD) / 2, seconds - (now() - begun))
+        pause = max(seconds * (1 - SPREAD) / 2, seconds - (now() - begun))
 
 
 async def send_heartbeats(services: Services) -> None:
     """To a few peers at a time, so that frames go on between them."""
     batches = _batches(list(services.hub), HEARTBEAT_BATCH)
-    pause = services.settings.heartbeat_seconds * HEARTBEAT_SPREAD / max(1, len(batches))
+    pause = services.settings.heartbeat_seconds * SPREAD / max(1, len(batches))
     for number, batch in enumerate(batches):
         await asyncio.sleep(pause if number else 0)
         services.hub.send_heartbeats(batch)
@@ -122,7 +124,10 @@ async def mark_alive(services: Services) -> None:
     """Refresh the rows of connected volunteers, those that have moved here first."""
     await services.joining.save_adopted()
     volunteers = services.swarm.volunteers_here()
-    await services.store.touch([volunteer.peer.id for volunteer in volunteers], time.time())
+    batches = _batches(volunteers, TOUCHED_AT_ONCE)
+    for number, batch in enumerate(batches):
+        await asyncio.sleep(TOUCH_SECONDS * SPREAD / len(batches) if number else 0)
+        await services.store.touch([volunteer.peer.id for volunteer in batch], time.time())
     changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)

@@ -90,6 +90,19 @@ async def test_rows_of_connected_volunteers_are_kept_alive(relay: RunningRelay) 
     assert row.peer == volunteer.id
 
 
+async def test_the_rows_of_many_are_kept_alive_a_few_at_a_time(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "TOUCHED_AT_ONCE", 1)
+    monkeypatch.setattr(jobs, "TOUCH_SECONDS", 0.01)
+    volunteers = [await relay.serving(name=name) for name in ("one", "two", "three")]
+    for row in await relay.services.store.volunteers(seen_since=0.0):
+        await relay.services.store.save_volunteer(dataclasses.replace(row, seen_at=1.0))
+    await jobs.mark_alive(relay.services)
+    rows = await relay.services.store.volunteers(seen_since=time.time() - DEADLINE)
+    assert {row.peer for row in rows} == {volunteer.id for volunteer in volunteers}
+
+
 async def test_a_new_speed_is_written_down_once(relay: RunningRelay) -> None:
     volunteer = await relay.serving()
     await volunteer.say(Heartbeat(blocks_per_second=12.5))
