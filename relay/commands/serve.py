@@ -64,10 +64,10 @@ class RelayServer(uvicorn.Server):
         super().__init__(config)
         self._garbage = GarbageCollection()
 
-    async def main_loop(self) -> None:
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._garbage.start()
         try:
-            await super().main_loop()
+            await super().serve(sockets)
         finally:
             self._garbage.stop()
 
