@@ -50,6 +50,8 @@ class Candidates:
     def put(self, holder: Holder) -> None:
         """Add a volunteer, or what is new about one."""
         earlier = self._entries.get(holder.peer)
+        if earlier is not None and earlier.candidate.holder == holder:
+            return  # most heartbeats say nothing new
         if earlier is not None and earlier.candidate.holder.span == holder.span:
             self._take_out(earlier)
         else:
