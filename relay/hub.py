@@ -45,6 +45,8 @@ class Hub:
         self.elsewhere: dict[PeerId, RemotePeer] = {}
         """The peers of other replicas, and those on their way from one to another."""
         self._pages: set[Page] = set()
+        self._pinged = 0
+        """Counts the turns of `ping_some`."""
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._peers.values()))
@@ -101,9 +103,10 @@ class Hub:
         for peer in peers:
             peer.enqueue(_HEARTBEAT, Urgency.CONTROL)
 
-    def ping_some(self, turn: int, turns: int) -> None:
-        """Measure how far every `turns`-th peer is, so that all have had theirs after as many turns."""
-        for peer in list(self._peers.values())[turn % turns :: turns]:
+    def ping_some(self, turns: int) -> None:
+        """Measure how far every `turns`-th peer is, other ones each time: all, after as many times."""
+        self._pinged += 1
+        for peer in list(self._peers.values())[self._pinged % turns :: turns]:
             peer.ping()
 
     def end_unresponsive(self, now: float) -> None:

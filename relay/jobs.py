@@ -18,7 +18,7 @@ from relay.standings import KEEP_SECONDS
 from schema.errors import CorollaError
 
 REVOCATION_SECONDS = 2.0
-"""How often the connected tokens are looked up: a revoked one is closed within this time."""
+"""How often it is asked which tokens were revoked: their connections are closed within this time."""
 TOUCH_SECONDS = 4.0
 """How often the rows of connected volunteers are marked as alive: the leases that other replicas believe."""
 TOUCHED_AT_ONCE = 250
@@ -86,7 +86,7 @@ async def send_heartbeats(services: Services) -> None:
 
 async def measure_round_trips(services: Services) -> None:
     """Keep up to date how far the peers are."""
-    services.hub.ping_some(int(asyncio.get_running_loop().time() / PING_SECONDS), PING_TURNS)
+    services.hub.ping_some(PING_TURNS)
 
 
 async def end_unresponsive(services: Services) -> None:
@@ -128,7 +128,8 @@ async def mark_alive(services: Services) -> None:
     for number, batch in enumerate(batches):
         await asyncio.sleep(TOUCH_SECONDS * SPREAD / len(batches) if number else 0)
         await services.store.touch([volunteer.peer.id for volunteer in batch], time.time())
-    changed = [volunteer for volunteer in volunteers if volunteer.has_new_speed]
+    # Asked for again: who has joined anew meanwhile has another row.
+    changed = [volunteer for volunteer in services.swarm.volunteers_here() if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)
     for volunteer in changed:

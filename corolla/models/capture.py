@@ -23,6 +23,8 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         """`device`: where the work is done, which need not be the thread's current one."""
         self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        """Of all recordings: memory is shared by what is recorded on one stream only."""
         self._shared: Any = None
 
     def record(self, work: Run) -> Run:
@@ -41,7 +43,7 @@ class Recorder:
         return run
 
     def _record(self, work: Run) -> torch.cuda.CUDAGraph:
-        stream = torch.cuda.Stream()
+        stream = self._stream = self._stream or torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):

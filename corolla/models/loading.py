@@ -103,7 +103,7 @@ def load_part(
     if options.kernels == "fastest":
         choose_kernels(model)
         fuse_activations(model)
-        _use_fast_kernels(model, options.quantization)
+        _use_fast_kernels(model, options)
     return model
 
 
@@ -198,16 +198,16 @@ def _quantization_arguments(options: LoadOptions, skeleton: PreTrainedModel) -> 
     return {"quantization_config": config, "device_map": {"": options.device}}
 
 
-def _use_fast_kernels(model: PreTrainedModel, quantization: Quantization) -> None:
+def _use_fast_kernels(model: PreTrainedModel, options: LoadOptions) -> None:
     """For quantized layers on a GPU. What is imported needs the libraries of a quantized model."""
-    if quantization == "nf4":
+    if options.quantization == "nf4":
         from corolla.models import nf4
 
         nf4.use_fast_kernels(model)
-    elif quantization == "int8":
+    elif options.quantization == "int8":
         from corolla.models import int8
 
-        int8.use_fast_kernels(model)
+        int8.use_fast_kernels(model, options.dtype)
 
 
 @contextmanager

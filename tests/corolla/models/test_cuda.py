@@ -7,16 +7,17 @@ from typing import Any, cast
 
 import pytest
 import torch
-from bitsandbytes.nn.modules import Linear8bitLt
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from corolla.models import HeadModel, LoadOptions, ModelSource, SpanModel, int8
+from corolla.models import HeadModel, LoadOptions, ModelSource, SpanModel
 from corolla.models.batching import Chunk
 from corolla.models.pool import PAGE_TOKENS
 from corolla.models.quantization import Quantization
 from tests.corolla.models.checkpoints import llama, save
 
+modules = pytest.importorskip("bitsandbytes.nn.modules", reason="bitsandbytes is not there")
+int8 = pytest.importorskip("corolla.models.int8")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 PROMPT = [[5, 6, 7, 8, 9]]
@@ -82,12 +83,11 @@ def test_graphs_give_each_of_several_sequences_its_own_tokens(tmp_path: Path) ->
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("rows", [1, 5, 16, 32, 33, 200])
 def test_8_bit_layers_compute_with_the_values_that_the_library_stores(dtype: torch.dtype, rows: int) -> None:
-    """Nearer to them than the library itself, which makes 8 bits of the hidden states too."""
-    layer = Linear8bitLt(320, 144, has_fp16_weights=False, threshold=6.0).to("cuda")
+    layer = modules.Linear8bitLt(320, 144, has_fp16_weights=False, threshold=6.0).to("cuda")
     values, scales = layer.weight.data, cast(Any, layer.weight).SCB
     holder = nn.Sequential(layer)
-    assert int8.use_fast_kernels(holder) == 1
-    hidden = torch.randn(2, rows, 320, device="cuda", dtype=dtype)
+    assert int8.use_fast_kernels(holder, dtype) == 1
+    hidden = torch.randn(1, rows, 320, device="cuda", dtype=dtype)
     exact = hidden.double() @ (values.double() * scales.double()[:, None] / 127).t() + layer.bias.double()
     with torch.inference_mode():
         found = holder(hidden)
@@ -96,13 +96,14 @@ def test_8_bit_layers_compute_with_the_values_that_the_library_stores(dtype: tor
 
 
 def test_8_bit_layers_leave_gradients_to_the_library() -> None:
-    layer = Linear8bitLt(64, 32, has_fp16_weights=False).to("cuda")
+    layer = modules.Linear8bitLt(64, 32, has_fp16_weights=False).to("cuda")
     holder = nn.Sequential(layer)
-    int8.use_fast_kernels(holder)
+    assert int8.use_fast_kernels(holder, torch.float16) == 1
     hidden = torch.randn(3, 64, device="cuda", dtype=torch.float16, requires_grad=True)
     holder(hidden).sum().backward()
     assert hidden.grad is not None
     assert hidden.grad.isfinite().all()
+    assert hidden.grad.any()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device here")

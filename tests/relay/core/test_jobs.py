@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,15 @@ async def test_the_rows_of_many_are_kept_alive_a_few_at_a_time(
     volunteers = [await relay.serving(name=name) for name in ("one", "two", "three")]
     for row in await relay.services.store.volunteers(seen_since=0.0):
         await relay.services.store.save_volunteer(dataclasses.replace(row, seen_at=1.0))
+    touch, at_once = relay.services.store.touch, list[int]()
+
+    async def counted(peers: Collection[PeerId], now: float) -> None:
+        at_once.append(len(peers))
+        await touch(peers, now)
+
+    monkeypatch.setattr(relay.services.store, "touch", counted)
     await jobs.mark_alive(relay.services)
+    assert at_once[:3] == [1, 1, 1]
     rows = await relay.services.store.volunteers(seen_since=time.time() - DEADLINE)
     assert {row.peer for row in rows} == {volunteer.id for volunteer in volunteers}
 

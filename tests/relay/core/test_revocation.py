@@ -5,9 +5,10 @@ from typing import cast
 import pytest
 
 from relay.hub import Hub
-from relay.revocation import CLOCKS_APART_SECONDS, Revocation
+from relay.revocation import ALL_SECONDS, CLOCKS_APART_SECONDS, Revocation
 from relay.store import Store
 from schema.errors import Unavailable
+from tests.relay.core.test_hub import connected, reason
 
 NOW = 1_000_000.0
 
@@ -15,15 +16,16 @@ NOW = 1_000_000.0
 class AskedStore:
     """A store that notes what it is asked, and can be away."""
 
-    def __init__(self) -> None:
+    def __init__(self, revoked: set[str] | None = None) -> None:
         self.asked: list[float] = []
         self.is_away = False
+        self._revoked = revoked or set()
 
     async def revoked_since(self, when: float) -> set[str]:
         self.asked.append(NOW - when)
         if self.is_away:
             raise Unavailable("the database is away")
-        return set()
+        return self._revoked
 
 
 async def test_each_time_the_tokens_revoked_since_the_last_time_are_asked_for() -> None:
@@ -39,7 +41,23 @@ async def test_none_is_missed_while_the_database_is_away() -> None:
     revocation = Revocation(cast(Store, store), Hub(1.0), NOW)
     store.is_away = True
     with pytest.raises(Unavailable):
-        await revocation.close_revoked(NOW + 1000)
+        await revocation.close_revoked(NOW + 100)
     store.is_away = False
-    await revocation.close_revoked(NOW + 2000)
+    await revocation.close_revoked(NOW + 200)
     assert store.asked == [CLOCKS_APART_SECONDS] * 2
+
+
+@pytest.mark.parametrize("later", [ALL_SECONDS + 1, -1000.0])
+async def test_now_and_then_all_are_asked_for_whatever_the_clocks_say(later: float) -> None:
+    store = AskedStore()
+    revocation = Revocation(cast(Store, store), Hub(1.0), NOW)
+    await revocation.close_revoked(NOW + later)
+    await revocation.close_revoked(NOW + later + 2)
+    assert store.asked == [NOW, CLOCKS_APART_SECONDS - later]
+
+
+async def test_the_connections_of_those_found_are_ended() -> None:
+    hub = Hub(1.0)
+    peers = [await connected(hub, letter * 16, token_id=letter) for letter in "ab"]
+    await Revocation(cast(Store, AskedStore({"a"})), hub, NOW).close_revoked(NOW + 2)
+    assert [reason(peer) for peer in peers] == ["unauthorized", None]

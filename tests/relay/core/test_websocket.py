@@ -9,6 +9,7 @@ from websockets.frames import Frame, Opcode
 
 from benchmarks.raw_websocket import masked
 from relay import sockets, websocket
+from relay.hub import Hub
 from relay.peer import Peer
 from relay.websocket import WebSocketProtocol
 from schema import messages
@@ -229,10 +230,12 @@ async def test_round_trips_are_smoothed_and_measured_again_in_turns(relay: Runni
     assert there is not None
     await eventually(lambda: there.rtt is not None)
     there.rtt = 8.0
-    relay.services.hub.ping_some(turn=1, turns=2)
+    hub = Hub(1.0)
+    hub.add(there)
+    hub.ping_some(turns=2)
     await peer.is_served()
     assert there.rtt == 8.0, "it is another's turn"
-    relay.services.hub.ping_some(turn=2, turns=2)
+    hub.ping_some(turns=2)
     await eventually(lambda: there.rtt != 8.0)
     assert 6.9 < there.rtt < 8.0
 
