@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from relay.commands import doctor, evidence, migrate, models, serve, tokens
+from relay.commands import doctor, evidence, migrate, models, quarantine, serve, tokens
 from relay.commands.base import explain
 from relay.errors import OperatorError, SettingsError
 from relay.settings import Settings
@@ -20,6 +20,8 @@ _COMMANDS = {
     "token": (tokens.add_arguments, "make, list and revoke tokens"),
     "doctor": (doctor.add_arguments, "check what the relay stands on, and say what to do"),
     "evidence": (evidence.add_arguments, "show a volunteer's score, and what was seen of it"),
+    "quarantine": (quarantine.add_arguments, "keep a volunteer out of routes"),
+    "restore": (quarantine.add_restore_arguments, "let a volunteer be in routes again"),
     "model": (models.add_arguments, "choose the models that the swarm serves"),
 }
 

@@ -18,6 +18,7 @@ from schema.errors import (
     ProtocolViolation,
     QueueFull,
     Replaced,
+    ResumeRefused,
     RouteForged,
     SessionUnknown,
     ShapeMismatch,
@@ -25,11 +26,12 @@ from schema.errors import (
     UnsupportedVersion,
     WrongHop,
 )
-from schema.messages import Delta, Failed, Finished
+from schema.messages import Delta, Embedded, Failed, Finished
 from schema.swarm import EvidenceKind
 
 _NO_ROOM = frozenset(
-    error.code for error in (KVCacheFull, QueueFull, SessionUnknown, PrefixUnknown, PositionMismatch)
+    error.code
+    for error in (KVCacheFull, QueueFull, SessionUnknown, PrefixUnknown, ResumeRefused, PositionMismatch)
 )
 """A hop that says so is full, or was asked for what it need not have."""
 _BAD_INPUT = frozenset(error.code for error in (ShapeMismatch, MalformedTensor, NotFinite))
@@ -75,9 +77,9 @@ def of_failure(code: str, hop: int) -> tuple[EvidenceKind, bool]:
     return "failed", False
 
 
-def of_reply(event: Delta | Finished | Failed) -> EvidenceKind | None:
+def of_reply(event: Delta | Embedded | Finished | Failed) -> EvidenceKind | None:
     """What something that a head says of a reply is evidence of; None: the reply goes on."""
-    if isinstance(event, Delta):
+    if isinstance(event, Delta | Embedded):
         return None
     return "replied" if isinstance(event, Finished) else "reply_failed"
 

@@ -68,7 +68,6 @@ class InProcessBus:
     """A bus without sockets. Alone at its crossing it connects nobody."""
 
     def __init__(self, crossing: Crossing | None = None) -> None:
-        self.is_away = False
         self._crossing = crossing or Crossing()
         self._key = ReplicaKey("")
         self._listener: Listener | None = None
@@ -82,8 +81,6 @@ class InProcessBus:
         self._crossing.buses.pop(self._key, None)
 
     async def publish(self, subject: str, message: bytes) -> bool:
-        if self.is_away:
-            return False
         for key, other in self._crossing.buses.items():
             if key != self._key and subject in (EVERYBODY, subject_of(key, PeerId(subject[-16:]))):
                 asyncio.get_running_loop().call_soon(other.take, message)
@@ -94,15 +91,5 @@ class InProcessBus:
 
     def take(self, message: bytes) -> None:
         """Something was published for this replica."""
-        if self._listener is not None and not self.is_away:
+        if self._listener is not None:
             self._listener.on_published(message)
-
-    def set_away(self, is_away: bool) -> None:
-        """Lose the connection, or have it back."""
-        self.is_away = is_away
-        if self._listener is None:
-            return
-        if is_away:
-            self._listener.on_bus_down()
-        else:
-            self._listener.on_bus_up()

@@ -69,6 +69,9 @@ class Candidates:
             self._take_out(entry)
             self._count(entry.candidate.holder.span, -1)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def holders(self) -> list[Holder]:
         return [entry.candidate.holder for entry in self._entries.values()]
 

@@ -36,16 +36,21 @@ CONNECT_SECONDS = 5.0
 """How long PostgreSQL may take to accept a connection, and SQLite to give up a lock."""
 STATEMENT_SECONDS = 15.0
 """How long PostgreSQL may take for one statement before it counts as away."""
+CONNECTIONS = 15
+"""To the database, of one relay, all of which are kept: each new one takes SQLite a thread."""
 POOL_SECONDS = 10.0
 """How long a query may wait for others to give a connection back."""
 RETRY_SECONDS = 5.0
 """What callers are told to wait when the database is away."""
 
 _WRITES = "corolla_writes"
+_READS_ONCE = "corolla_reads_once"
 _TURN = "corolla_turn"
 """SQLite lets one write at a time, and who waits for it may starve: here writers queue before they ask."""
 COVERAGE_LOCK = 0x636F726F6C6C61
 """PostgreSQL's name for the lock that serialises what must not interleave ("corolla" in ASCII)."""
+QUARANTINE_LOCK = COVERAGE_LOCK + 2
+"""The same for keeping a volunteer out of routes."""
 EVIDENCE_LOCK = COVERAGE_LOCK + 1
 """The same for putting evidence together, which takes long and concerns no one who joins."""
 
@@ -111,11 +116,20 @@ def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
     """
     if not is_sqlite(url):
         timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
-        return create_async_engine(url, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=timeouts)
+        return create_async_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=POOL_SECONDS,
+            connect_args=timeouts,
+        )
     path = Path(make_url(url).database or "")
     _check_sqlite_path(path)
     engine = create_async_engine(
         _existing(url, path) if path.exists() else url,
+        pool_size=CONNECTIONS,
+        max_overflow=0,
         pool_timeout=POOL_SECONDS,
         connect_args={"timeout": CONNECT_SECONDS},
         execution_options={_TURN: asyncio.Lock()},
@@ -132,8 +146,9 @@ def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
 
     def begin(connection: Connection) -> None:
         # A writer takes the lock at once: one that read first could no longer get it.
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get(_READS_ONCE, False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES, False) else "BEGIN")
 
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", begin)
@@ -173,6 +188,17 @@ async def reading(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
     """A transaction that only reads. Raises Unavailable when the database is away."""
     with outages_named():
         async with engine.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def reading_once(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """For a single statement that only reads, which SQLite needs no transaction for: half the work.
+
+    Raises Unavailable when the database is away.
+    """
+    with outages_named():
+        async with engine.execution_options(**{_READS_ONCE: True}).connect() as connection:
             yield connection
 
 

@@ -1,8 +1,8 @@
 """Putting frames on the next hop's queue, and refusing those that may not go there.
 
 Reads a frame's header and route; never opens a payload, except that of a FAILURE, for the code in it.
-Counts what it sees of volunteers in memory (relay/outcomes.py): a dictionary's number for every step, and a
-little more for one in `SAMPLED_STEPS`.
+Counts what it sees of volunteers in memory (relay/outcomes.py): two dictionaries' numbers for every step, and
+a little more for one in `SAMPLED_STEPS`.
 Verified routes are kept in a bounded cache, which is also how a driver is told at once that a hop
 of its session is gone. The cache is soft state: without it, the next frame verifies again.
 Does not know volunteers, models or SQL.
@@ -29,7 +29,16 @@ from schema.errors import (
     RouteExpired,
     WrongHop,
 )
-from schema.frames import HEADER_BYTES, Frame, FrameType, Header, encode_frame, parse_header, peek_header
+from schema.frames import (
+    HEADER_BYTES,
+    KNOWN_TYPES,
+    Frame,
+    FrameType,
+    Header,
+    encode_frame,
+    parse_header,
+    peek_header,
+)
 from schema.ids import PeerId, SessionId
 from schema.messages import Failure, HopLost, decode_failure, encode_failure
 from schema.outbox import URGENCY_OF_FRAME, Urgency
@@ -49,7 +58,7 @@ log = logging.getLogger(__name__)
 _SESSION = slice(8, 24)
 # As plain integers: comparing with an enum's member costs more than the rest of the line, every frame.
 _STEP, _PROBE = int(FrameType.STEP), int(FrameType.PROBE)
-_CLOSE, _FAILURE = int(FrameType.CLOSE), int(FrameType.FAILURE)
+_CLOSE, _FAILURE, _TRACE = int(FrameType.CLOSE), int(FrameType.FAILURE), int(FrameType.TRACE)
 _SAMPLED = SAMPLED_STEPS - 1
 
 
@@ -61,13 +70,15 @@ class VerifiedRoute:
     stops: tuple[PeerId, ...]
     """origin, hops..., origin: the sender to stop `i` is `stops[i]`, its receiver `stops[i + 1]`."""
     expires: int
+    lengths: tuple[int, ...] = ()
+    """How many blocks each hop runs."""
     epoch: int = 0
     """The highest seen of the session's frames; hops drop the steps of lower ones."""
 
     @classmethod
     def of(cls, route: Route, session: SessionId) -> "VerifiedRoute":
         stops = (route.origin, *(hop.peer for hop in route.hops), route.origin)
-        return cls(session, stops, route.expires)
+        return cls(session, stops, route.expires, tuple(len(hop.span) for hop in route.hops))
 
     @property
     def origin(self) -> PeerId:
@@ -87,8 +98,11 @@ class Forwarder:
         self._secret = secret
         self._outcomes = outcomes or Outcomes()
         self._answered = self._outcomes.answered
+        self._computed = self._outcomes.computed
         self._times = StepTimes()
         self._routes: dict[bytes, VerifiedRoute] = {}
+        self._passing: dict[PeerId, dict[bytes, None]] = {}
+        """The keys of the routes on which a peer is: thousands may leave together."""
         self._closed: dict[bytes, None] = {}
         """The routes whose sessions ended last, the oldest first."""
         self._probes: dict[SessionId, bool] = {}
@@ -116,6 +130,8 @@ class Forwarder:
                 self._forward_close(sender, route, header, message)
             elif header.type == _FAILURE:
                 self._forward_failure(sender, route, header, message)
+            elif header.type == _TRACE:
+                self._forward_trace(sender, route, header, message)
             else:
                 self._forward_step(sender, route, header, message)
         except FrameRefused as refusal:
@@ -131,12 +147,17 @@ class Forwarder:
             MalformedFrame, RouteForged: it is no frame of this relay.
         """
         header = parse_header(message)
+        if header.type not in KNOWN_TYPES:
+            self._metrics.skipped_frames += 1
+            return
         route = self._verified(header, message)
         receiver = self._hub.find(receiver_id)
         if header.type in (_CLOSE, _FAILURE):
             self._put_control(receiver, header.type, message)
             if header.type == _CLOSE:
                 self._end_session(route, header, message)
+        elif header.type == _TRACE:
+            self._put_trace(receiver, message)
         elif receiver is None:
             self._fail(receiver_id, route, header, message, PeerGone("the next stop has just left"))
         elif not receiver.enqueue(message, URGENCY_OF_FRAME[header.type]):
@@ -149,7 +170,7 @@ class Forwarder:
     def frame_lost(self, message: bytes, error: FrameRefused | None = None) -> None:
         """Tell the driver of a frame that has not reached its stop. `message`: header and route at least."""
         header = peek_header(message)
-        if header.type in (_CLOSE, _FAILURE):
+        if header.type in (_CLOSE, _FAILURE, _TRACE):
             return
         route = self._verified(header, message)
         lost = error or FrameLost("a frame was lost between two replicas of the relay: try again")
@@ -173,10 +194,9 @@ class Forwarder:
         """
         self._times.peer_left(peer)
         broken = 0
-        for key, route in list(self._routes.items()):
-            if peer not in route.stops:
-                continue
-            del self._routes[key]
+        for key in list(self._passing.get(peer, ())):
+            route = self._routes[key]
+            self._forget_route(key)
             broken += peer != route.origin
             driver = self._hub.get(route.origin)
             if peer == route.origin:
@@ -209,16 +229,31 @@ class Forwarder:
             raw = message[HEADER_BYTES : header.payload_start]
             route = VerifiedRoute.of(verify_route(raw, header.session, self._secret), header.session)
             if key in self._closed:
-                if header.type == _FAILURE or (sender or route.stops[header.hop]) != route.origin:
+                if header.type in (_FAILURE, _TRACE) or (sender or route.stops[header.hop]) != route.origin:
                     return route  # too late: it does not bring the session back
                 del self._closed[key]
             if set(route.stops) == {route.origin}:
                 return route  # a probe's, which nobody closes, and of which nobody has to be told
-            if len(self._routes) >= MAX_CACHED_ROUTES:
-                del self._routes[next(iter(self._routes))]
-            self._routes[key] = route
+            self._keep_route(key, route)
         route.epoch = max(route.epoch, header.epoch)
         return route
+
+    def _keep_route(self, key: bytes, route: VerifiedRoute) -> None:
+        if len(self._routes) >= MAX_CACHED_ROUTES:
+            self._forget_route(next(iter(self._routes)))
+        self._routes[key] = route
+        for peer in set(route.stops):
+            self._passing.setdefault(peer, {})[key] = None
+
+    def _forget_route(self, key: bytes) -> None:
+        route = self._routes.pop(key, None)
+        if route is None:
+            return
+        for peer in set(route.stops):
+            keys = self._passing[peer]
+            del keys[key]
+            if not keys:
+                del self._passing[peer]
 
     def _forward_step(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         stops = route.stops
@@ -239,6 +274,7 @@ class Forwarder:
         else:
             if header.hop and sender.id != stops[0]:
                 self._answered[sender.id] += 1
+                self._computed[sender.id] += route.lengths[header.hop - 1]
             if is_sampled:
                 self._begin_sample(receiver, route, header)
             if header.type == _PROBE and header.hop == len(stops) - 2 and route.session in self._probes:
@@ -274,7 +310,7 @@ class Forwarder:
     def _end_session(self, route: VerifiedRoute, header: Header, message: bytes) -> None:
         """Forget a session that its driver has closed; a hop here may have owed it an answer."""
         key = _cache_key(header, message)
-        self._routes.pop(key, None)
+        self._forget_route(key)
         self._remember_closed(key)
         for number in range(len(route.hops)):
             silent = self._times.closed((header.session, number), header.epoch, time.monotonic())
@@ -282,13 +318,25 @@ class Forwarder:
                 self._outcomes.note(silent[0], "unanswered", silent[1])
 
     def _forward_failure(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
-        if header.hop == len(route.hops) or route.hops[header.hop] != sender.id:
-            raise WrongHop(f"{sender.id} is not hop {header.hop}, whose failure it tells")
+        _require_hop(sender, route, header)
         self._note_failure(route, header, message)
         driver = self._hub.find(route.origin)
         if driver is None:
             raise PeerGone("the driver is not connected")
         self._put_control(driver, _FAILURE, message)
+
+    def _forward_trace(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
+        _require_hop(sender, route, header)
+        self._put_trace(self._hub.find(route.origin), message)
+
+    def _put_trace(self, driver: Peer | RemotePeer | None, message: bytes) -> None:
+        """Queue a TRACE frame, which no session misses where there is no room for it."""
+        if driver is None:
+            return
+        if driver.enqueue(message, URGENCY_OF_FRAME[_TRACE]):
+            self._metrics.count_forwarded(_TRACE, len(message))
+        else:
+            self._metrics.refuse(QueueFull.code)
 
     def _note_failure(self, route: VerifiedRoute, header: Header, message: bytes) -> None:
         """Count a hop's failure, against it or whoever else may have caused it."""
@@ -361,6 +409,12 @@ class Forwarder:
             self._metrics.count_forwarded(kind, len(message))
         else:
             self._metrics.refuse(QueueFull.code)
+
+
+def _require_hop(sender: Peer, route: VerifiedRoute, header: Header) -> None:
+    """Raises WrongHop: what a hop says to the driver is for that hop to say."""
+    if header.hop == len(route.hops) or route.hops[header.hop] != sender.id:
+        raise WrongHop(f"{sender.id} is not hop {header.hop}, in whose name it speaks")
 
 
 def _cache_key(header: Header, message: bytes) -> bytes:

@@ -14,14 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
+from relay.admission import Verdict
 from relay.metrics import Metrics
 from relay.peer import Send
-from schema.api import error_body
+from schema.api.errors import error_body, not_understood
 from schema.errors import (
     CorollaError,
     InvalidRequest,
     MalformedMessage,
     NotFound,
+    Overloaded,
     ProtocolViolation,
     TooLarge,
     Unauthorized,
@@ -31,6 +33,10 @@ from schema.limits import MAX_HTTP_BODY_BYTES
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 
+RETRY_SECONDS = 5.0
+"""When to try again, where who refuses a request for the time being does not say."""
+QUEUE_POSITION, QUEUE_SECONDS = "X-Queue-Position", "X-Queue-Seconds"
+"""Headers: the place among those who wait for a head (0: need not), and how long that takes, as estimated."""
 _SERVER_REFUSALS = {1002: ProtocolViolation.code, 1007: MalformedMessage.code, 1009: TooLarge.code}
 """Close codes (RFC 6455 section 7.4) with which the server's WebSocket layer ends a connection by itself."""
 
@@ -55,7 +61,7 @@ def json_response(
 
 def error_response(error: CorollaError) -> Response:
     """An error in the API's shape, with Retry-After where trying again makes sense."""
-    return json_response(error_body(error), error.http_status, _error_headers(error))
+    return json_response(error_body(error), error.http_status, error_headers(error))
 
 
 def named_error(error: HTTPException, path: str) -> CorollaError:
@@ -65,10 +71,20 @@ def named_error(error: HTTPException, path: str) -> CorollaError:
     return InvalidRequest(f"{path} cannot be asked for like this: {error.detail}")
 
 
-def _error_headers(error: CorollaError) -> dict[str, str]:
+def queue_headers(verdict: Verdict) -> dict[str, str]:
+    """How somebody stood among those who wait for a head, when asking."""
+    return {QUEUE_POSITION: str(verdict.position), QUEUE_SECONDS: f"{verdict.seconds:.1f}"}
+
+
+def error_headers(error: CorollaError) -> dict[str, str]:
     headers: dict[str, str] = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    seconds = error.retry_after
+    if seconds is None and error.http_status in (429, 503):
+        seconds = RETRY_SECONDS
+    if seconds is not None:
+        headers["Retry-After"] = str(math.ceil(seconds))
+    if isinstance(error, Overloaded):
+        headers |= queue_headers(Verdict(error.position, error.retry_after or 0.0))
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return headers
@@ -96,12 +112,40 @@ async def parse_body(request: Request, kind: type[_T]) -> _T:
     Raises:
         InvalidRequest: it is not JSON, or not what it should be; names the field. TooLarge: as `read_body`.
     """
+    return decode_body(await read_body(request), kind)
+
+
+def decode_body(body: bytes, kind: type[_T]) -> _T:
+    """A JSON body. Raises InvalidRequest as `parse_body`."""
     try:
-        return msgspec.json.decode(await read_body(request), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the request is not understood: {error}") from error
+        raise not_understood(error) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
+
+
+def parse_query(request: Request, kind: type[_T]) -> _T:
+    """The query's fields.
+
+    Raises:
+        InvalidRequest: they are not what they should be; names the field.
+    """
+    fields = request.query_params.multi_items()
+    names = [name for name, _ in fields]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f"the query says {twice!r} twice: say it once", param=twice)
+    try:
+        return msgspec.convert(dict(fields), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise not_understood(error) from error
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has gone. Its request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def deny_upgrade(receive: Receive, send: Send, error: CorollaError) -> None:

@@ -45,8 +45,6 @@ class Hub:
         self.elsewhere: dict[PeerId, RemotePeer] = {}
         """The peers of other replicas, and those on their way from one to another."""
         self._pages: set[Page] = set()
-        self._pinged = 0
-        """Counts the turns of `ping_some`."""
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._peers.values()))
@@ -61,6 +59,10 @@ class Hub:
     def find(self, peer_id: PeerId) -> Peer | RemotePeer | None:
         """A peer, wherever it is connected."""
         return self._peers.get(peer_id) or self.elsewhere.get(peer_id)
+
+    def everybody(self) -> list[PeerId]:
+        """Who is connected here or elsewhere, or on the way from one to another."""
+        return [*self._peers, *self.elsewhere]
 
     def add(self, peer: Peer) -> Peer | None:
         """Put a peer in. The older connection of the same peer, which this ends, if there is one."""
@@ -88,7 +90,9 @@ class Hub:
         for connection in (*self, *self._pages):
             if connection.token_id in token_ids:
                 connection.end(
-                    Unauthorized("the token has been revoked: ask the relay's operator for a new one")
+                    Unauthorized(
+                        "the token has been revoked or has expired: ask the relay's operator for a new one"
+                    )
                 )
 
     def send_elsewhere(self, within_seconds: float) -> None:
@@ -103,15 +107,9 @@ class Hub:
         for peer in peers:
             peer.enqueue(_HEARTBEAT, Urgency.CONTROL)
 
-    def ping_some(self, turns: int) -> None:
-        """Measure how far every `turns`-th peer is, other ones each time: all, after as many times."""
-        self._pinged += 1
-        for peer in list(self._peers.values())[self._pinged % turns :: turns]:
-            peer.ping()
-
-    def end_unresponsive(self, now: float) -> None:
-        """End the peers that are silent, or that do not read. `now`: loop time."""
-        for peer in self:
+    def end_unresponsive(self, peers: Iterable[Peer], now: float) -> None:
+        """End those of the peers that are silent, or that do not read. `now`: loop time."""
+        for peer in peers:
             if now - peer.heard > self._patience:
                 peer.end(Unresponsive(f"nothing was heard for {self._patience:g} s"))
             elif peer.is_stuck(now, self._patience):

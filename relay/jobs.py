@@ -6,47 +6,53 @@ Each job is one pass; `repeat` runs it for ever, and outlives its failures. Does
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from relay.neighbours import BEAT_SECONDS
 from relay.replicas import LEASE_SECONDS
 from relay.reputation import HOUR, hour_of
 from relay.services import Services
 from relay.standings import KEEP_SECONDS
+from relay.turns import in_turns, spread
+from relay.usage import DAY, day_of
 from schema.errors import CorollaError
+from schema.history import MOST_DAYS
 
 REVOCATION_SECONDS = 2.0
 """How often it is asked which tokens were revoked: their connections are closed within this time."""
-TOUCH_SECONDS = 4.0
-"""How often the rows of connected volunteers are marked as alive: the leases that other replicas believe."""
-TOUCHED_AT_ONCE = 250
-"""Of these rows: a statement that changes thousands keeps a processor busy that frames may need."""
+LEASE_RENEWAL_SECONDS = 3.0
+"""How often this replica says in SQL that it lives, and so do its volunteers."""
+ORPHANS_SECONDS = 20.0
+"""How often it is looked for rows of volunteers that are connected nowhere."""
 LEASES_SECONDS = 2.0
 """How often the leases of other replicas' volunteers are looked at."""
 CHECKS_PER_HEARTBEAT = 4
 """A peer that has missed its heartbeats is noticed within this part of an interval."""
-PING_SECONDS, PING_TURNS = 0.1, 200
-"""How often some peers are pinged, and after how many times all were: thousands at once hold up frames."""
-PROBE_CHECK_SECONDS = 0.1
-"""How often it is looked whose probe is due."""
+PING_SECONDS = 20.0
+"""How often it is measured how far a peer is."""
+PROBE_CHECK_SECONDS = 0.02
+"""How often it is looked whose probe is due: a hundred a second at most are sent."""
 MEET_SECONDS = 3.0
 """How long a replica that starts waits for the others to answer."""
 RUBBISH_SECONDS = 3600.0
 """How often rows are looked for that nobody refreshes any more."""
 EVIDENCE_SECONDS = 30.0
-"""How often what was seen of volunteers is written down, and their scores are computed anew."""
+"""How often what was seen of volunteers is written down, and their scores are computed anew; and what tokens
+have used."""
+LOOK_SECONDS = 2.0
+"""How often it is looked what has changed about volunteers, for the history."""
+LET_IN_SECONDS = 0.5
+"""How often it is looked whether there are new heads for those who wait for one."""
 FORGET_SECONDS = 24 * 3600.0
 """After which a volunteer's row is rubbish. Far longer than it counts: a database may be away for hours,
 and the rows of all replicas are old when it comes back."""
 
-HEARTBEAT_BATCH = 25
-"""Peers that get their heartbeats without a pause: a millisecond, which frames may have to wait."""
+AT_ONCE = 4
+"""Peers that are sent a heartbeat or a ping without a pause: a tenth of a millisecond."""
 SPREAD = 0.8
 """Of a job's interval, over which what it does for thousands is spread."""
 
-_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
@@ -76,22 +82,22 @@ async def repeat(job: Job, services: Services) -> None:
 
 
 async def send_heartbeats(services: Services) -> None:
-    """To a few peers at a time, so that frames go on between them."""
-    batches = _batches(list(services.hub), HEARTBEAT_BATCH)
-    pause = services.settings.heartbeat_seconds * SPREAD / max(1, len(batches))
-    for number, batch in enumerate(batches):
-        await asyncio.sleep(pause if number else 0)
-        services.hub.send_heartbeats(batch)
+    """To all peers, one after the other."""
+    async for peer in spread(services.hub, services.settings.heartbeat_seconds * SPREAD, AT_ONCE):
+        services.hub.send_heartbeats([peer])
 
 
 async def measure_round_trips(services: Services) -> None:
     """Keep up to date how far the peers are."""
-    services.hub.ping_some(PING_TURNS)
+    async for peer in spread(services.hub, PING_SECONDS * SPREAD, AT_ONCE):
+        peer.ping()
 
 
 async def end_unresponsive(services: Services) -> None:
     """End the peers that are silent or do not read."""
-    services.hub.end_unresponsive(asyncio.get_running_loop().time())
+    now = asyncio.get_running_loop().time()
+    async for peer in in_turns(services.hub):
+        services.hub.end_unresponsive([peer], now)
 
 
 async def probe_again(services: Services) -> None:
@@ -102,6 +108,11 @@ async def probe_again(services: Services) -> None:
 async def close_revoked(services: Services) -> None:
     """End the connections whose token has been revoked."""
     await services.revocation.close_revoked(time.time())
+
+
+async def look_at_quarantines(services: Services) -> None:
+    """Notice whom operators keep out of routes, and whom no longer."""
+    await services.quarantine.look()
 
 
 async def refresh_models(services: Services) -> None:
@@ -120,15 +131,14 @@ async def rebalance(services: Services) -> None:
             log.info("%s moves from blocks %s to %s of %s", move.peer, move.before, move.after, name)
 
 
-async def mark_alive(services: Services) -> None:
-    """Refresh the rows of connected volunteers, those that have moved here first."""
+async def renew_lease(services: Services) -> None:
+    """Say that this replica lives, and so do its volunteers."""
+    await services.store.renew_lease(time.time(), services.admission.people())
+
+
+async def update_rows(services: Services) -> None:
+    """Bring the rows of connected volunteers up to date, those that have moved here first."""
     await services.joining.save_adopted()
-    volunteers = services.swarm.volunteers_here()
-    batches = _batches(volunteers, TOUCHED_AT_ONCE)
-    for number, batch in enumerate(batches):
-        await asyncio.sleep(TOUCH_SECONDS * SPREAD / len(batches) if number else 0)
-        await services.store.touch([volunteer.peer.id for volunteer in batch], time.time())
-    # Asked for again: who has joined anew meanwhile has another row.
     changed = [volunteer for volunteer in services.swarm.volunteers_here() if volunteer.has_new_speed]
     speeds = {volunteer.peer.id: volunteer.blocks_per_second for volunteer in changed}
     await services.store.save_speeds(speeds)
@@ -136,17 +146,34 @@ async def mark_alive(services: Services) -> None:
         volunteer.has_new_speed = volunteer.blocks_per_second != speeds[volunteer.peer.id]
 
 
+async def let_in(services: Services) -> None:
+    """Let in who waits for a head, since heads may have come."""
+    services.admission.let_in()
+
+
+async def look_for_history(services: Services) -> None:
+    """Note who has come, left or moved."""
+    await services.history.look(time.time())
+
+
 async def write_evidence(services: Services) -> None:
-    """Append what was seen of volunteers, and give them their scores."""
+    """Append what was seen of volunteers, add what they have done, and give them their scores."""
     await services.standings.write(time.time())
+    await services.contributions.write()
     await services.standings.reload(time.time())
 
 
+async def write_usage(services: Services) -> None:
+    """Add what replies took to what their tokens have used."""
+    await services.usage.write(services.store)
+
+
 async def tidy_evidence(services: Services) -> None:
-    """Remove evidence that counts no more, and put the rows of past hours together."""
+    """Remove evidence that counts no more, and put the rows of past hours together; so for what was done."""
     now = time.time()
     await services.store.remove_evidence(now - KEEP_SECONDS)
     await services.store.merge_evidence(hour_of(now) - HOUR)
+    await services.store.remove_contributions(day_of(now) - MOST_DAYS * DAY)
 
 
 async def renew_leases(services: Services) -> None:
@@ -158,14 +185,14 @@ async def renew_leases(services: Services) -> None:
         except CorollaError:
             services.replicas.be_blind(now())
             raise
-        services.replicas.renew(records, now())
+        await services.replicas.renew(records, now())
 
 
 async def meet_replicas(services: Services) -> None:
     """Know the peers of the other replicas that live, as far as the database knows any, before serving."""
     records = await services.store.volunteers_elsewhere(time.time() - LEASE_SECONDS)
     await services.replicas.meet({record.replica for record in records}, MEET_SECONDS)
-    services.replicas.renew(records, asyncio.get_running_loop().time())
+    await services.replicas.renew(records, asyncio.get_running_loop().time())
 
 
 async def beat(services: Services) -> None:
@@ -173,13 +200,20 @@ async def beat(services: Services) -> None:
     await services.replicas.beat()
 
 
+async def remove_rows_left(services: Services) -> None:
+    """Remove the rows that volunteers have left behind here."""
+    await services.joining.remove_rows_left(services.hub)
+
+
+async def refresh_leaderboards(services: Services) -> None:
+    """Add up anew what volunteers have done, for the days that somebody has asked for lately."""
+    await services.leaderboard.refresh(time.time())
+
+
 async def remove_rubbish(services: Services) -> None:
-    """Remove the rows that replicas left behind when they died."""
+    """Remove the rows that replicas left behind when they died, and the keys of requests of long ago."""
     await services.store.remove_unseen(time.time() - FORGET_SECONDS)
-
-
-def _batches(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+    await services.store.remove_old_keys(time.time())
 
 
 JOBS = (
@@ -188,12 +222,19 @@ JOBS = (
     Job(measure_round_trips, lambda _: PING_SECONDS),
     Job(probe_again, lambda services: min(PROBE_CHECK_SECONDS, services.settings.probe_seconds)),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
+    Job(look_at_quarantines, lambda _: REVOCATION_SECONDS),
     Job(refresh_models, lambda _: REVOCATION_SECONDS),
     Job(rebalance, lambda services: services.settings.rebalance_seconds),
-    Job(mark_alive, lambda _: TOUCH_SECONDS),
+    Job(renew_lease, lambda _: LEASE_RENEWAL_SECONDS),
+    Job(update_rows, lambda _: LEASE_RENEWAL_SECONDS),
+    Job(remove_rows_left, lambda _: ORPHANS_SECONDS),
     Job(renew_leases, lambda _: LEASES_SECONDS),
     Job(beat, lambda _: BEAT_SECONDS),
+    Job(let_in, lambda _: LET_IN_SECONDS),
+    Job(look_for_history, lambda _: LOOK_SECONDS),
     Job(write_evidence, lambda _: EVIDENCE_SECONDS),
+    Job(write_usage, lambda _: EVIDENCE_SECONDS),
+    Job(refresh_leaderboards, lambda _: EVIDENCE_SECONDS),
     Job(tidy_evidence, lambda _: RUBBISH_SECONDS),
     Job(remove_rubbish, lambda _: RUBBISH_SECONDS),
 )

@@ -15,6 +15,7 @@ from dataclasses import replace
 import msgspec
 
 from relay.forwarding import Forwarder
+from relay.hub import Hub
 from relay.peer import Peer, check_printable
 from relay.placement import Held, Placement, place
 from relay.rebalancing import LastMove, Move, Resident, next_move
@@ -30,7 +31,7 @@ from schema.messages import Assignment, Heartbeat, Loaded, ModelFacts, Offer, Pr
 from schema.swarm import VolunteerState
 
 STALE_SECONDS = 15.0
-"""A volunteer's row that nobody has refreshed for this long holds no span any more."""
+"""The rows of a replica that has not been heard of for this long hold no spans any more."""
 
 
 class Joining:
@@ -68,11 +69,13 @@ class Joining:
         await self._store.save_volunteer(record)
 
         def decide(others: list[HeldSpan]) -> Placement:
-            held = [_held_by(other) for other in others if not self._swarm.takes_no_sessions(other.peer)]
+            held = map(_held_by, others)
             return place(offer.models, offer.blocks_per_second, held, self._swarm.priority)
 
         now = time.time()
-        placement = await self._store.assign_span(peer.id, decide, seen_since=now - STALE_SECONDS, now=now)
+        placement = await self._store.assign_span(
+            peer.id, decide, seen_since=now - STALE_SECONDS, without=self._swarm.resting, now=now
+        )
         if peer.ending is not None:
             return  # it was taken out meanwhile, and must not come back
         self._swarm.put(
@@ -127,7 +130,7 @@ class Joining:
         """
         now = time.time()
 
-        def decide(residents: list[Resident], last: LastMove | None) -> Move | None:
+        def decide(residents: list[Resident], last: list[LastMove]) -> Move | None:
             return next_move(residents, facts, last, now)
 
         move = await self._store.move_span(
@@ -193,8 +196,10 @@ class Joining:
         session = SessionId(bytes.fromhex(message.session))
         if session != volunteer.probe or not self._forwarder.probe_passed(session):
             raise JoinRefused("no answer to the probe has passed this relay")
-        volunteer.is_in_doubt, volunteer.probed = False, math.inf
+        volunteer.probed = math.inf
         await self._enter(volunteer, "serving")
+        volunteer.is_in_doubt = False
+        self._swarm.refresh(volunteer)
         self._forget_probe(volunteer)
         peer.tell(Serving())
 
@@ -246,19 +251,43 @@ class Joining:
         if peer.role == "volunteer":
             await self._store.remove_volunteer(peer.id, self._settings.replica)
 
+    async def remove_rows_left(self, hub: Hub) -> None:
+        """Free the spans of volunteers that are connected nowhere: the database was away, or a move failed.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        rows = await self._store.others_here(than=hub.everybody())
+        gone = [peer for peer in rows if hub.find(peer) is None]  # some have come meanwhile
+        if gone:
+            await self._store.remove_volunteers(gone)
+        for volunteer in map(self._swarm.get, gone):
+            if volunteer is not None:
+                volunteer.is_new_here = True  # back already: its row is written anew
+
     async def _check_facts(self, peer: Peer, offer: Offer) -> None:
         """Record what is new about the models offered, and refuse what contradicts earlier reports."""
         offered = [model.facts for model in offer.models if model.facts.name in self._swarm.priority]
-        for facts in offered:
+        await self._read_models()
+        new = [facts for facts in offered if self._known_facts(facts.name) != facts]
+        for facts in new:
             await self._store.record_facts(facts, peer.id)
-        self._swarm.set_models((record.name, record.facts) for record in await self._store.list_models())
-        for facts in offered:
-            known = self._swarm.facts(facts.name)
+        if new:
+            await self._read_models()
+        for facts in new:
+            known = self._known_facts(facts.name)
             if known is not None and known != facts:
                 raise JoinRefused(
                     f"the facts of {facts.name!r} differ from those that the swarm knows of this digest: "
                     f"{_differences(known, facts)}; update the volunteer"
                 )
+
+    async def _read_models(self) -> None:
+        records = await self._store.list_models()
+        self._swarm.set_models((record.name, record.facts) for record in records)
+
+    def _known_facts(self, model: str) -> ModelFacts | None:
+        return self._swarm.facts(model) if model in self._swarm.priority else None
 
     async def _enter(self, volunteer: Volunteer, state: VolunteerState) -> None:
         await self._store.set_volunteer_state(
@@ -288,7 +317,6 @@ class Joining:
             replica=self._settings.replica,
             state="connected",
             joined_at=now,
-            seen_at=now,
             blocks_per_second=offer.blocks_per_second,
         )
 
@@ -305,7 +333,6 @@ class Joining:
             replica=self._settings.replica,
             state=volunteer.state,
             joined_at=volunteer.joined_at,
-            seen_at=time.time(),
             model=place.model,
             start=place.span.start,
             end=place.span.end,
@@ -327,7 +354,8 @@ class Joining:
 
 
 def _held_by(other: HeldSpan) -> Held:
-    return Held(other.model, Span(other.start, other.end), other.head, other.blocks_per_second)
+    span = Span(other.start, other.end)
+    return Held(other.model, span, other.head, other.blocks_per_second, other.volunteers)
 
 
 def _held(record: VolunteerRecord) -> Held | None:

@@ -25,8 +25,14 @@ from schema.outbox import Urgency
 MAX_BODY_BYTES = MAX_PUBLISHED_BYTES - HEADER_BYTES
 MAX_REMEMBERED = 65_536
 """Parcels that may be on their way without a word that they have come."""
+DECODE_RESERVE_BYTES = 8 * 1024 * 1024
+"""How far decode steps may go beyond the limit, some hundreds of them: they are sent before the prompts that
+have filled a lane, and nobody's reply shall break off for those of others."""
+CONTROL_RESERVE_BYTES = DECODE_RESERVE_BYTES + 4 * MAX_BODY_BYTES
+"""And control beyond that."""
 CONTROL_RESERVE = 4096
-"""And control parcels beyond that."""
+"""And control parcels beyond those that may be remembered."""
+_RESERVES = {Urgency.CONTROL: CONTROL_RESERVE_BYTES, Urgency.DECODE: DECODE_RESERVE_BYTES, Urgency.PREFILL: 0}
 ROUTE_LENGTH = slice(6, 8)
 """Where a frame's header says how long its route is (schema/frames.py)."""
 
@@ -72,7 +78,7 @@ class Outbound:
     def put(self, kind: Kind, peer: PeerId, body: bytes, urgency: Urgency) -> bool:
         """Queue something; False, and nothing queued, where too much waits or is unconfirmed."""
         is_control = urgency is Urgency.CONTROL
-        limit = self.limit_bytes + (MAX_BODY_BYTES * 4 if is_control else 0)
+        limit = self.limit_bytes + _RESERVES[urgency]
         most = MAX_REMEMBERED + (CONTROL_RESERVE if is_control else 0)
         if self.waiting_bytes + len(body) > limit or len(self._remembered) >= most:
             return False

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from relay.outcomes import Outcomes
+from schema.batches import EndStatus
 from schema.credentials import TokenKind
 from schema.errors import CorollaError, all_errors
 from schema.frames import FrameType
@@ -41,12 +42,20 @@ class Metrics:
         """Tokens of prompts that hops still held, and did not compute again."""
         self.continued_replies = 0
         """Replies that another head went on with."""
+        self.kept_replies = {"resumed": 0, "given_up": 0, "crowded_out": 0}
+        """Replies of pages that went away: gone on with, ended as nobody came back, ended to make room."""
         self.moves = 0
         """Volunteers that were given other blocks."""
         self.repairs = dict.fromkeys(all_errors(), 0)
         """Sessions that drivers have begun in place of one that a hop broke, by error code."""
         self.probes = {"passed": 0, "late": 0}
         """Probes of volunteers that served already, by what became of them."""
+        self.lines = {"answered": 0, "failed": 0, "tried_again": 0}
+        """Of batches, by what became of them here."""
+        self.batches = dict.fromkeys(get_args(EndStatus), 0)
+        """Ended here, by how."""
+        self.webhooks = {"delivered": 0, "tried_again": 0, "given_up": 0}
+        """By what became of telling them."""
         self.connections = dict.fromkeys(ROLES, 0)
         """Open connections by role."""
         self.frames_forwarded = {int(kind): 0 for kind in FrameType}
@@ -123,6 +132,10 @@ class Metrics:
         """Have what is seen of volunteers shown at every `render`."""
         self._registry.register(_Outcomes(outcomes))
 
+    def watch_admission(self, figures: Callable[[], tuple[int, int]]) -> None:
+        """Have those who wait for a head shown at every `render`: how many do, and have ever done."""
+        self._registry.register(_Waiting(figures))
+
     def render(self) -> bytes:
         """Everything in Prometheus' text format (prometheus_client.CONTENT_TYPE_LATEST)."""
         return generate_latest(self._registry)
@@ -147,9 +160,15 @@ class _Numbers(Collector):
         yield _counter("tokens", "Tokens of replies.", now.tokens)
         yield _counter("cached_tokens", "Tokens of prompts that were not computed again.", now.cached_tokens)
         yield _counter("continued_replies", "Replies that another head went on with.", now.continued_replies)
+        yield _counter(
+            "kept_replies", "Replies of pages that had gone, by outcome.", now.kept_replies, "outcome"
+        )
         yield _counter("moves", "Volunteers that were given other blocks.", now.moves)
         yield _counter("repairs", "Sessions begun in place of one that a hop broke.", now.repairs, "reason")
         yield _counter("probes", "Probes of volunteers that served already.", now.probes, "outcome")
+        yield _counter("batch_lines", "Lines of batches, by what became of them.", now.lines, "outcome")
+        yield _counter("batches", "Batches ended, by how.", now.batches, "status")
+        yield _counter("webhooks", "Webhooks, by what became of telling them.", now.webhooks, "outcome")
         connections = GaugeMetricFamily("corolla_connections", "Open connections.", labels=["role"])
         for role, count in now.connections.items():
             connections.add_metric([role], count)
@@ -169,6 +188,20 @@ class _Outcomes(Collector):
         waiting = GaugeMetricFamily("corolla_evidence_waiting", "Pieces of evidence that are not in SQL yet.")
         waiting.add_metric([], len(now.unwritten()))
         yield waiting
+
+
+class _Waiting(Collector):
+    """Shows who waits for a head."""
+
+    def __init__(self, figures: Callable[[], tuple[int, int]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        waiting, waited = self._figures()
+        now = GaugeMetricFamily("corolla_waiting_replies", "Replies that wait for a head with room.")
+        now.add_metric([], waiting)
+        yield now
+        yield _counter("waited_replies", "Replies that had to wait for a head with room.", waited)
 
 
 def _counter(name: str, meaning: str, value: int | Mapping[str, int], label: str | None = None) -> Metric:

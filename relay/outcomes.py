@@ -1,6 +1,7 @@
 """What the relay sees of each volunteer, counted in memory until somebody writes it down.
 
-`answered` is a plain dictionary of numbers, since it is counted for every frame; everything else is rare.
+`answered` and `computed` are plain dictionaries of numbers, since they are counted for every frame;
+everything else is rare.
 Nothing here waits, and nothing grows without bound: while the database is away what was seen is kept by the
 hour, and what does not fit any more is counted as dropped.
 Owned by the event loop's thread: forwarding and the connections count, relay/standings.py collects.
@@ -9,7 +10,7 @@ Does not know what anything counts (relay/reputation.py), nor SQL.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from relay.records import Evidence
 from relay.reputation import hour_of
@@ -20,18 +21,34 @@ MAX_KEPT = 100_000
 """Pieces of evidence that wait to be written: those of 10,000 volunteers over three hours. About 30 MB."""
 
 
+class Done(NamedTuple):
+    """What a volunteer has done for others."""
+
+    blocks_steps: int
+    """Blocks that it has run, each as often as a step went through it."""
+    replies: int
+    """That it has driven to their end."""
+
+    def plus(self, other: "Done") -> "Done":
+        return Done(self.blocks_steps + other.blocks_steps, self.replies + other.replies)
+
+
 class Outcomes:
     """What was seen since the last time it was collected, and what was collected and is not written yet."""
 
     def __init__(self) -> None:
         self.answered: defaultdict[PeerId, int] = defaultdict(int)
         """Steps of others' sessions that a volunteer has passed on."""
+        self.computed: defaultdict[PeerId, int] = defaultdict(int)
+        """Blocks that it has run for them, each as often as a step went through it."""
         self.seen: dict[str, int] = dict.fromkeys(get_args(EvidenceKind), 0)
         """Of each kind, collected since this replica began."""
         self.dropped = 0
         """That there was no room for."""
         self._counts: dict[tuple[PeerId, EvidenceKind], tuple[int, float]] = {}
         self._unwritten: dict[tuple[PeerId, EvidenceKind, float], Evidence] = {}
+        self._done: dict[tuple[PeerId, float], Done] = {}
+        """By volunteer and hour, since it was taken last."""
 
     def note(self, peer: PeerId, kind: EvidenceKind, worst: float = 0.0) -> None:
         """Something happened with a volunteer. `worst`: the figure that goes with the kind."""
@@ -46,8 +63,14 @@ class Outcomes:
         """What was seen since the last time, as evidence of this hour; from now on it waits to be written."""
         hour = hour_of(now)
         counts, self._counts = self._counts, {}
-        answered = dict(self.answered)
-        self.answered.clear()  # emptied and not replaced: the forwarder holds on to it
+        answered, computed = dict(self.answered), dict(self.computed)
+        self.answered.clear()  # emptied and not replaced: the forwarder holds on to them
+        self.computed.clear()
+        for peer, blocks_steps in computed.items():
+            self._add(peer, hour, Done(blocks_steps, 0))
+        for (peer, kind), (count, _) in counts.items():
+            if kind == "replied":
+                self._add(peer, hour, Done(0, count))
         new = [Evidence(peer, kind, hour, count, worst) for (peer, kind), (count, worst) in counts.items()]
         new += [Evidence(peer, "answered", hour, count) for peer, count in answered.items()]
         for one in new:
@@ -58,6 +81,18 @@ class Outcomes:
             else:
                 self._unwritten[one.key] = one if known is None else known.plus(one)
         return new
+
+    def _add(self, peer: PeerId, hour: float, more: Done) -> None:
+        known = self._done.get((peer, hour))
+        if known is None and len(self._done) >= MAX_KEPT:
+            self.dropped += 1
+        else:
+            self._done[peer, hour] = more if known is None else known.plus(more)
+
+    def take_done(self) -> dict[tuple[PeerId, float], Done]:
+        """What volunteers have done, by the hour, as far as it was collected; it is kept here no more."""
+        done, self._done = self._done, {}
+        return done
 
     def unwritten(self) -> list[Evidence]:
         """What waits to be written."""

@@ -1,34 +1,32 @@
-"""The page and its WebSocket, `/ws/chat`.
+"""The chat page's WebSocket, `/ws/chat`.
 
-Serves the static files of `web/` under a strict Content-Security-Policy; over the socket, runs any
-number of replies for one page and pushes the swarm when it changes.
-Does not know frames, routes or how a reply is made.
+Passes on any number of replies to one page and pushes the swarm when it changes. Replies outlive the socket
+(relay/kept_replies.py). Does not know frames, routes or how a reply is made.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from relay.choices import Choices
 from relay.http import count_server_refusal, deny_upgrade
+from relay.kept_replies import KeptReply, ReplyKey
 from relay.peer import Send
+from relay.reply import ReplyEvent
 from relay.services import Services, services_of
 from relay.sessions import require_page_access
+from relay.usage import ANONYMOUS
 from schema import browser
 from schema.errors import CorollaError, InvalidRequest, MalformedMessage
 from schema.generation import GenerationRequest
-from schema.messages import Delta, ErrorInfo
+from schema.messages import ErrorInfo
 
-WEB = Path(__file__).resolve().parent.parent / "web"
 PUSH_SECONDS = 0.25
 """At most one picture of the swarm in this time, however much changes."""
 PUSHED_VOLUNTEERS = 250
@@ -37,35 +35,11 @@ MAX_REPLIES_PER_PAGE = 8
 GOODBYE_SECONDS = 2.0
 """How long a page may take to accept the reason why it is closed."""
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-
 log = logging.getLogger(__name__)
 
 
 class PageGone(Exception):
     """The socket is closed: there is nobody to tell anything."""
-
-
-async def index(request: Request) -> Response:
-    return FileResponse(WEB / "index.html", headers=SECURITY_HEADERS | {"Cache-Control": "no-cache"})
-
-
-class WebFiles(StaticFiles):
-    """The files of `web/`, revalidated at every load so that a new release is seen at once."""
-
-    def file_response(self, *args: object, **kwargs: object) -> Response:
-        response = super().file_response(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        response.headers.update(SECURITY_HEADERS | {"Cache-Control": "no-cache"})
-        return response
 
 
 async def page_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,14 +64,18 @@ async def page_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _PageSession:
-    """One page. Belongs to the connection's task; reading, pushing and each reply are tasks of their own."""
+    """One page. Belongs to the connection's task; reading, pushing and listening to each reply are tasks of
+    their own."""
 
     def __init__(self, services: Services, socket: WebSocket, token_id: str | None) -> None:
         self.token_id = token_id
-        self._asker = token_id or secrets.token_hex(8)  # where nobody signs in, each page is somebody
+        self._self = ANONYMOUS + secrets.token_hex(8)
+        """The name of this very connection."""
         self._services = services
+        self._kept = services.kept_replies
         self._socket = socket
-        self._replies: dict[str, asyncio.Task[None]] = {}
+        self._listening: dict[str, asyncio.Task[None]] = {}
+        """To replies, by their ids."""
         self._ended = asyncio.Event()
         self._ending: CorollaError | None = None
         self._elsewhere = asyncio.Event()
@@ -125,7 +103,7 @@ class _PageSession:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            tasks += self._replies.values()
+            tasks += self._listening.values()
             for task in tasks:
                 task.cancel()
             for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -151,56 +129,52 @@ class _PageSession:
         if text is None:
             raise MalformedMessage("a page sends text messages only")
         message = browser.decode_from_page(text)
+        key = self._key(message.id)
         if isinstance(message, browser.Stop):
-            await self._stop(message.id)
-        elif message.id in self._replies:
+            await self._kept.stop(key)
+        elif message.id in self._listening:
             raise InvalidRequest("this page waits for a reply with this id already: choose another")
-        elif len(self._replies) >= MAX_REPLIES_PER_PAGE:
+        elif len(self._listening) >= MAX_REPLIES_PER_PAGE:
             too_many = InvalidRequest(f"a page may wait for {MAX_REPLIES_PER_PAGE} replies at once")
             await self._refuse(too_many, message.id)
+        elif isinstance(message, browser.Chat):
+            self._listen(self._kept.begin(key, self._events(message)))
         else:
-            task = asyncio.create_task(self._reply(message))
-            self._replies[message.id] = task
-            task.add_done_callback(lambda _: self._replies.pop(message.id, None))
+            try:
+                self._listen(self._kept.find(key, message.received), message.received)
+            except CorollaError as error:
+                await self._refuse(error, message.id)
 
-    async def _stop(self, reply: str) -> None:
-        """Cancel a reply, and tell the page that this was its end, unless it had one already."""
-        task = self._replies.get(reply)
-        if task is None:
-            return
-        task.cancel()
-        await asyncio.wait({task})
-        if task.cancelled():
-            await self._say(browser.ReplyDone(id=reply, reason=None))
+    def _key(self, reply: str) -> ReplyKey:
+        """Of this page's token; where nobody signs in, of whoever knows the id. One that could be guessed is
+        of this connection alone."""
+        if len(reply) < browser.RESUMABLE_ID_CHARS:
+            return ReplyKey(self._self, reply, can_come_back=False)
+        return ReplyKey(self.token_id or "", reply, can_come_back=True)
 
-    async def _reply(self, chat: browser.Chat) -> None:
-        try:
-            await self._write_reply(chat)
-        except PageGone:
-            return
-        except CorollaError as error:
-            failure = error
-        except Exception:
-            log.exception("a reply could not be written")
-            failure = CorollaError("the relay made a mistake here")
-        else:
-            return
+    def _listen(self, reply: KeptReply, received: int = 0) -> None:
+        task = asyncio.create_task(self._pass_on(reply, received))
+        self._listening[reply.key.id] = task
+        task.add_done_callback(lambda _: self._listening.pop(reply.key.id))
+
+    async def _pass_on(self, reply: KeptReply, received: int) -> None:
         with suppress(PageGone):
-            await self._refuse(failure, chat.id)
+            async with aclosing(self._kept.listen(reply, received)) as messages:
+                async for message in messages:
+                    await self._say(message)
 
-    async def _write_reply(self, chat: browser.Chat) -> None:
+    async def _events(self, chat: browser.Chat) -> AsyncGenerator[ReplyEvent, None]:
         body = GenerationRequest(
-            model=chat.model, messages=chat.messages, sampling=chat.sampling, stopping=chat.stopping
+            model=chat.model,
+            messages=chat.messages,
+            sampling=chat.sampling,
+            stopping=chat.stopping,
+            continues=chat.continues,
         )
-        async with self._services.replies.start(body, self._asker) as reply:
-            async for event in reply.events(self._services.settings.request_seconds):
-                if isinstance(event, Delta):
-                    await self._say(browser.ReplyDelta(id=chat.id, text=event.text))
-                else:
-                    done = browser.ReplyDone(
-                        id=chat.id, reason=event.reason, usage=event.usage, timing=event.timing
-                    )
-                    await self._say(done)
+        # Where nobody signs in, each page is somebody.
+        async with Choices(self._services, [body], self.token_id or self._self) as choices:
+            async for _, event in choices.events():
+                yield event
 
     async def _push_swarm(self, seen: int) -> None:
         swarm = self._services.swarm

@@ -39,6 +39,8 @@ class Identity:
     role: TokenKind
     can_move: bool = False
     """Whether it can go on over another connection."""
+    hears_operators: bool = False
+    """Whether it can be told what operators decide about it."""
 
     def __post_init__(self) -> None:
         check_printable(self.name)
@@ -67,6 +69,7 @@ class Peer:
         self.token_id = identity.token_id
         self.role = identity.role
         self.can_move = identity.can_move
+        self.hears_operators = identity.hears_operators
         self.connection = connection
         self.heard = now
         """Loop time of the last heartbeat or other message; written by the read loop."""

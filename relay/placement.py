@@ -8,9 +8,10 @@ Does not know sockets, time or SQL: the caller runs it inside one transaction.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from statistics import median
 
-from relay.throughputs import share_of, throughputs, with_span
+from relay.throughputs import share_of, summed, with_span
 from schema.errors import JoinRefused
 from schema.ids import Span
 from schema.messages import ModelOffer
@@ -24,12 +25,14 @@ the weakest compared with the weakest and so on."""
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A span that some volunteer serves or is about to."""
+    """A span that some volunteer serves or is about to; or several of them."""
 
     model: str
     span: Span
     head: bool
     blocks_per_second: float
+    """Of each, in the mean; 0 when not measured."""
+    volunteers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ def place(
         JoinRefused: it offers no model of this swarm, or can hold no block of any.
     """
     everyone = list(held)
-    typical = typical_speed(other.blocks_per_second for other in everyone)
+    typical = typical_speed(
+        chain.from_iterable(repeat(other.blocks_per_second, other.volunteers) for other in everyone)
+    )
     speed = speed or typical
     everyone = [one if one.blocks_per_second else replace(one, blocks_per_second=typical) for one in everyone]
     useful = [offer for offer in offers if offer.facts.name in priority and offer.max_blocks > 0]
@@ -91,8 +96,14 @@ def typical_speed(speeds: Iterable[float]) -> float:
 
 
 def _weakest(offer: ModelOffer, everyone: Iterable[Held]) -> float:
-    mine = (other for other in everyone if other.model == offer.facts.name)
-    return min(throughputs(offer.facts.blocks, ((other.span, other.blocks_per_second) for other in mine)))
+    return min(_throughputs(offer.facts.blocks, (one for one in everyone if one.model == offer.facts.name)))
+
+
+def _throughputs(blocks: int, held: Iterable[Held]) -> list[float]:
+    """As `relay.throughputs.throughputs`."""
+    return summed(
+        blocks, ((one.span, one.volunteers * share_of(one.blocks_per_second, len(one.span))) for one in held)
+    )
 
 
 def _span_for(offer: ModelOffer, speed: float, held: Iterable[Held]) -> Span:
@@ -100,7 +111,7 @@ def _span_for(offer: ModelOffer, speed: float, held: Iterable[Held]) -> Span:
     if offer.wanted_start is not None or offer.wanted_end is not None:
         return _wanted_span(offer, offer.wanted_start, offer.wanted_end)
     length = min(offer.max_blocks, blocks)
-    before = throughputs(blocks, ((other.span, other.blocks_per_second) for other in held))
+    before = _throughputs(blocks, held)
     return choose_span(before, length, speed, cached_spans(offer))
 
 

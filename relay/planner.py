@@ -6,12 +6,11 @@ wherever volunteers are far. Any part of a volunteer's span may be used. Does no
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.candidates import Candidate, Candidates
-from relay.prices import Holder
 from schema.errors import ModelUnavailable
 from schema.ids import PeerId, Span
 from schema.limits import MAX_HOPS
@@ -60,11 +59,6 @@ class Plan:
         return tuple(Hop(leg.peer, Span(leg.start, leg.end)) for leg in self.legs)
 
 
-def missing_blocks(holders: Iterable[Holder], wanted: Span) -> list[Span]:
-    """The parts of `wanted` that nobody holds, in order."""
-    return gaps_in(Candidates(holders).held(), wanted)
-
-
 def gaps_in(held: Mapping[int, int], wanted: Span) -> list[Span]:
     """The parts of `wanted` of whose blocks nobody is counted, in order."""
     gaps: list[Span] = []
@@ -76,13 +70,6 @@ def gaps_in(held: Mapping[int, int], wanted: Span) -> list[Span]:
         else:
             gaps.append(Span(block, block + 1))
     return gaps
-
-
-def plan_route(
-    holders: Iterable[Holder], wanted: Span, origin: PeerId, wishes: Wishes = NO_WISHES
-) -> tuple[Hop, ...]:
-    """As `plan`, the hops alone."""
-    return plan(Candidates(holders), wanted, origin, wishes).hops
 
 
 def plan(candidates: Candidates, wanted: Span, origin: PeerId, wishes: Wishes = NO_WISHES) -> Plan:

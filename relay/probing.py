@@ -9,7 +9,6 @@ import math
 
 from relay.forwarding import Forwarder
 from relay.metrics import Metrics
-from relay.peer import Peer
 from relay.routing import Routing
 from relay.swarm import Swarm, Volunteer
 from schema.errors import UnexpectedMessage
@@ -17,10 +16,10 @@ from schema.ids import PeerId, SessionId
 
 PATIENCE_SECONDS = 30.0
 """For an answer: probes are work among other work."""
-MOST_AT_ONCE = 10
+MOST_AT_ONCE = 2
 """Probes of one pass, so that thousands that joined together are not all asked together."""
 
-LOOKED_AT = 200
+LOOKED_AT = 50
 """Volunteers of one pass: a look at ten thousand would hold up frames for milliseconds."""
 
 log = logging.getLogger(__name__)
@@ -57,25 +56,29 @@ class Probing:
                 sent += 1
 
     def _some(self) -> list[Volunteer]:
-        everyone = self._swarm.volunteers()
+        everyone = self._swarm.volunteers_here()
         start = self._next if self._next < len(everyone) else 0
         self._next = start + LOOKED_AT
-        return [one for one in everyone[start : self._next] if isinstance(one.peer, Peer)]
+        return everyone[start : self._next]
+
+    def asks(self, peer: PeerId) -> bool:
+        """Whether a volunteer's first probe, which is joining's, is behind it: later ones are asked here."""
+        volunteer = self._swarm.get(peer)
+        if volunteer is None:
+            return False
+        has_served = volunteer.state == "loading" and not math.isinf(volunteer.probed)
+        return volunteer.state in ("serving", "draining") or has_served
 
     def take(self, peer: PeerId, session: SessionId) -> bool:
-        """A volunteer says that it has passed a probe. False when that is its first one.
+        """A volunteer says that it has passed a probe: whether that is the one that it was asked for last.
 
         Raises:
             UnexpectedMessage: the answer has not come through here.
         """
         volunteer = self._swarm.get(peer)
-        if volunteer is None:
-            return False
-        has_served = volunteer.state == "loading" and not math.isinf(volunteer.probed)
-        if volunteer.state not in ("serving", "draining") and not has_served:
-            return False
-        if volunteer.probe == session:  # else too late: that one was given up, and the next one will tell
-            self._passed(volunteer, session)
+        if volunteer is None or volunteer.probe != session:
+            return False  # too late: that one was given up, and the next one will tell
+        self._passed(volunteer, session)
         return True
 
     def _passed(self, volunteer: Volunteer, session: SessionId) -> None:

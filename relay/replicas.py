@@ -16,7 +16,8 @@ swarm. Does not know the bus (relay/neighbours.py), sockets or SQL.
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from operator import attrgetter
 
 from relay import blame
 from relay.elsewhere import RemotePeer
@@ -43,10 +44,12 @@ from relay.peer import Peer
 from relay.placement import Placement
 from relay.records import VolunteerRecord
 from relay.replies import Replies
+from relay.reply import HeadEvent, goes_on
 from relay.swarm import Swarm, Volunteer
+from relay.turns import in_turns
 from schema.errors import PeerGone, Replaced
 from schema.ids import PeerId, Span
-from schema.messages import Cancel, Delta, Failed, Finished, decode_from_peer
+from schema.messages import Cancel, decode_from_peer
 from schema.outbox import Urgency
 
 TRANSIT_SECONDS = 15.0
@@ -58,6 +61,8 @@ LEASE_SECONDS = 10.0
 """How long another replica's volunteer is believed in without news of it, or a fresh row in SQL."""
 ANNOUNCE_SECONDS = 0.05
 """What changes in this time is told together."""
+LOOKED_AT = 500
+"""Volunteers at a time: a look at ten thousand would hold up frames for tens of milliseconds."""
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +80,8 @@ class Replicas:
         self._queue_bytes = queue_bytes
         self._here: dict[PeerId, PeerNews] = {}
         """This replica's peers."""
-        self._told: dict[PeerId, VolunteerNews] = {}
-        """This replica's volunteers as the others have been told of them."""
+        self._told: dict[PeerId, tuple[object, ...]] = {}
+        """This replica's volunteers as the others have been told of them (`_what_is_told`)."""
         self._neighbours: Neighbours | None = None
         self._used_replies: Replies | None = None
         self._blind = -LEASE_SECONDS
@@ -165,7 +170,7 @@ class Replicas:
 
     async def beat(self) -> None:
         """Tell the others that this replica lives, and what has changed; give up who is lost."""
-        self.announce()
+        await self.announce()
         now = asyncio.get_running_loop().time()
         for peer in list(self._hub.elsewhere.values()):
             if peer.way is None and now - peer.left > TRANSIT_SECONDS:
@@ -177,23 +182,42 @@ class Replicas:
         while True:
             seen = self._swarm.version
             try:
-                self.announce()
+                await self.announce()
             except Exception:
                 log.exception("what has changed could not be told, and is told later")
             await self._swarm.wait_for_change(seen)
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
-    def announce(self) -> None:
-        """Tell the others what they have not been told yet."""
+    async def announce(self) -> None:
+        """Tell the others what they have not been told yet, with pauses for whoever else wants to work."""
         if not len(self.neighbours):
             self._told.clear()  # whoever comes is told all
             return
-        now = {one.peer.id: _news_of(one) for one in self._swarm.volunteers_here()}
-        changed = [news for peer, news in now.items() if self._told.get(peer) != news]
-        gone = [peer for peer in self._told if peer not in now and peer not in self._hub.elsewhere]
-        self._told = now
-        if changed or gone:
-            self._tell_all(Serves(changed, gone))
+        everyone = self._swarm.volunteers_here()
+        for start in range(0, len(everyone), LOOKED_AT):
+            self._announce_some(everyone[start : start + LOOKED_AT])
+            await asyncio.sleep(0)
+        absent = self._told.keys() - {one.peer.id for one in self._swarm.volunteers_here()}
+        for peer in absent:
+            del self._told[peer]
+        gone = [peer for peer in absent if peer not in self._hub.elsewhere]
+        if gone:
+            self._tell_all(Serves([], gone))
+
+    def _announce_some(self, volunteers: list[Volunteer]) -> None:
+        """As `announce`, of those that are here still."""
+        changed: dict[PeerId, tuple[object, ...]] = {}
+        news: list[VolunteerNews] = []
+        for one in volunteers:
+            facts, peer = _what_is_told(one), one.peer.id
+            if self._told.get(peer) == facts or self._swarm.get(peer) is not one:
+                continue
+            if isinstance(one.peer, Peer):
+                changed[peer] = facts
+                news.append(_news_of(one))
+        if news:
+            self._tell_all(Serves(news, []))
+            self._told |= changed
 
     def _announce_one(self, peer: PeerId) -> None:
         """As `announce`, of one peer: all of them may go, one after the other."""
@@ -204,13 +228,12 @@ class Replicas:
             if told is not None:
                 self._tell_all(Serves([], [peer]))
             return
-        news = _news_of(volunteer)
-        if news != told:
-            self._tell_all(Serves([news], []))
+        if _what_is_told(volunteer) != told:
+            self._tell_all(Serves([_news_of(volunteer)], []))
 
-    def renew(self, records: Iterable[VolunteerRecord], now: float) -> None:
+    async def renew(self, records: Iterable[VolunteerRecord], now: float) -> None:
         """What SQL says of other replicas' volunteers. `now`: the clock that `Volunteer.renewed` is of."""
-        for record in records:
+        async for record in in_turns(records):
             remote = self._hub.elsewhere.get(record.peer)
             if remote is None:
                 continue
@@ -222,9 +245,10 @@ class Replicas:
                     self._swarm.refresh(known)
             elif record.model is not None and record.start is not None and record.end is not None:
                 self._swarm.put(_volunteer_of(record, remote, now))
-        for volunteer in self._swarm.volunteers():
-            is_elsewhere = not isinstance(volunteer.peer, Peer)
-            if is_elsewhere and now - max(volunteer.renewed, self._blind) > LEASE_SECONDS:
+        async for volunteer in in_turns(self._swarm.volunteers()):
+            if isinstance(volunteer.peer, Peer) or self._swarm.get(volunteer.peer.id) is not volunteer:
+                continue
+            if now - max(volunteer.renewed, self._blind) > LEASE_SECONDS:
                 log.warning("%s has no lease any more", volunteer.peer.name)
                 self._swarm.drop(volunteer.peer.id)
 
@@ -272,14 +296,14 @@ class Replicas:
             self._on_told(peer, decode_from_peer(body))
 
     def _on_told(self, peer: PeerId, message: object) -> None:
-        if not isinstance(message, Delta | Finished | Failed) or message.request is None:
+        if not isinstance(message, HeadEvent) or message.request is None:
             return
         head = self._hub.elsewhere.get(peer)
         if self._replies.deliver(peer, message):
             seen = blame.of_reply(message)
             if seen is not None:
                 self._outcomes.note(peer, seen)
-        elif isinstance(message, Delta) and head is not None:
+        elif goes_on(message) and head is not None:
             head.send_message(Cancel(request=message.request))
 
     def on_notice(self, neighbour: Neighbour, notice: Notice) -> None:
@@ -392,6 +416,32 @@ def _is_old(known: RemotePeer | None, neighbour: Neighbour, news: PeerNews) -> b
 
 def _notice_of(lost: Lost) -> Notice | None:
     return decode_notice(lost.body) if lost.kind == Kind.NOTICE else None
+
+
+_what_is_told: Callable[[Volunteer], tuple[object, ...]] = attrgetter(
+    "device",
+    "memory",
+    "joined_at",
+    "blocks_per_second",
+    "placement.model",
+    "placement.span",
+    "placement.head",
+    "placement.room",
+    "placement.cached",
+    "state",
+    "dtype",
+    "quantization",
+    "done",
+    "total",
+    "sessions",
+    "granted",
+    "is_paused",
+    "is_in_doubt",
+    "score",
+    "peer.rtt",
+    "settled_at",
+)
+"""All that `_news_of` tells, to be compared: ten thousand are looked at for one that has changed."""
 
 
 def _news_of(volunteer: Volunteer) -> VolunteerNews:

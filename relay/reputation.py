@@ -60,8 +60,11 @@ KINDS: Mapping[EvidenceKind, Weight] = {
     "malformed": Weight(bad=2.0, most=4),
     "forged": Weight(bad=0.5, most=8),
     "probe_failed": Weight(bad=1.0, most=4),
+    "quarantined": Weight(),
+    "restored": Weight(),
 }
 """docs/reputation.md says what each kind is and why it weighs what it does."""
+NO_WEIGHT = Weight()
 
 
 def hour_of(now: float) -> float:
@@ -170,7 +173,7 @@ class Standing:
         """What is left at `now` of the samples for and against it."""
         good, bad = self.good, self.bad
         for kind, count in self.counts.items():
-            weight = KINDS[kind]
+            weight = KINDS.get(kind, NO_WEIGHT)  # of a newer replica, while an operator updates one by one
             samples = weight.samples(count)
             good += weight.good * samples
             bad += weight.bad * samples

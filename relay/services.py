@@ -2,16 +2,26 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.types import Scope
 
+from relay.admission import Admission
+from relay.allowances import Allowances
+from relay.batches.storage import Storage
+from relay.contributions import Contributions
+from relay.feed import Feed
 from relay.forwarding import Forwarder
+from relay.handing_out import HandingOut
+from relay.history import HistoryOfSwarm
 from relay.hub import Hub
 from relay.joining import Joining
+from relay.kept_replies import KeptReplies
+from relay.leaderboard import Leaderboard
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.probing import Probing
+from relay.quarantine import Quarantine
 from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.revocation import Revocation
@@ -20,6 +30,10 @@ from relay.settings import Settings
 from relay.standings import Standings
 from relay.store import Store
 from relay.swarm import Swarm
+from relay.usage import UsageAccount
+
+if TYPE_CHECKING:  # its parts work with all services
+    from relay.batches.running import Batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +52,28 @@ class Services:
     swarm: Swarm
     outcomes: Outcomes
     standings: Standings
+    contributions: Contributions
+    leaderboard: Leaderboard
     forwarder: Forwarder
     routing: Routing
     joining: Joining
     probing: Probing
     revocation: Revocation
+    quarantine: Quarantine
     replies: Replies
+    kept_replies: KeptReplies
+    """Of pages."""
+    admission: Admission
+    allowances: Allowances
+    handing_out: HandingOut
+    """Of tokens."""
     replicas: Replicas
+    usage: UsageAccount
+    feed: Feed
+    history: HistoryOfSwarm
+    storage: Storage
+    """Of files."""
+    batches: "Batches"
     stopping: asyncio.Event
     """Set when the replica was told to stop."""
 

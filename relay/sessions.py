@@ -1,6 +1,6 @@
 """Who sits at a page: sign-in by token, kept in a signed cookie that scripts cannot read.
 
-    GET    /api/session   {"access": "open" | "signed_in" | "sign_in"}
+    GET    /api/session   {"access": "open" | "signed_in" | "sign_in", ...}
     POST   /api/session   {"token": "..."} -> 204 and the cookie; 401, or 403 for a volunteer's token
     DELETE /api/session   204, the cookie is gone
 
@@ -12,24 +12,21 @@ import hmac
 import time
 from hashlib import blake2b
 
-import msgspec
 from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from relay.http import parse_body
+from relay.http import json_response, parse_body
+from relay.records import TokenRecord
 from relay.services import Services, services_of
 from schema.errors import Forbidden, Unauthorized
+from schema.session import SessionAccess, SignIn
 
 COOKIE = "corolla_session"
 COOKIE_SECONDS = 30 * 24 * 3600
-
-
-class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of `POST /api/session`."""
-
-    token: str
+READING = frozenset({"GET", "HEAD"})
+"""Methods that change nothing."""
 
 
 def _sign(secret: bytes, token_id: str, expires: int) -> str:
@@ -48,13 +45,11 @@ def _token_id(secret: bytes, cookie: str, now: float) -> str | None:
     return token_id if hmac.compare_digest(signed, cookie.encode()) else None
 
 
-async def signed_in(connection: HTTPConnection, services: Services) -> str | None:
-    """The id of the token that the cookie belongs to, if that is still good."""
-    cookie = connection.cookies.get(COOKIE)
-    token_id = _token_id(services.secret, cookie, time.time()) if cookie else None
-    if token_id is None or await services.store.is_revoked(token_id):
-        return None
-    return token_id
+async def signed_in(connection: HTTPConnection, services: Services) -> TokenRecord | None:
+    """The token that the cookie belongs to, if that is still good."""
+    cookie, now = connection.cookies.get(COOKIE), time.time()
+    token_id = _token_id(services.secret, cookie, now) if cookie else None
+    return None if token_id is None else await services.store.good_token(token_id, now)
 
 
 async def require_page_access(connection: HTTPConnection) -> str | None:
@@ -68,10 +63,10 @@ async def require_page_access(connection: HTTPConnection) -> str | None:
     check_origin(connection.headers)
     if services.settings.open_chat:
         return None
-    token_id = await signed_in(connection, services)
-    if token_id is None:
+    token = await signed_in(connection, services)
+    if token is None:
         raise Unauthorized("sign in with an access token first")
-    return token_id
+    return token.id
 
 
 def check_origin(headers: Headers) -> None:
@@ -81,16 +76,29 @@ def check_origin(headers: Headers) -> None:
         raise Forbidden("this page belongs to another site than the relay")
 
 
+def check_change(request: Request) -> None:
+    """Refuse to change something by a cookie alone, unless a page of the relay's own says that it asks.
+
+    Browsers send the cookie without being asked, and say where any request but GET and HEAD comes from
+    (Fetch, section 3.1): `check_origin` looks at that. One that does not say so is no page's.
+    """
+    if request.method not in READING and "origin" not in request.headers:
+        raise Forbidden("a page's sign-in changes things for pages only: send the access token itself")
+
+
 class SessionEndpoint(HTTPEndpoint):
     """`/api/session`."""
 
     async def get(self, request: Request) -> Response:
         services = services_of(request.scope)
-        if await signed_in(request, services) is not None:
-            access = "signed_in"
-        else:
-            access = "open" if services.settings.open_chat else "sign_in"
-        return Response(msgspec.json.encode({"access": access}), media_type="application/json")
+        settings = services.settings
+        token = await signed_in(request, services)
+        if token is not None:
+            joins = token.kind == "admin" or (settings.lets_join and token.parent is None)
+            return json_response(SessionAccess("signed_in", token.kind, joins))
+        if settings.open_chat:
+            return json_response(SessionAccess("open", join=settings.lets_join))
+        return json_response(SessionAccess("sign_in"))
 
     async def post(self, request: Request) -> Response:
         services = services_of(request.scope)
@@ -99,7 +107,7 @@ class SessionEndpoint(HTTPEndpoint):
         if not shown.isprintable():  # PostgreSQL takes no NUL, not even to look for it
             raise Unauthorized("the token is damaged: paste it whole")
         token = await services.store.authenticate(shown)
-        if token.kind != "client":
+        if token.kind == "volunteer":
             raise Forbidden("this is a volunteer's token; chatting needs a client's token")
         cookie = _sign(services.secret, token.id, int(time.time()) + COOKIE_SECONDS)
         response = Response(status_code=204)

@@ -10,12 +10,15 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from relay.database import default_database_url, resolve_database_url
 from relay.errors import SettingsError
 from relay.tables import MAX_REPLICA_CHARS
+from schema.credentials import parse_credential
+from schema.errors import Unauthorized
 from schema.limits import MAX_MODEL_NAME_CHARS
 from schema.protocol import MAX_FRAME_BYTES
 from schema.routes import SECRET_BYTES
@@ -58,6 +61,8 @@ class Settings:
     public_url: str = "http://127.0.0.1:8000"
     """Without a slash at its end."""
     open_chat: bool = False
+    open_join: bool | None = None
+    """None: as `open_chat`."""
     models: tuple[str, ...] = ("corolla-demo",)
     heartbeat_seconds: float = 4.0
     probe_seconds: float = 120.0
@@ -67,10 +72,35 @@ class Settings:
     log_level: LogLevel = "INFO"
     queue_bytes: int = 64 * 1024 * 1024
     request_seconds: float = 600.0
+    head_replies: int = 128
+    waiting_replies: int = 256
+    token_replies: int = 256
+    waiting_seconds: float = 60.0
     rebalance_seconds: float = 30.0
     bus_url: str | None = field(default=None, repr=False)
     """None: there is one replica."""
     drain_seconds: float = 25.0
+    files: str = field(default_factory=lambda: _files(_DEFAULT_FILES))
+    """A folder's full path, or `s3://bucket/prefix`."""
+    s3_endpoint: str | None = None
+    """None: that of the environment, or Amazon's."""
+    file_bytes: int = 200 * 1024 * 1024
+    token_file_bytes: int = 10 * 1024**3
+    token_batches: int = 100
+    lines_per_head: int = 16
+    private_webhooks: bool = False
+    keep_seconds: float = 60.0
+    kept_replies: int = 4096
+    kept_bytes: int = 64 * 1024 * 1024
+    petals_token: str | None = field(default=None, repr=False)
+    """None: nobody asks without a token of their own."""
+    repository: str | None = None
+    """None: whoever joins has to know it."""
+
+    @property
+    def lets_join(self) -> bool:
+        """Whether whoever may chat may have a volunteer's token made."""
+        return self.open_chat if self.open_join is None else self.open_join
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "Settings":
@@ -116,6 +146,16 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def _client_token(text: str) -> str:
+    try:
+        kind = parse_credential(text).kind
+    except Unauthorized as error:
+        raise ValueError("give a token that `python -m relay token create --kind client` prints") from error
+    if kind != "client":
+        raise ValueError("give a client's token: this one is a volunteer's")
+    return text
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -204,6 +244,34 @@ def _bus(text: str) -> str:
     return ",".join(servers)
 
 
+_DEFAULT_FILES = "corolla-files"
+
+
+def _files(text: str) -> str:
+    if "://" not in text:
+        return str(Path(text).expanduser().absolute())
+    parts = urlsplit(text)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("give a folder, or s3://bucket/prefix")
+    return text.rstrip("/")
+
+
+def _s3_endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("give the address of an S3-compatible server, such as https://s3.example")
+    return text.rstrip("/")
+
+
+def _repository(text: str) -> str:
+    # It becomes a part of commands that people paste into their shells.
+    if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)+", text):
+        raise ValueError(
+            "give the https:// address of a Git repository, such as https://git.example/corolla.git"
+        )
+    return text
+
+
 def _replica(text: str) -> str:
     if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{MAX_REPLICA_CHARS}}}", text):
         raise ValueError(f"give at most {MAX_REPLICA_CHARS} letters, digits, dots, dashes and underscores")
@@ -235,6 +303,12 @@ SETTINGS: tuple[Setting, ...] = (
         read_public_url,
     ),
     Setting("OPEN_CHAT", "`false`", "Whether the chat page works without signing in.", _yes_or_no),
+    Setting(
+        "OPEN_JOIN",
+        "as `OPEN_CHAT`",
+        "Whether whoever may chat may have tokens of volunteers made, so that his machines can join.",
+        _yes_or_no,
+    ),
     Setting("MODELS", "`corolla-demo`", "Models that the swarm serves, with commas between them.", _models),
     Setting(
         "HEARTBEAT_SECONDS",
@@ -270,6 +344,22 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("REQUEST_SECONDS", "`600`", "Seconds that one reply may take.", _seconds(1, 24 * 3600)),
     Setting(
+        "HEAD_REPLIES",
+        "`128`",
+        "Replies that this relay process has one head make at once; more wait for their turn.",
+        _integer(1, 100_000),
+    ),
+    Setting("WAITING_REPLIES", "`256`", "Replies that may wait for a head with room.", _integer(0, 100_000)),
+    Setting(
+        "TOKEN_REPLIES",
+        "`256`",
+        "Replies that one client's token may have made, or wait for, at once.",
+        _integer(1, 100_000),
+    ),
+    Setting(
+        "WAITING_SECONDS", "`60`", "Seconds that a reply may wait for a head with room.", _seconds(0, 3600)
+    ),
+    Setting(
         "REBALANCE_SECONDS",
         "`30`",
         "Seconds between two looks whether a volunteer had better hold other blocks.",
@@ -288,6 +378,82 @@ SETTINGS: tuple[Setting, ...] = (
         "`25`",
         "Seconds that requests may take to their end after the relay was told to stop.",
         _seconds(0, 3600),
+    ),
+    Setting(
+        "FILES",
+        f"the folder `{_DEFAULT_FILES}` in the working directory",
+        "Where uploaded files and those of batches are kept: a folder, or `s3://bucket/prefix`, with the "
+        "extra `s3`. All replicas must share it.",
+        _files,
+    ),
+    Setting(
+        "S3_ENDPOINT",
+        "Amazon's",
+        "The S3-compatible server of `FILES`. Keys and region are in `AWS_ACCESS_KEY_ID`, "
+        "`AWS_SECRET_ACCESS_KEY` and `AWS_REGION`.",
+        _s3_endpoint,
+    ),
+    Setting(
+        "FILE_BYTES", f"`{200 * 1024 * 1024}`", "Bytes that an uploaded file may have.", _integer(1, 2**40)
+    ),
+    Setting(
+        "TOKEN_FILE_BYTES",
+        f"`{10 * 1024**3}`",
+        "Bytes that the files of one token may have together, each at least 4096; more are not taken.",
+        _integer(1, 2**50),
+    ),
+    Setting(
+        "TOKEN_BATCHES",
+        "`100`",
+        "Batches of one token that have not ended; more are not taken.",
+        _integer(1, 100_000),
+    ),
+    Setting(
+        "LINES_PER_HEAD",
+        "`16`",
+        "Lines of batches that run at once for each volunteer that writes replies, while nobody else asks; "
+        "0: this replica answers none.",
+        _integer(0, 1024),
+    ),
+    Setting(
+        "PRIVATE_WEBHOOKS",
+        "`false`",
+        "Whether batches may name webhooks on private networks and on this machine.",
+        _yes_or_no,
+    ),
+    Setting(
+        "KEEP_SECONDS",
+        "`60`",
+        "Seconds that a page's reply is kept for when the page has gone: under way it is written on, "
+        "finished it can still be fetched.",
+        _seconds(0.05, 3600),
+    ),
+    Setting(
+        "KEPT_REPLIES",
+        "`4096`",
+        "Replies that are kept for pages that have gone; the ones that were left first make room.",
+        _integer(1, 1_000_000),
+    ),
+    Setting(
+        "KEPT_BYTES",
+        f"`{64 * 1024 * 1024}`",
+        "Bytes that the texts of those may have together.",
+        _integer(0, 2**40),
+    ),
+    Setting(
+        "PETALS_TOKEN",
+        "none: they are refused",
+        "A client's token for scripts of Petals' chat (`/api/v1/generate`, `/api/v2/generate`) that send "
+        "none. Whoever reaches the relay can use it there.",
+        _client_token,
+        secret=True,
+    ),
+    Setting(
+        "REPOSITORY",
+        "none: whoever joins has to know it",
+        "The Git repository that volunteers install Corolla from, `https://…`: the page Join makes commands "
+        "of it.",
+        _repository,
     ),
 )
 """Every variable, in the order in which the documentation lists them."""

@@ -20,6 +20,7 @@ from relay.blame import Departure, of_departure, of_reply
 from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
 from relay.replies import owner_of
+from relay.reply import HeadEvent, goes_on
 from relay.services import Services, services_of
 from relay.store import TokenRecord
 from relay.websocket import FRAME_SOCKET, FrameSocket
@@ -38,10 +39,18 @@ from schema.protocol import RelayConnection
 from schema.swarm import EvidenceKind
 
 HANDSHAKE_SECONDS = 10.0
+ARRIVAL_SECONDS = 15.0
+"""How long a peer that moves may be welcome here before it has arrived; it tries to for far less
+(`MOVE_SECONDS`, corolla/carrier.py)."""
 RETRY_SECONDS = 1.0
 """After which a peer whose move has failed may try to connect anew."""
 GOODBYE_SECONDS = 2.0
 """How long a peer whose socket is full may take to accept its goodbye."""
+
+_HEARTBEAT, _DELTA = b'{"type":"heartbeat"', b'{"type":"delta"'
+"""How this project's peers write them; others' may begin differently, and take the longer way."""
+_IDLE_SECONDS = 0.01
+"""Without a message; see `_on_text`."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +64,7 @@ async def peer_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     services = services_of(scope)
     try:
         token = await services.store.authenticate(bearer_token(scope))
+        await _require_peer(services, token)
     except CorollaError as error:
         services.metrics.refuse(error.code)
         await deny_upgrade(receive, send, error)
@@ -72,6 +82,14 @@ async def peer_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
             await say_goodbye(send, error)
         return
     await session.run(peer)
+
+
+async def _require_peer(services: Services, token: TokenRecord) -> None:
+    """Raises Forbidden: a token that is not for peers, or whose limits do not hold for what a peer drives."""
+    if token.kind == "admin":
+        raise Forbidden("an admin's token neither serves nor drives: ask for a volunteer's or a client's")
+    if token.kind == "client" and (await services.allowances.of(token.id)).is_limited:
+        raise Forbidden("this token has limits, which cannot be kept here: use the API, or a token without")
 
 
 class _PeerSession:
@@ -121,6 +139,7 @@ class _PeerSession:
             token_id=self._token.id,
             role=self._token.kind,
             can_move=hello.can_move is True,
+            hears_operators=hello.hears_operators is True,
         )
         now = asyncio.get_running_loop().time()
         return Peer(identity, self._connection, self._services.settings.queue_bytes, now)
@@ -131,9 +150,12 @@ class _PeerSession:
         if self._frame_socket is not None:
             peer.use(self._frame_socket)
             self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
+            self._frame_socket.offer_texts_to(partial(self._on_text, peer))
             peer.ping()
         reading = self._start(self._read_loop(peer))
         sending = self._start(peer.send_loop(self._send))
+        if self._moves:
+            self._start(self._expect_arrival(peer))
         try:
             await asyncio.wait({reading, sending, peer.ended}, return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
@@ -192,6 +214,12 @@ class _PeerSession:
         self._moves = False
         self._enter(peer, moved=True)
 
+    async def _expect_arrival(self, peer: Peer) -> None:
+        """Nobody else would end a connection of which the hub does not know."""
+        await asyncio.sleep(ARRIVAL_SECONDS)
+        if self._moves and peer.ending is None:
+            self._give_up(peer, Unresponsive(f"it has not arrived within {ARRIVAL_SECONDS:g} s"))
+
     def _leave(self, peer: Peer) -> None:
         """Take a peer out, so that nobody can find it any more; only the first call does something."""
         if self._services.hub.remove(peer):
@@ -230,7 +258,7 @@ class _PeerSession:
         try:
             await self._services.joining.remove_row(peer)
         except CorollaError as error:
-            log.warning("its row stays until it is stale: %s", error.message, extra={"peer": peer.id})
+            log.warning("its row stays for now: %s", error.message, extra={"peer": peer.id})
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -274,6 +302,31 @@ class _PeerSession:
         except Exception as error:  # noqa: BLE001 - as above
             self._give_up(peer, error)
 
+    def _on_text(self, peer: Peer, text: bytes) -> bool:
+        """Spare what peers say most the queue and a turn of the read loop: heartbeats, and pieces of replies.
+
+        Not one heartbeat right after another, or beside a message that is being worked on: whoever sends
+        that much takes the way on which it has to wait.
+        """
+        now = asyncio.get_running_loop().time()
+        is_idle = now - peer.heard >= _IDLE_SECONDS
+        is_piece = peer.role == "volunteer" and text.startswith(_DELTA)
+        is_short = is_piece or (is_idle and text.startswith(_HEARTBEAT))
+        if not is_short or self._moves or peer.ending is not None:
+            return False
+        peer.heard = now
+        try:
+            message = self._connection.receive_text(text)
+            if isinstance(message, messages.Delta):
+                self._on_reply(peer, message, text.decode())
+            elif isinstance(message, messages.Heartbeat):
+                self._services.joining.heartbeat(peer, message)
+            else:
+                return False
+        except Exception as error:  # noqa: BLE001 - as above
+            self._give_up(peer, error)
+        return True
+
     def _give_up(self, peer: Peer, error: Exception) -> None:
         """End the connection of a peer whose message was refused, or could not be handled."""
         self._stop_frames()
@@ -289,6 +342,7 @@ class _PeerSession:
     def _stop_frames(self) -> None:
         if self._frame_socket is not None:
             self._frame_socket.deliver_frames_to(None)
+            self._frame_socket.offer_texts_to(None)
 
     async def _control(self, peer: Peer, text: str) -> None:
         message = self._connection.receive_text(text)
@@ -305,22 +359,22 @@ class _PeerSession:
                 self._grant(peer, message)
             case _ if peer.role != "volunteer":
                 raise Forbidden("a client's token cannot serve blocks: ask for a volunteer's token")
-            case messages.Delta() | messages.Finished() | messages.Failed(request=str()):
+            case (
+                messages.Delta() | messages.Embedded() | messages.Finished() | messages.Failed(request=str())
+            ):
                 self._on_reply(peer, message, text)
             case _:
                 with peer.excused():
                     await self._membership(peer, message)
 
-    def _on_reply(
-        self, peer: Peer, message: messages.Delta | messages.Finished | messages.Failed, text: str
-    ) -> None:
+    def _on_reply(self, peer: Peer, message: HeadEvent, text: str) -> None:
         """What a head says of a reply, which another replica may run."""
         services, request = self._services, message.request or ""
         owner = owner_of(request)
         if owner == services.replicas.neighbours.key or not owner:
             if services.replies.deliver(peer.id, message):
                 self._note(peer, of_reply(message))
-        elif not services.replicas.pass_on(peer.id, owner, text) and isinstance(message, messages.Delta):
+        elif not services.replicas.pass_on(peer.id, owner, text) and goes_on(message):
             peer.tell(messages.Cancel(request=request))  # whoever has asked is gone
 
     async def _hand_over(self, peer: Peer) -> None:
@@ -341,9 +395,7 @@ class _PeerSession:
             case messages.Loaded():
                 await joining.loaded(peer, message)
             case messages.Ready():
-                if not self._services.probing.take(peer.id, SessionId(bytes.fromhex(message.session))):
-                    await joining.ready(peer, message)
-                self._note(peer, "probe_passed")
+                await self._ready(peer, message)
             case messages.Draining():
                 if joining.draining(peer):
                     self._start(self._save_draining(peer))
@@ -355,6 +407,15 @@ class _PeerSession:
                 await joining.remove_row(peer)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not expected now")
+
+    async def _ready(self, peer: Peer, message: messages.Ready) -> None:
+        """Only a probe that was asked for speaks for a volunteer: whoever repeats himself proves nothing."""
+        probing = self._services.probing
+        if not probing.asks(peer.id):
+            await self._services.joining.ready(peer, message)
+        elif not probing.take(peer.id, SessionId(bytes.fromhex(message.session))):
+            return
+        self._note(peer, "probe_passed")
 
     def _note_failed_probe(self, peer: Peer) -> None:
         volunteer = self._services.swarm.get(peer.id)
@@ -374,6 +435,7 @@ class _PeerSession:
             self._services.metrics.sessions += 1
             if isinstance(request.repairs, str):
                 self._services.metrics.count_repair(request.repairs)
+                self._services.history.repaired(peer.id)
         except CorollaError as error:
             self._services.metrics.refuse(error.code)
             peer.tell(messages.Refused(request=request.request, error=messages.ErrorInfo.of(error)))

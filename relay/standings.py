@@ -19,6 +19,7 @@ from relay.records import Evidence
 from relay.reputation import HOUR, Standing
 from relay.store import Store
 from relay.swarm import Swarm
+from relay.turns import in_turns
 from schema.ids import PeerId
 
 _T = TypeVar("_T")
@@ -31,7 +32,9 @@ RELOAD_SECONDS = 1800.0
 RELOADED = 200
 """Volunteers whose evidence is read again in one pass."""
 ROWS_AT_ONCE = 100
-"""Evidence in one statement, and scores in one turn of the event loop: about a millisecond."""
+"""Evidence in one statement: about a millisecond."""
+SHOWN_CHANGE = 5e-4
+"""Of a score: what fades in half a minute changes no route, and thousands of times nothing takes time too."""
 
 
 @dataclass(slots=True)
@@ -112,12 +115,10 @@ class Standings:
                 await self._read(peers, now, due=now + RELOAD_SECONDS)
 
     async def _collect(self, now: float) -> None:
-        for some in _batches(self._outcomes.collect(now), ROWS_AT_ONCE):
-            for one in some:
-                known = self._known.get(one.peer)
-                if known is not None:
-                    known.standing = known.standing.plus(one)
-            await asyncio.sleep(0)
+        async for one in in_turns(self._outcomes.collect(now)):
+            known = self._known.get(one.peer)
+            if known is not None:
+                known.standing = known.standing.plus(one)
 
     async def _read(self, peers: Collection[PeerId], now: float, due: float) -> None:
         found: dict[PeerId, list[Evidence]] = {peer: [] for peer in peers}
@@ -134,13 +135,12 @@ class Standings:
         for peer in left:
             if self._known[peer].due <= now:  # not before: it may be about to join
                 del self._known[peer]
-        for some in _batches(volunteers, ROWS_AT_ONCE):
-            for volunteer in some:
-                known = self._known.get(volunteer.peer.id)
-                if known is not None:
-                    volunteer.score = known.standing.score(now)
-                    self._swarm.refresh(volunteer)
-            await asyncio.sleep(0)
+        async for volunteer in in_turns(volunteers):
+            known = self._known.get(volunteer.peer.id)
+            score = volunteer.score if known is None else known.standing.score(now)
+            if abs(score - volunteer.score) >= SHOWN_CHANGE:
+                volunteer.score = score
+                self._swarm.refresh(volunteer)
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -15,10 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from relay import migrate
 from relay.database import is_sqlite, open_engine, reading, writing
 from relay.queries.base import insert_into
+from relay.queries.batches import BatchQueries
+from relay.queries.chunks import ChunkQueries
+from relay.queries.contributions import ContributionQueries
 from relay.queries.evidence import EvidenceQueries
+from relay.queries.files import FileQueries
+from relay.queries.keys import KeyQueries
 from relay.queries.models import ModelQueries
+from relay.queries.quarantines import QuarantineQueries
 from relay.queries.tokens import TokenQueries
+from relay.queries.usage import UsageQueries
 from relay.queries.volunteers import VolunteerQueries
+from relay.queries.webhooks import WebhookQueries
 from relay.records import ModelRecord, TokenRecord, VolunteerRecord
 from relay.settings import Settings
 from relay.tables import Secret
@@ -29,7 +37,20 @@ __all__ = ["ModelRecord", "Store", "TokenRecord", "VolunteerRecord"]
 _ROUTE_SECRET = "route"
 
 
-class Store(TokenQueries, ModelQueries, VolunteerQueries, EvidenceQueries):
+class Store(
+    TokenQueries,
+    ModelQueries,
+    VolunteerQueries,
+    EvidenceQueries,
+    ContributionQueries,
+    QuarantineQueries,
+    FileQueries,
+    BatchQueries,
+    ChunkQueries,
+    UsageQueries,
+    WebhookQueries,
+    KeyQueries,
+):
     """The database of one relay process."""
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:

@@ -7,7 +7,7 @@ needs no query. Other replicas' volunteers are in it too (relay/replicas.py). Do
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass
 
 from msgspec import UNSET
@@ -52,6 +52,8 @@ class Volunteer:
     """Routes over it since then."""
     is_paused: bool = False
     """As its heartbeats say: its owner needs the machine."""
+    is_quarantined: bool = False
+    """Whether an operator keeps it out of routes; written by `Swarm.put` and `Swarm.set_quarantined`."""
     score: float = 1.0
     """As relay/standings.py has computed it last."""
     has_new_speed: bool = False
@@ -69,9 +71,16 @@ class Volunteer:
 
     @property
     def shown_state(self) -> VolunteerState:
+        if self.is_quarantined:
+            return "quarantined"
         if self.state != "serving":
             return self.state
         return "paused" if self.is_paused else "probing" if self.is_in_doubt else "serving"
+
+    @property
+    def takes_no_sessions(self) -> bool:
+        """Whether it takes no new ones for a while: paused, in doubt, or in quarantine."""
+        return self.is_paused or self.is_in_doubt or self.is_quarantined
 
     @property
     def holder(self) -> Holder:
@@ -96,8 +105,19 @@ class Swarm:
         """Of each model, those of its volunteers that serve."""
         self._heads: dict[str, dict[PeerId, Volunteer]] = {}
         """Of each model, those of them that hold its head."""
+        self._here: dict[PeerId, Volunteer] = {}
+        """Those that are connected to this replica."""
+        self._quarantined: Set[PeerId] = frozenset()
+        """Those that operators keep out of routes, connected or not."""
+        self._resting: set[PeerId] = set()
+        """Those of which `takes_no_sessions` says so."""
         self._version = 0
         self._bell = asyncio.Event()
+        self._on_departure: Callable[[Volunteer], None] = lambda volunteer: None
+
+    def watch_departures(self, watch: Callable[[Volunteer], None]) -> None:
+        """Have somebody (relay/history.py) told of whoever leaves, as it was last."""
+        self._on_departure = watch
 
     # ---- writing (relay/joining.py) ----
 
@@ -112,13 +132,28 @@ class Swarm:
         if earlier is not None:
             self._take_out(earlier)
         self._volunteers[volunteer.peer.id] = volunteer
+        volunteer.is_quarantined = volunteer.peer.id in self._quarantined
         self.refresh(volunteer)
         self.touch()
+
+    def set_quarantined(self, peers: Set[PeerId]) -> None:
+        """Keep these out of routes, and no others."""
+        changed = self._quarantined ^ peers
+        self._quarantined = frozenset(peers)
+        for peer in changed:
+            volunteer = self._volunteers.get(peer)
+            if volunteer is not None:
+                volunteer.is_quarantined = peer in peers
+                self.refresh(volunteer)
+                self.touch()
 
     def drop(self, peer: PeerId) -> Volunteer | None:
         volunteer = self._volunteers.pop(peer, None)
         if volunteer is not None:
+            self._here.pop(peer, None)
+            self._resting.discard(peer)
             self._take_out(volunteer)
+            self._on_departure(volunteer)
             self.touch()
         return volunteer
 
@@ -128,6 +163,14 @@ class Swarm:
         if self._volunteers.get(peer) is not volunteer:
             return
         place = volunteer.placement
+        if isinstance(volunteer.peer, Peer):
+            self._here[peer] = volunteer
+        else:
+            self._here.pop(peer, None)
+        if volunteer.takes_no_sessions:
+            self._resting.add(peer)
+        else:
+            self._resting.discard(peer)
         if volunteer.shown_state != "serving":
             self._take_out(volunteer)
             return
@@ -175,16 +218,20 @@ class Swarm:
         return self._volunteers.get(peer)
 
     def takes_no_sessions(self, peer: PeerId) -> bool:
-        """Whether a connected volunteer takes no new ones for a while: paused, or in doubt."""
-        volunteer = self._volunteers.get(peer)
-        return volunteer is not None and (volunteer.is_paused or volunteer.is_in_doubt)
+        """Whether a connected volunteer takes no new ones for a while: paused, in doubt, or in quarantine."""
+        return peer in self._resting
+
+    @property
+    def resting(self) -> Collection[PeerId]:
+        """Those that take no sessions for a while."""
+        return self._resting
 
     def volunteers(self) -> list[Volunteer]:
         return list(self._volunteers.values())
 
     def volunteers_here(self) -> list[Volunteer]:
         """Those that are connected to this replica."""
-        return [volunteer for volunteer in self._volunteers.values() if isinstance(volunteer.peer, Peer)]
+        return list(self._here.values())
 
     @property
     def priority(self) -> list[str]:
@@ -214,6 +261,14 @@ class Swarm:
         """The volunteers that can drive a reply of a model now, the least loaded first."""
         return sorted(self._heads.get(model, {}).values(), key=lambda volunteer: volunteer.sessions)
 
+    def serving_count(self) -> int:
+        """The volunteers that serve blocks of any model now."""
+        return sum(map(len, self._candidates.values()))
+
+    def head_count(self, model: str) -> int:
+        """How many there are of them."""
+        return len(self._heads.get(model, {}))
+
     def require_heads(self, model: str) -> list[Volunteer]:
         """The volunteers that can drive the next reply, at least one, the least loaded first.
 
@@ -242,6 +297,11 @@ class Swarm:
         models = [self._model_status(name) for name in self._models]
         volunteers = [_volunteer_status(volunteer) for volunteer in self._volunteers.values()]
         return SwarmStatus(models=models, volunteers=volunteers)
+
+    def model_status(self, model: str) -> ModelStatus:
+        """One model. Raises NotFound: this swarm does not serve it."""
+        self.facts(model)
+        return self._model_status(model)
 
     def volunteer_status(self, peer: PeerId) -> VolunteerStatus | None:
         """One volunteer as it is shown; None when it is not connected here."""

@@ -6,6 +6,7 @@ volunteers, sockets or time.
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from schema.ids import Span
 
@@ -26,9 +27,13 @@ def share_of(speed: float, blocks: int) -> float:
 
 def throughputs(blocks: int, held: Iterable[tuple[Span, float]]) -> list[float]:
     """Tokens per second of each block, from spans and the blocks per second of who holds them."""
+    return summed(blocks, ((span, share_of(speed, len(span))) for span, speed in held))
+
+
+def summed(blocks: int, shares: Iterable[tuple[Span, float]]) -> list[float]:
+    """Tokens per second of each block, from spans and what they add to each of their blocks."""
     changes, counts = [0.0] * (blocks + 1), [0] * (blocks + 1)
-    for span, speed in held:
-        share = share_of(speed, len(span))
+    for span, share in shares:
         start, end = min(span.start, blocks), min(span.end, blocks)
         changes[start] += share
         changes[end] -= share
@@ -62,3 +67,32 @@ def strength(each: Sequence[float]) -> float:
         return 0.0
     mean = sum((least / value) ** SHARPNESS for value in each) / len(each)
     return float(least * mean ** (-1 / SHARPNESS))
+
+
+class Place(NamedTuple):
+    """What a model is when one more volunteer is there."""
+
+    holes: int
+    strength: float
+
+
+def places(each: Sequence[float], length: int, share: float) -> list[Place]:
+    """For each start of its span: what `holes` and `strength` would say. O(blocks)."""
+    scale = min((value for value in each if value > NOTHING), default=share)
+
+    def weakness(value: float) -> float:
+        return (scale / value) ** SHARPNESS if value > NOTHING else 0.0
+
+    now, then = [weakness(value) for value in each], [weakness(value + share) for value in each]
+    # Sums of what is added up only: of a difference, rounding would be all that is left.
+    before = list(accumulate(now, initial=0.0))
+    behind = list(accumulate(reversed(now), initial=0.0))[::-1]
+    within = list(accumulate(then, initial=0.0))
+    filled = list(accumulate((value <= NOTHING for value in each), initial=0))
+    found: list[Place] = []
+    for start in range(len(each) - length + 1):
+        end = start + length
+        left = filled[-1] - filled[end] + filled[start]
+        weak = (before[start] + within[end] - within[start] + behind[end]) / len(each)
+        found.append(Place(left, 0.0 if left else scale * weak ** (-1 / SHARPNESS)))
+    return found

@@ -1,9 +1,10 @@
-"""uvicorn's WebSocket protocol with two changes: `Config(ws=WebSocketProtocol)`.
+"""uvicorn's WebSocket protocol with some changes: `Config(ws=WebSocketProtocol)`.
 
 It lets go of those who do not read. uvicorn ends a connection by closing its transport, which first sends
 all that was written. To a peer that does not read, that is for ever: its socket stays, and the memory of
-what was written to it. And uvicorn's own shutdown fails at such a connection, before it has told the
-application.
+what was written to it. One that stays open and is not read is ended, too (relay/unread.py), unless it has
+the short way: its owner sees to that. And uvicorn's own shutdown fails at such a connection, before it has
+told the application.
 
 It has a short way for frames. ASGI passes each message through a queue and two tasks, and pauses the socket
 meanwhile; for an application that never waits with a frame, that is most of a frame's cost. Such an
@@ -22,8 +23,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.http11 import Request
 
+from relay.unread import Unread
+
 FULL_READ_BYTES = 128 << 10
 """A read of this many bytes is all of one peer that is handled before others have their turn."""
+SHORT_TEXTS = 256
+"""Of one read, that are offered: those of a step of as many replies. Whoever sends more has to wait."""
 WAITING_TEXTS = 16
 """Texts that may wait for a handler before the socket is paused, and frames with it."""
 LINGER_SECONDS = 5.0
@@ -38,12 +43,14 @@ _LENGTH_16 = struct.Struct("!BBH")
 _LENGTH_64 = struct.Struct("!BBQ")
 
 OnFrame = Callable[[bytes], None]
+OnText = Callable[[bytes], bool]
+"""Whether it has handled a text, which is in UTF-8 if it is what it should be."""
 OnRoundTrip = Callable[[float], None]
 """Is told how many seconds a ping and its answer took."""
 
 
 class FrameSocket(Protocol):
-    """A WebSocket's binary messages without ASGI's queue. Text messages stay ASGI's."""
+    """A WebSocket's binary messages without ASGI's queue. Text messages stay ASGI's, but for those wanted."""
 
     @property
     def is_shut_down(self) -> bool:
@@ -55,6 +62,10 @@ class FrameSocket(Protocol):
 
         A frame may overtake texts that wait in the queue: no frame depends on a text that nobody answered.
         """
+        ...
+
+    def offer_texts_to(self, on_text: OnText | None) -> None:
+        """Ask `on_text`, which may not raise, first about each text that no other text waits before."""
         ...
 
     def write_message(self, message: str | bytes) -> bool:
@@ -70,7 +81,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. Belongs to the event loop's thread, as in uvicorn."""
 
     _abort_timer: asyncio.TimerHandle | None = None
+    _unread: Unread | None = None
     _on_frame: OnFrame | None = None
+    _on_text: OnText | None = None
+    _texts_taken = 0
+    """Of the read that is being handled."""
     is_shut_down = False
     _on_round_trip: OnRoundTrip | None = None
 
@@ -78,6 +93,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def deliver_frames_to(self, on_frame: OnFrame | None) -> None:
         self._on_frame = on_frame
+
+    def offer_texts_to(self, on_text: OnText | None) -> None:
+        self._on_text = on_text
 
     def write_message(self, message: str | bytes) -> bool:
         if not self.writable.is_set() or self.close_sent or self.disconnected or self.transport.is_closing():
@@ -112,6 +130,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             extensions[FRAME_SOCKET] = self
 
     def data_received(self, data: bytes) -> None:
+        self._texts_taken = 0
         super().data_received(data)
         # libuv would go on reading as long as more is there, however much, and nobody else would be heard.
         if self._on_frame is not None and len(data) >= FULL_READ_BYTES and not self.transport.is_closing():
@@ -128,6 +147,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().send_receive_event_to_app()
             return
         if self.curr_msg_data_type == "text":
+            if self._takes_text():
+                self.frames = []
+                return
             super().send_receive_event_to_app()
             if self.read_paused and self.queue.qsize() <= WAITING_TEXTS and not self.transport.is_closing():
                 self.read_paused = False
@@ -137,6 +159,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = []
         on_frame(frame)
 
+    def _takes_text(self) -> bool:
+        """Whether the text that has come is handled already."""
+        on_text = self._on_text
+        if on_text is None or self._texts_taken >= SHORT_TEXTS:
+            return False
+        if len(self.frames) != 1 or not self.queue.empty() or not on_text(self.frames[0]):
+            return False
+        self._texts_taken += 1
+        return True
+
     # ---- letting go ---------------------------------------------------------------------------
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
@@ -144,9 +176,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.disconnected:
             self._abort_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._unread or Unread(self.transport, lambda: self._on_frame is None)
+        self._unread.begin()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.end()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._abort_timer is not None:
             self._abort_timer.cancel()
+        if self._unread is not None:
+            self._unread.end()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:

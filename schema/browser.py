@@ -1,34 +1,47 @@
 """The page's WebSocket: typed JSON both ways.
 
-    page  -> chat, stop
+    page  -> chat, resume, stop
     relay -> welcome, swarm, delta, done, error, go_elsewhere
 
-One connection carries any number of replies at once; `id`, chosen by the page, tells them apart.
+One connection carries any number of replies at once; `id`, chosen by the page, tells them apart. A reply
+whose id nobody can guess outlives its connection: it can be resumed over another one.
 Knows shapes. Does not know sockets, nor who may open one.
 """
 
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from schema.errors import MalformedMessage, TooLarge
-from schema.generation import FinishReason, Message, Sampling, Stopping, Timing, Usage
+from schema.generation import MAX_INT32, FinishReason, Message, Sampling, Stopping, Timing, Usage
 from schema.limits import MAX_CONTROL_BYTES
 from schema.messages import ErrorInfo, ModelName
 from schema.swarm import SwarmStatus
 
 ReplyId = Annotated[str, Meta(min_length=1, max_length=64)]
+RESUMABLE_ID_CHARS = 16
+"""Ids of at least so many characters are taken for random; a reply with a shorter one ends with its page."""
 
 
-class Chat(Struct, frozen=True, kw_only=True, tag="chat"):
+class Chat(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="chat"):
     """Ask for a reply to a conversation."""
 
     id: ReplyId
     model: ModelName
     messages: Annotated[list[Message], Meta(min_length=1)]
-    sampling: Sampling = Sampling()
-    stopping: Stopping = Stopping()
+    sampling: Sampling = field(default_factory=Sampling)
+    stopping: Stopping = field(default_factory=Stopping)
+    continues: bool = False
+    """As in `GenerationRequest`."""
+
+
+class Resume(Struct, frozen=True, kw_only=True, tag="resume"):
+    """Go on with a reply that was asked for over another connection, or listen to one beside another page."""
+
+    id: ReplyId
+    received: Annotated[int, Meta(ge=0, le=MAX_INT32)] = 0
+    """How much of its text is there already, in UTF-16 code units (JavaScript's `length`)."""
 
 
 class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
@@ -80,7 +93,7 @@ class GoElsewhere(Struct, frozen=True, kw_only=True, tag="go_elsewhere"):
     """At a random moment in this time, so that not all pages come at once."""
 
 
-FromPage = Chat | Stop
+FromPage = Chat | Resume | Stop
 ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyDone | PageError | GoElsewhere
 
 _encoder = msgspec.json.Encoder()

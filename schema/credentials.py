@@ -1,7 +1,8 @@
-"""Tokens as people paste them: who may join or chat, and where the relay is.
+"""Tokens as people paste them: who may join, chat or operate, and where the relay is.
 
     corolla-volunteer.<id>.<secret>.<relay URL, base64url>
     corolla-client.<id>.<secret>.<relay URL, base64url>
+    corolla-admin.<id>.<secret>.<relay URL, base64url>
 
 The URL is there so that `python -m volunteer --token T` needs nothing else; it is not a secret and
 not trusted by the relay. The secret is 256 random bits, so a plain SHA-256 of it is safe to store.
@@ -11,13 +12,15 @@ This module knows the text form. It does not know which tokens exist.
 import binascii
 import secrets
 from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, get_args
 
 from schema.errors import Unauthorized
 
-TokenKind = Literal["volunteer", "client"]
+TokenKind = Literal["volunteer", "client", "admin"]
+_KINDS: Mapping[str, TokenKind] = {kind: kind for kind in get_args(TokenKind)}
 _PREFIX = "corolla-"
 MAX_TOKEN_CHARS = 2048
 
@@ -56,11 +59,11 @@ def parse_credential(text: str) -> Credential:
         Unauthorized: it is not of a token's form.
     """
     parts = text.strip().split(".") if len(text) <= MAX_TOKEN_CHARS else [""]
-    kind = parts[0].removeprefix(_PREFIX)
+    kind = _KINDS.get(parts[0].removeprefix(_PREFIX))
     well_formed = len(parts) == 4 and parts[0].startswith(_PREFIX) and all(parts[1:3])
-    if kind in get_args(TokenKind) and not well_formed:
+    if kind is not None and not well_formed:
         raise Unauthorized("this token is cut short or damaged: paste it whole")
-    if not well_formed or kind not in get_args(TokenKind):
+    if not well_formed or kind is None:
         raise Unauthorized(
             "this is not a Corolla token: it should begin with 'corolla-volunteer.' or 'corolla-client.'; "
             "paste it whole, or ask the relay's operator for a new one"
@@ -70,4 +73,4 @@ def parse_credential(text: str) -> Credential:
         url = b64decode(parts[3] + padding, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise Unauthorized("the token's last part is damaged: paste it whole") from error
-    return Credential("volunteer" if kind == "volunteer" else "client", parts[1], parts[2], url)
+    return Credential(kind, parts[1], parts[2], url)

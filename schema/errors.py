@@ -18,6 +18,7 @@
     ├── StepFailed                 a volunteer could not compute a step
     │   ├── SessionUnknown         a step for a session whose KV cache is not here
     │   ├── PrefixUnknown          a fork of a session that is not kept here, or not up to there
+    │   ├── ResumeRefused          a broken session that cannot be gone on with here
     │   ├── PositionMismatch       a step that does not continue where the KV cache ends
     │   ├── KVCacheFull            no memory for more tokens
     │   ├── ShapeMismatch          a tensor of another shape or dtype than the model's
@@ -26,14 +27,19 @@
     ├── Unauthorized               no token, a wrong one, or a revoked one
     ├── Forbidden                  a valid token without the right to this
     ├── InvalidRequest             a REST or page request that cannot be understood
-    │   └── ContextTooLong         prompt and reply do not fit the model's positions
+    │   └── ContextTooLong         the prompt leaves no room in the model's positions
     ├── NotFound                   no such model, volunteer or path
     ├── ModelUnavailable           blocks without a volunteer, or no head
+    ├── Conflict                   a request that does not fit to what there is already
+    │   ├── IdempotencyKeyReused   an Idempotency-Key that came with another request before
+    │   └── QuotaExceeded          more files or batches than one token may have
     ├── JoinRefused                an offer that the relay does not take
     ├── Replaced                   the same volunteer connected again
     ├── Moved                      the peer goes on over another connection, as it was asked to
     ├── Unresponsive               no heartbeat in time
     ├── GenerationFailed           a reply that could not be finished
+    ├── Overloaded                 all heads are busy, and there is no room to wait
+    │   └── TooManyRequests        one token asks for more at once than it may
     └── Unavailable                a part of the relay (its database) is away for a while
 
 `code` is the stable name: in JSON bodies, FAILURE frames, counters and logs. `close_code` is the
@@ -136,6 +142,10 @@ class PrefixUnknown(StepFailed):
     code = "prefix_unknown"
 
 
+class ResumeRefused(StepFailed):
+    code = "resume_refused"
+
+
 class PositionMismatch(StepFailed):
     code = "position_mismatch"
 
@@ -195,6 +205,20 @@ class ContextTooLong(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class Conflict(CorollaError):
+    code = "conflict"
+    close_code = 4412
+    http_status = 409
+
+
+class IdempotencyKeyReused(Conflict):
+    code = "idempotency_key_reused"
+
+
+class QuotaExceeded(Conflict):
+    code = "quota_exceeded"
+
+
 class JoinRefused(CorollaError):
     code = "join_refused"
     close_code = 4409
@@ -224,6 +248,22 @@ class GenerationFailed(CorollaError):
     http_status = 502
 
 
+class Overloaded(CorollaError):
+    code = "overloaded"
+    close_code = 1013
+    http_status = 503
+
+    def __init__(self, message: str, *, retry_after: float | None = None, position: int = 0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.position = position
+        """Among those who wait; 0: need not have waited."""
+
+
+class TooManyRequests(Overloaded):
+    code = "rate_limit_exceeded"
+    http_status = 429
+
+
 class Unavailable(CorollaError):
     code = "unavailable"
     close_code = 1013
@@ -232,20 +272,33 @@ class Unavailable(CorollaError):
 
 def all_errors() -> dict[str, type[CorollaError]]:
     """Every class of the tree by its code."""
-    found: dict[str, type[CorollaError]] = {}
-    waiting: list[type[CorollaError]] = [CorollaError]
+    return {error.code: error for error in _below(CorollaError)}
+
+
+def kinds_of(*errors: type[CorollaError]) -> list[type[CorollaError]]:
+    """These classes and all below them, but for those that programs add for themselves."""
+    return [kind for kind in _below(*errors) if kind.__module__ == __name__]
+
+
+def _below(*errors: type[CorollaError]) -> list[type[CorollaError]]:
+    found: list[type[CorollaError]] = []
+    waiting = list(errors)
     while waiting:
         error = waiting.pop()
-        found[error.code] = error
+        found.append(error)
         waiting.extend(error.__subclasses__())
     return found
 
 
-def error_from_code(code: str, message: str, *, retry_after: float | None = None) -> CorollaError:
+def error_from_code(
+    code: str, message: str, *, retry_after: float | None = None, param: str | None = None
+) -> CorollaError:
     """The error that the other side named; an unknown name becomes the base class, its code kept in words."""
     error_class = all_errors().get(code)
     if error_class is None:
         return CorollaError(f"{code}: {message}", retry_after=retry_after)
     error = error_class(message)
     error.retry_after = retry_after
+    if isinstance(error, InvalidRequest):
+        error.param = param
     return error

@@ -17,6 +17,12 @@ may be under way in a session, each at position 0.
 A session may begin as a FORK of another one that its hops have kept (CLOSE with KEEP) instead of with its
 first tokens: it then holds the first `position` tokens of that one. The payload names it by its id.
 
+Or it begins with a RESUME, as what a broken session was on the hops that are left of that one's route. What
+the new ones have missed comes in REPLAY frames behind it; see schema/resuming.py.
+
+Of a step with the flag TIMED each hop tells the driver how long it was there, in a TRACE frame that it sends
+right behind its answer; see schema/trace.py. Who does not know the flag passes it on, and says nothing.
+
 `step` counts a session's frames from 0 and comes back on the answer. `position` is the number of
 tokens that precede this frame's first token; a volunteer whose KV cache is longer rolls it back to
 there. `epoch` is raised by the driver when it abandons what is in flight: older frames are ignored.
@@ -50,22 +56,34 @@ class FrameType(IntEnum):
     FAILURE = 5  # JSON: schema.messages.Failure                        hop (or relay) -> origin
     FORK = 6  # id of a kept session, which the new one begins as       previous stop -> next stop
     FORWARD = 7  # tensors: whole sequences; yields as PREFILL          previous stop -> next stop
+    RESUME = 8  # id of a broken session, new stops: goes on as it      previous stop -> next stop
+    REPLAY = 9  # new stops, what those have missed; yields as PREFILL  previous stop -> next stop
+    TRACE = 10  # schema.trace.HopTrace: how long a step was at a hop   hop -> origin
 
 
 KNOWN_TYPES = frozenset(int(kind) for kind in FrameType)
-TRAVELLING_TYPES = frozenset(
-    {FrameType.STEP, FrameType.PREFILL, FrameType.PROBE, FrameType.FORK, FrameType.FORWARD}
-)
+TRAVELLING_TYPES = frozenset(FrameType) - {FrameType.CLOSE, FrameType.FAILURE, FrameType.TRACE}
 """Frames that go from stop to stop along the route."""
 
 
 class Flags(IntFlag):
-    """What the last hop sends back. No flag: every position's hidden state. And what a CLOSE leaves."""
+    """What the last hop sends back. No flag: every position's hidden state. What a CLOSE leaves. And whether
+    hops tell how long they took."""
 
     NONE = 0
     LAST_ONLY = 1  # only the last position: all that sampling needs
     NO_OUTPUT = 2  # a zero-token tensor: an acknowledgement, for all prefill chunks but the last
     KEEP = 4  # of a CLOSE: the KV cache stays for sessions that fork it, as long as there is room
+    TIMED = 8  # of a STEP or PREFILL: every hop says in a TRACE frame how long it took
+
+
+_TIMED = int(Flags.TIMED)
+
+
+def is_timed(flags: int) -> bool:
+    """Whether hops are to say how long a step takes. This is asked of every step, so it is asked of integers:
+    enums take ten times as long to combine."""
+    return int(flags) & _TIMED != 0
 
 
 class Header(NamedTuple):

@@ -9,6 +9,8 @@ One tagged, typed struct each (`"type"` is the tag). The life of a volunteer, in
     peer  -> ready                     relay -> serving        a probe frame came back through the relay
     peer  -> heartbeat ...             relay -> heartbeat      as long as it lives, both ways
     peer  -> draining                  relay -> goodbye        before it leaves
+                                       relay -> quarantined    an operator keeps it out of routes, and why
+                                       relay -> restored       and no longer
 
 How a peer goes from one replica of the relay to another without a gap:
 
@@ -18,22 +20,38 @@ How a peer goes from one replica of the relay to another without a gap:
 
 The life of a request at the head that drives it:
 
-    relay -> generate                  peer  -> route_request  a route for its session
-    relay -> route | refused           peer  -> delta ...      text as it appears
+    relay -> generate | embed          peer  -> route_request  a route for its session
+    relay -> route | refused           peer  -> delta ...      text as it appears; embedded ... of an embed
     relay -> cancel                    peer  -> finished | failed
 
 Knows shapes and ranges. Does not know states (schema/protocol.py) or sockets.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from schema.errors import CorollaError, MalformedMessage, TooLarge, error_from_code
-from schema.generation import MAX_INT32, FinishReason, GenerationRequest, Timing, TokenId, Usage
+from schema.errors import CorollaError, InvalidRequest, MalformedMessage, TooLarge, error_from_code
+from schema.generation import (
+    MAX_INT32,
+    FinishReason,
+    GenerationRequest,
+    ScoredToken,
+    Timing,
+    TokenId,
+    Usage,
+)
 from schema.ids import PeerId
-from schema.limits import MAX_BLOCKS, MAX_CONTROL_BYTES, MAX_HOPS, MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
+from schema.limits import (
+    MAX_BLOCKS,
+    MAX_CONTROL_BYTES,
+    MAX_EMBEDDING_INPUTS,
+    MAX_HOPS,
+    MAX_MODEL_NAME_CHARS,
+    MAX_NAME_CHARS,
+    MAX_QUARANTINE_CHARS,
+)
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_CHARS)]
@@ -54,13 +72,19 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     code: str
     message: str
     retry_after: Annotated[float, Meta(ge=0.0)] | None = None
+    param: str | UnsetType = UNSET
+    """The request's field at fault, of an `InvalidRequest` that can name one."""
 
     @classmethod
     def of(cls, error: CorollaError) -> "ErrorInfo":
-        return cls(code=error.code, message=error.message, retry_after=error.retry_after)
+        param = error.param if isinstance(error, InvalidRequest) else None
+        return cls(
+            code=error.code, message=error.message, retry_after=error.retry_after, param=param or UNSET
+        )
 
     def to_error(self) -> CorollaError:
-        return error_from_code(self.code, self.message, retry_after=self.retry_after)
+        param = None if self.param is UNSET else self.param
+        return error_from_code(self.code, self.message, retry_after=self.retry_after, param=param)
 
 
 class Failure(ErrorInfo, frozen=True, kw_only=True):
@@ -125,6 +149,8 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """Whether it knows `go_elsewhere`."""
     moves: bool | UnsetType = UNSET
     """Whether it goes on with what another connection of it carries, until it says `arrived` here."""
+    hears_operators: bool | UnsetType = UNSET
+    """Whether it knows `quarantined` and `restored`."""
 
 
 class Offer(Struct, frozen=True, kw_only=True, tag="offer"):
@@ -193,6 +219,23 @@ class RouteRequest(Struct, frozen=True, kw_only=True, tag="route_request"):
     """The error code with which a hop broke the session that this one replaces, if there was one."""
 
 
+class PromptPart(Struct, frozen=True, kw_only=True):
+    """The next piece of a prompt that is told back."""
+
+    text: str
+    scored: list[ScoredToken]
+
+
+class CallMade(Struct, frozen=True, kw_only=True):
+    """A function that the model calls."""
+
+    index: Count
+    """Among the reply's calls."""
+    name: str
+    arguments: str
+    """JSON."""
+
+
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
     """More of a reply's text."""
 
@@ -202,6 +245,24 @@ class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
     """Tokens generated so far."""
     ids: list[TokenId] | UnsetType = UNSET
     """Those since the last delta. Another head can go on with them when this one is gone."""
+    scored: list[ScoredToken] | UnsetType = UNSET
+    """One for each of `ids`, where the request asks for log-probabilities."""
+    prompt: PromptPart | UnsetType = UNSET
+    """More of the prompt, where the request asks for it; before the first token."""
+    call: CallMade | UnsetType = UNSET
+    """A function that the model calls, once its arguments are complete."""
+
+
+class Embedded(Struct, frozen=True, kw_only=True, tag="embedded"):
+    """What a head has made of one input of an `embed`."""
+
+    request: RequestId
+    index: Count
+    """Of the input."""
+    tokens: Count
+    vector: bytes
+    """float32, little-endian: the mean of the last block's hidden states over all tokens, after the model's
+    final norm, scaled to length 1."""
 
 
 class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
@@ -267,6 +328,23 @@ class Serving(Struct, frozen=True, kw_only=True, tag="serving"):
     """The volunteer is in routes from now on."""
 
 
+Reason = Annotated[str, Meta(max_length=MAX_QUARANTINE_CHARS)]
+
+
+class Quarantined(Struct, frozen=True, kw_only=True, tag="quarantined"):
+    """An operator keeps the volunteer out of new routes; its connection stays, and what it serves goes on."""
+
+    reason: Reason
+    """For its owner."""
+
+
+class Restored(Struct, frozen=True, kw_only=True, tag="restored"):
+    """An operator lets the volunteer be in routes again."""
+
+    reason: Reason
+    """For its owner."""
+
+
 class GrantedHop(Struct, frozen=True, kw_only=True):
     """A hop as shown to the driver."""
 
@@ -304,6 +382,14 @@ class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
     """The first tokens of the reply, when another head has begun it: its text is told from the beginning."""
 
 
+class Embed(Struct, frozen=True, kw_only=True, tag="embed"):
+    """Texts for this head to make vectors of: an `embedded` for each, in order, then `finished`."""
+
+    request: RequestId
+    model: ModelName
+    inputs: Annotated[list[str | list[TokenId]], Meta(min_length=1, max_length=MAX_EMBEDDING_INPUTS)]
+
+
 class Cancel(Struct, frozen=True, kw_only=True, tag="cancel"):
     """Nobody waits for this reply any more."""
 
@@ -339,6 +425,7 @@ FromPeer = (
     | Heartbeat
     | RouteRequest
     | Delta
+    | Embedded
     | Finished
     | Failed
     | Draining
@@ -350,10 +437,13 @@ FromRelay = (
     | Assignment
     | Probe
     | Serving
+    | Quarantined
+    | Restored
     | Heartbeat
     | RouteGrant
     | Refused
     | Generate
+    | Embed
     | Cancel
     | HopLost
     | GoElsewhere
@@ -426,8 +516,3 @@ def _decode(decoder: "msgspec.json.Decoder[_T]", text: str | bytes) -> _T:
 def peer_ids(raw: list[str]) -> frozenset[PeerId]:
     """Checked hex strings of a message as peer ids."""
     return frozenset(PeerId(peer) for peer in raw)
-
-
-def to_plain(message: Struct) -> dict[str, Any]:
-    """A struct as plain JSON types, for logs."""
-    return msgspec.to_builtins(message)

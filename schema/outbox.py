@@ -30,6 +30,9 @@ URGENCY_OF_FRAME: dict[int, Urgency] = {
     FrameType.PROBE: Urgency.PREFILL,
     FrameType.FORWARD: Urgency.PREFILL,
     FrameType.FORK: Urgency.PREFILL,  # the slices that follow it may not overtake it
+    FrameType.RESUME: Urgency.PREFILL,  # nor this
+    FrameType.REPLAY: Urgency.PREFILL,
+    FrameType.TRACE: Urgency.DECODE,  # behind the answer that it is about
     FrameType.CLOSE: Urgency.CONTROL,
     FrameType.FAILURE: Urgency.CONTROL,
 }

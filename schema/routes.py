@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from schema.errors import MalformedFrame, RouteExpired, RouteForged
+from schema.errors import MalformedFrame, RouteForged
 from schema.ids import (
     PEER_ID_BYTES,
     SESSION_ID_BYTES,
@@ -69,10 +69,6 @@ class Route:
         if index == len(self.hops):
             return self.origin
         raise MalformedFrame(f"stop {index} of a route with {len(self.hops)} hops")
-
-    def sender_of(self, index: int) -> PeerId:
-        """The peer that may send to stop `index`: the stop before it, or the origin for stop 0."""
-        return self.origin if index == 0 else self.stop(index - 1)
 
 
 def _mac(secret: bytes, session: SessionId, body: bytes) -> bytes:
@@ -140,9 +136,3 @@ def verify_route(raw: bytes, session: SessionId, secret: bytes) -> Route:
     if not hmac.compare_digest(_mac(secret, session, body), mac):
         raise RouteForged("the route was not signed by this swarm's relays for this session")
     return route
-
-
-def check_expiry(route: Route, now: float) -> None:
-    """Raises RouteExpired when the route's time is over. `now`: Unix seconds."""
-    if now >= route.expires:
-        raise RouteExpired("the route has expired: ask the relay for a new one")

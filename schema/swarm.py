@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-VolunteerState = Literal["connected", "loading", "probing", "serving", "paused", "draining"]
+VolunteerState = Literal["connected", "loading", "probing", "serving", "paused", "draining", "quarantined"]
 EvidenceKind = Literal[
     "answered",  # a step of somebody else's session passed on
     "replied",  # a reply driven to its end
@@ -24,6 +24,8 @@ EvidenceKind = Literal[
     "malformed",  # its connection ended for what it sent
     "forged",  # a frame at a hop, or with a route, that is not its own
     "probe_failed",  # it could not prove that it serves
+    "quarantined",  # an operator keeps it out of routes
+    "restored",  # and no longer
 ]
 """What the relay sees of volunteers; docs/reputation.md says what each counts."""
 
@@ -101,6 +103,17 @@ class EvidenceOfHour(Struct, frozen=True, kw_only=True):
     worst: float | UnsetType = UNSET
 
 
+class Contribution(Struct, frozen=True, kw_only=True):
+    """What a volunteer has done for others in the last 31 days."""
+
+    blocks_steps: int
+    """Blocks that it has run in others' sessions, each as often as a step went through it."""
+    replies: int
+    """That it has driven to their end."""
+    hours: int
+    """In which it did."""
+
+
 class VolunteerReport(Struct, frozen=True, kw_only=True):
     """The body of `GET /api/volunteers/{id}`: one volunteer, its score, and the evidence for it."""
 
@@ -116,6 +129,11 @@ class VolunteerReport(Struct, frozen=True, kw_only=True):
     """The newest first."""
     volunteer: VolunteerStatus | UnsetType = UNSET
     """Left out when it is not connected to the relay that answers."""
+    memory: int | UnsetType = UNSET
+    """Bytes that it has for the model; left out like `volunteer`."""
+    since: float | UnsetType = UNSET
+    """When it joined, Unix seconds; left out like `volunteer`."""
+    contribution: Contribution | UnsetType = UNSET
 
 
 class SwarmStatus(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from relay.logs import configure_logs
 from relay.services import Services
 from relay.settings import Settings
 from relay.store import Store
+from relay.unread import HttpProtocol
 from relay.websocket import WebSocketProtocol
 from schema.protocol import MAX_FRAME_BYTES
 
@@ -92,7 +93,7 @@ def server_config(settings: Settings, app: Any) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=HttpProtocol,
         ws=WebSocketProtocol,
         ws_max_size=MAX_FRAME_BYTES,
         ws_per_message_deflate=False,

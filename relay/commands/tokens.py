@@ -1,4 +1,4 @@
-"""`python -m relay token create|list|revoke`: who may join and who may chat."""
+"""`python -m relay token create|list|revoke`: who may join, who may chat, and who may operate."""
 
 import argparse
 from pathlib import Path
@@ -41,6 +41,8 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
     kind: TokenKind = arguments.kind
     token = run_with_store(settings, lambda store: store.create_token(kind, arguments.name, relay_url))
     explain(f"Token {token.id} for {relay_url}, in {database_name(settings)}. It is shown only now: keep it.")
+    if kind == "admin":
+        explain("Whoever has it sees and revokes all tokens, and keeps volunteers out: sign in at the page.")
     if kind == "volunteer":
         explain("To join: python -m volunteer --token …")
         if urlsplit(relay_url).hostname in LOOPBACK:
@@ -63,16 +65,26 @@ def database_name(settings: Settings) -> str:
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     tokens = run_with_store(settings, lambda store: store.list_tokens())
     rows = [
-        (one.id, one.kind, one.name, when(one.created_at), when(one.last_used_at), when(one.revoked_at))
+        (
+            one.id,
+            one.kind,
+            one.name,
+            one.parent or "-",
+            when(one.created_at),
+            when(one.last_used_at),
+            when(one.expires_at),
+            when(one.revoked_at),
+        )
         for one in tokens
     ]
-    print(columns(("ID", "KIND", "NAME", "CREATED", "LAST USED", "REVOKED"), rows))
+    print(columns(("ID", "KIND", "NAME", "MADE BY", "CREATED", "LAST USED", "EXPIRES", "REVOKED"), rows))
     return 0
 
 
 def _revoke(settings: Settings, arguments: argparse.Namespace) -> int:
     token = run_with_store(settings, lambda store: store.revoke_token(arguments.id))
     explain(
-        f"Token {token.id} ({token.kind}, {token.name}) is revoked; the relay closes its connections soon."
+        f"Token {token.id} ({token.kind}, {token.name}) is revoked, with those that it has made; the relay "
+        "closes their connections soon."
     )
     return 0

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from sqlalchemy import delete, func, insert, literal, select
 
 from relay.database import EVIDENCE_LOCK, reading, writing, writing_alone
-from relay.queries.base import Queries, among
+from relay.queries.base import Queries, among, listed
 from relay.records import Evidence
 from relay.tables import EvidenceRow
 from schema.ids import PeerId
@@ -45,7 +45,8 @@ class EvidenceQueries(Queries):
             .group_by(EvidenceRow.peer, EvidenceRow.kind, EvidenceRow.hour)
         )
         async with reading(self._engine) as connection:
-            rows = await connection.execute(query.where(among(connection, EvidenceRow.peer, peers)))
+            query = query.where(among(connection, EvidenceRow.peer))
+            rows = await connection.execute(query, listed(connection, peers))
             return [Evidence(peer, kind, hour, int(count), worst) for peer, kind, hour, count, worst in rows]
 
     async def merge_evidence(self, before: float) -> int:
@@ -73,8 +74,9 @@ class EvidenceQueries(Queries):
 
     async def _merge_some(self, hour: float, peers: Collection[PeerId]) -> None:
         async with writing_alone(self._engine, EVIDENCE_LOCK) as connection:
-            theirs = (EvidenceRow.hour == hour) & among(connection, EvidenceRow.peer, peers)
-            last = await connection.scalar(select(func.max(EvidenceRow.id)).where(theirs))
+            theirs = (EvidenceRow.hour == hour) & among(connection, EvidenceRow.peer)
+            these = listed(connection, peers)
+            last = await connection.scalar(select(func.max(EvidenceRow.id)).where(theirs), these)
             old = theirs & (EvidenceRow.id <= last)
             merged = (
                 select(
@@ -89,8 +91,8 @@ class EvidenceQueries(Queries):
                 .group_by(EvidenceRow.peer, EvidenceRow.kind, EvidenceRow.hour)
             )
             names = ["peer", "kind", "hour", "count", "worst", "replica"]
-            await connection.execute(insert(EvidenceRow).from_select(names, merged))
-            await connection.execute(delete(EvidenceRow).where(old))
+            await connection.execute(insert(EvidenceRow).from_select(names, merged), these)
+            await connection.execute(delete(EvidenceRow).where(old), these)
 
     async def remove_evidence(self, before: float) -> int:
         """Remove what is older. How many rows there were."""

@@ -1,0 +1,1 @@
+"""Files and batches: requests that are answered while nobody waits, see docs/jobs.md."""
