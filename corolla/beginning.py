@@ -4,8 +4,9 @@ The hops of an earlier reply may still hold its keys and values (see corolla/pre
 session begins as a fork of that one, and only the rest of the prompt is computed. Where a hop holds it no
 more, the prompt is computed as a whole, which costs the reply nothing but time.
 
-A session that breaks off is replaced by one over another route (see corolla/repair.py), into which all
-tokens go that were in it, the prompt's and the reply's. Does not know sampling or text.
+A session that breaks off is replaced by one over another route (see corolla/repair.py). That one goes on with
+what the hops that are left hold (see corolla/resuming.py); where that cannot be, all tokens go into it that
+were in the other, the prompt's and the reply's. Does not know sampling or text.
 """
 
 import asyncio
@@ -16,9 +17,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
+from corolla.all_positions import States, prefill_all
 from corolla.exchange import Exchange
 from corolla.prefixes import KeptSession, Match, PrefixIndex, Wanted
-from corolla.repair import Repairs
+from corolla.repair import PASSING, Repairs
+from corolla.replaying import resume
+from corolla.resuming import plan_resumption
 from corolla.session import PreparedStep, RemoteSession, Step, failed_step, open_session
 from schema.errors import CorollaError, ModelUnavailable, StepFailed, Unavailable
 from schema.frames import Flags, FrameType
@@ -40,6 +44,9 @@ class Prompt:
     """Only what the same one has asked before is used again."""
     tokens: list[int]
     embed: Embed
+    states: States | None = None
+    """Is given the hidden states of all positions: nothing is used again, and a session that breaks off while
+    they come is begun anew, from the first position on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,11 @@ class LastingSession:
         self._beginner = beginner
         self._prompt = prompt
         self._repairs = repairs
+
+    @property
+    def repairs(self) -> int:
+        """How often it was begun again over another route."""
+        return self._repairs.count
 
     @property
     def position(self) -> int:
@@ -103,14 +115,15 @@ class LastingSession:
         return await self._begin_again(error, fed())
 
     async def _begin_again(self, error: CorollaError, fed: list[int]) -> WireTensor:
-        broken = self.remote.broken
-        await self._beginner.end(self.remote)
-        if not self._repairs.broke(broken, time.monotonic()):
+        if not self._repairs.broke(self.remote.broken, time.monotonic()):
+            await self._beginner.end(self.remote)
             raise error
         log.warning(
             "the reply goes on over another route: %s", error.message, extra={"session": self.remote.id.hex()}
         )
-        held = await self._beginner.hold(replace(self._prompt, tokens=fed), self._repairs)
+        held = await self._beginner.hold(
+            replace(self._prompt, tokens=fed, states=None), self._repairs, self.remote
+        )
         self.remote = held.session
         return held.hidden
 
@@ -145,56 +158,114 @@ class Beginner:
         await session.__aexit__(None, None, None)
         self._forget_lost(session)
 
-    async def hold(self, prompt: Prompt, repairs: Repairs) -> _Held:
-        """A session that holds the prompt, at the first attempt that `repairs` allows and that succeeds."""
-        is_whole = False
-        while True:
-            try:
-                session, match = await self._open(prompt, repairs, is_whole)
-            except (ModelUnavailable, Unavailable) as error:
-                if not repairs.count:
-                    raise
-                is_cut_off = not isinstance(error, ModelUnavailable)
-                await asyncio.sleep(repairs.wait(time.monotonic(), is_cut_off))
-                continue
-            try:
-                return await self._prefill(session, prompt, match)
-            except StepFailed as error:
-                if match is not None:
-                    log.info("a kept session could not be used: %s", error.message)
-                    self._forget(match.kept)
-                    is_whole = True
-                elif not repairs.broke(session.broken, time.monotonic()):
-                    raise
-            except CorollaError:
-                if not repairs.broke(session.broken, time.monotonic()):
-                    raise
+    async def hold(self, prompt: Prompt, repairs: Repairs, broken: RemoteSession | None = None) -> _Held:
+        """A session that holds the prompt, at the first attempt that `repairs` allows and that succeeds.
+
+        `broken`: one that broke off. What its hops hold is gone on with where that can be; then it is over.
+        """
+        is_whole = needs_all = prompt.states is not None
+        try:
+            while True:
+                if broken is not None:
+                    self._forget_lost(broken)
+                    if needs_all or not repairs.may_resume or broken.remains() is None:
+                        await self.end(broken)  # nobody needs what it holds while others are waited for
+                        broken = None
+                try:
+                    session, match = await self._open(prompt, repairs, is_whole, broken)
+                except (ModelUnavailable, Unavailable) as error:
+                    if not repairs.count:
+                        raise
+                    is_cut_off = not isinstance(error, ModelUnavailable)
+                    await asyncio.sleep(repairs.wait(time.monotonic(), is_cut_off))
+                    continue
+                if broken is not None:
+                    held = await self._resume(session, broken, prompt, repairs)
+                    broken = None
+                    if held is not None:
+                        return held
+                    if session.broken is not None:
+                        continue
+                try:
+                    return await self._prefill(session, prompt, match)
+                except CorollaError as error:
+                    broken = session
+                    if match is not None and isinstance(error, StepFailed):
+                        log.info("a kept session could not be used: %s", error.message)
+                        self._forget(match.kept)
+                        is_whole = True
+                        await self.end(session)
+                        broken = None
+                    elif not repairs.broke(session.broken, time.monotonic()):
+                        raise
+        finally:
+            if broken is not None:
+                await self.end(broken)
 
     async def _open(
-        self, prompt: Prompt, repairs: Repairs, is_whole: bool
+        self, prompt: Prompt, repairs: Repairs, is_whole: bool, broken: RemoteSession | None
     ) -> tuple[RemoteSession, Match | None]:
         """A session, and what it may begin with: that depends on its route, and its route on that."""
-        prefixes = self._prefixes
+        remains = None if broken is None else broken.remains()
+        prefer = frozenset(hop.peer for hop in remains.hops) if remains else frozenset[PeerId]()
         open_with = partial(
             open_session, self._exchange, prompt.model, exclude=repairs.excluded, repairs=repairs.reason
         )
+        prefixes = self._prefixes
         if prefixes is None or is_whole:
-            return await open_with(), None
+            return await open_with(prefer=prefer), None
         wanted = Wanted(prompt.model, prompt.asker, prompt.tokens)
         found = prefixes.find(wanted, time.monotonic())
-        prefer = frozenset(hop.peer for hop in found.kept.hops) if found else frozenset[PeerId]()
+        if found and not prefer:
+            prefer = frozenset(hop.peer for hop in found.kept.hops)
         session = await open_with(prefer=prefer)
         return session, prefixes.find(wanted._replace(hops=session.hops), time.monotonic())
 
-    async def _prefill(self, session: RemoteSession, prompt: Prompt, match: Match | None) -> _Held:
-        """Opens the session. If that fails it is over, and freed on every hop."""
+    async def _resume(
+        self, session: RemoteSession, broken: RemoteSession, prompt: Prompt, repairs: Repairs
+    ) -> _Held | None:
+        """Goes on in a session as what a broken one was, and ends that one.
+
+        None where it cannot be: either the session is untouched, or it has broken too, and is over.
+        """
+        remains, tokens = broken.remains(), prompt.tokens
+        plan = None if remains is None else plan_resumption(remains, session.hops, len(tokens))
         try:
+            if plan is None:
+                return None
             await session.__aenter__()
+            session.forked = broken.forked
+            hops = len(session.hops)
+            missed = await prompt.embed(tokens[: plan.position], 0, hops) if plan.new else []
+            rest = await prompt.embed(tokens, plan.position, hops)
+            return _Held(session, await resume(session, plan, missed, rest), session.forked)
+        except CorollaError as error:
+            log.info("what the hops hold cannot be gone on with: %s", error.message)
+            reason = session.broken
+            await self.end(session)
+            if reason is None or not (reason.is_gone or isinstance(reason.error, PASSING)):
+                repairs.may_resume = False
+            elif not repairs.broke(reason, time.monotonic()):
+                raise
+            return None
+        except BaseException:
+            await self.end(session)
+            raise
+        finally:
+            await self.end(broken)
+
+    async def _prefill(self, session: RemoteSession, prompt: Prompt, match: Match | None) -> _Held:
+        """Opens the session, and sends it the prompt."""
+        await session.__aenter__()
+        try:
             if match is not None:
                 session.fork(match.kept.id, match.tokens)
-            cached = session.position
-            slices = await prompt.embed(prompt.tokens, cached, len(session.hops))
-            return _Held(session, await session.prefill(slices), cached)
+            slices = await prompt.embed(prompt.tokens, session.forked, len(session.hops))
+            if prompt.states is not None:
+                return _Held(session, await prefill_all(session, slices, prompt.states), 0)
+            return _Held(session, await session.prefill(slices), session.forked)
+        except CorollaError:
+            raise
         except BaseException:
             await self.end(session)
             raise

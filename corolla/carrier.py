@@ -14,7 +14,7 @@ import logging
 import random
 
 from corolla.exchange import Exchange
-from corolla.link import LinkOptions, Receiver, RelayLink, StatusSource, dial, is_final
+from corolla.link import LinkOptions, Receiver, RelayLink, StatusSource, dial
 from schema.errors import CorollaError, Moved, Unavailable
 from schema.frames import Header
 from schema.messages import FromRelay, GoElsewhere
@@ -43,11 +43,9 @@ class Carrier:
         self._is_closing = False
 
     @classmethod
-    async def dial(
-        cls, options: LinkOptions, exchange: Exchange, receiver: Receiver, after: str | None = None
-    ) -> "Carrier":
-        """Connect, and have the exchange use it. Arguments and errors as `corolla.link.dial`."""
-        link = await dial(options, after=after)
+    async def dial(cls, options: LinkOptions, exchange: Exchange, receiver: Receiver) -> "Carrier":
+        """Connect, and have the exchange use it. Errors as `corolla.link.dial`."""
+        link = await dial(options)
         exchange.attach(link)
         return cls(options, exchange, receiver, link)
 
@@ -142,25 +140,3 @@ class Carrier:
                 new.cancel()
                 await asyncio.gather(new, return_exceptions=True)
         raise Unavailable("the connection to the relay was lost", retry_after=RETRY_SECONDS)
-
-
-async def stay_connected(options: LinkOptions, exchange: Exchange, receiver: Receiver) -> None:
-    """Keep a driver connected until it is cancelled: it moves when asked, and dials again when it is cut off.
-
-    Sessions that were cut off are broken, and begun again by those that can be (corolla/beginning.py).
-
-    Raises:
-        CorollaError: dialling again would not help.
-    """
-    last: str | None = None
-    while True:
-        try:
-            carrier = await Carrier.dial(options, exchange, receiver, last)
-            last = carrier.link.url
-            await carrier.run()
-        except CorollaError as error:
-            exchange.detach(Unavailable("the connection to the relay was lost", retry_after=RETRY_SECONDS))
-            if is_final(error):
-                raise
-            log.info("%s; trying again", error.message)
-        await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.5))

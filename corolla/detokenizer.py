@@ -100,8 +100,9 @@ class Detokenizer:
 
 
 def _last_text(decode: Callable[[list[int]], str], tokens: Sequence[int]) -> list[int]:
-    """The last few tokens: enough for them to say something, and to begin with a whole character."""
+    """The last few tokens: enough to say something and to begin with a whole character, or all that a window
+    may have."""
     count = _OVERLAP
-    while count < len(tokens) and decode(list(tokens[-count:]))[:1] in ("", REPLACEMENT):
+    while count < min(len(tokens), _MAX_WINDOW) and decode(list(tokens[-count:]))[:1] in ("", REPLACEMENT):
         count *= 2
     return list(tokens[-count:])

@@ -49,6 +49,7 @@ from schema.messages import (
 )
 from schema.outbox import URGENCY_OF_FRAME, Urgency
 from schema.routes import Route, read_route
+from schema.trace import HopTrace, decode_trace, encode_trace
 
 READ_ROUTES = 1024
 """Routes whose parsed form is kept: a session uses one route for all its frames."""
@@ -92,6 +93,10 @@ class Inbox(Protocol):
 
     def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
         """Nothing that is in flight will come back. `hop`: of the route, where one could not go on."""
+        ...
+
+    def on_trace(self, step: int, hop: int, trace: HopTrace) -> None:
+        """A hop says how long a step was there."""
         ...
 
     def on_hop_lost(self, peer: PeerId) -> None:
@@ -263,7 +268,14 @@ class Exchange:
     def fail(self, work: Frame, error: CorollaError) -> None:
         """Tell a step's driver that there will be no output. Errors as `post`."""
         failure = Failure(code=error.code, message=error.message, retry_after=error.retry_after, hop=work.hop)
-        frame = work._replace(type=FrameType.FAILURE, payload=encode_failure(failure), flags=Flags.NONE)
+        self._tell_driver(work, FrameType.FAILURE, encode_failure(failure))
+
+    def trace(self, work: Frame, trace: HopTrace) -> None:
+        """Tell a step's driver how long it was here; after its answer. Errors as `post`."""
+        self._tell_driver(work, FrameType.TRACE, encode_trace(trace))
+
+    def _tell_driver(self, work: Frame, kind: FrameType, payload: bytes) -> None:
+        frame = work._replace(type=kind, payload=payload, flags=Flags.NONE)
         if self._read_route(work.route).origin == self.link.peer_id:
             self._deliver(frame)
         else:
@@ -309,6 +321,10 @@ class Exchange:
             if inbox is not None:
                 # The relay has checked the header's hop; what the payload says of it may blame another.
                 inbox.on_failure(step_error(decode_failure(frame.payload)), frame.hop)
+        elif frame.type == FrameType.TRACE:
+            inbox = self._inboxes.get(frame.session)
+            if inbox is not None:
+                inbox.on_trace(frame.step, frame.hop, decode_trace(frame.payload))
         elif frame.type == FrameType.CLOSE and self._span_server is not None:
             keep = bool(frame.flags & Flags.KEEP)
             self._order.forget((route.origin, frame.session))

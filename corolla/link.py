@@ -71,6 +71,8 @@ class LinkOptions:
     """Kept by a process over its reconnects, so that it stays the same peer."""
     can_move: bool = False
     """Whether it goes elsewhere when it is asked to; see corolla/carrier.py."""
+    hears_operators: bool = False
+    """Whether its receiver knows `quarantined` and `restored`."""
 
 
 class Receiver(Protocol):
@@ -313,6 +315,7 @@ async def _shake_hands(
         name=options.name,
         can_move=True if options.can_move else UNSET,
         moves=True if moves else UNSET,
+        hears_operators=True if options.hears_operators else UNSET,
     )
     connection = PeerConnection()
     try:

@@ -3,10 +3,11 @@
 Pure. Does not know tensors, queues or the link.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schema.frames import Frame, FrameType, forked_session
 from schema.ids import SessionId, Span, session_at_hop
+from schema.resuming import Replay, decode_replay, decode_resume
 from schema.routes import Route
 
 
@@ -22,14 +23,31 @@ class WorkOrder:
     """Whether the output goes back to the driver: only then do the frame's flags say what to send."""
     forks: SessionId | None = None
     """Of a FORK: the kept session that it names, as it is named here."""
+    resumes: SessionId | None = None
+    """Of a RESUME: the broken session, as it is named here; None for a stop that is new."""
+    replay: Replay | None = None
+    """Of a REPLAY: what it carries; for a stop that is not new, without the states."""
+    is_next_new: bool = False
+    """Of a RESUME or a REPLAY: whether the next stop has to be sent what it has missed."""
 
 
 def order_of(frame: Frame, route: Route) -> WorkOrder:
-    """Raises `MalformedFrame` for a FORK that names no session."""
-    is_fork = frame.type == FrameType.FORK
-    return WorkOrder(
-        forks=session_at_hop(route.origin, forked_session(frame.payload)) if is_fork else None,
+    """Raises `MalformedFrame` for a FORK, RESUME or REPLAY that does not carry what it should."""
+    order = WorkOrder(
         session=session_at_hop(route.origin, frame.session),
         span=route.hops[frame.hop].span,
         is_last=frame.hop + 1 == len(route.hops),
     )
+    if frame.type == FrameType.FORK:
+        return replace(order, forks=session_at_hop(route.origin, forked_session(frame.payload)))
+    if frame.type == FrameType.RESUME:
+        resume = decode_resume(frame.payload)
+        broken = None if frame.hop in resume.new else session_at_hop(route.origin, resume.broken)
+        return replace(order, resumes=broken, is_next_new=frame.hop + 1 in resume.new)
+    if frame.type == FrameType.REPLAY:
+        replay = decode_replay(frame.payload)
+        is_next_new = frame.hop + 1 in replay.new
+        if frame.hop not in replay.new:
+            replay = replay._replace(states=b"")
+        return replace(order, replay=replay, is_next_new=is_next_new)
+    return order

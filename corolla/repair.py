@@ -24,6 +24,8 @@ WAIT_SECONDS = 15.0
 """For somebody to take the place of a hop that is gone: a connection that broke is back in less."""
 POLL_SECONDS = 0.25
 """How often it is asked whether somebody has."""
+PASSING = RouteExpired | FrameLost | Unavailable
+"""What breaks a session though no hop is to blame."""
 
 
 class Break(NamedTuple):
@@ -50,6 +52,8 @@ class Repairs:
         self._accused: frozenset[PeerId] = frozenset()
         """Those that are left out for it now."""
         self._losses: dict[PeerId, int] = {}
+        self.may_resume = True
+        """Whether it makes sense to go on with what hops still hold; see corolla/resuming.py."""
         self._cause: Break | None = None
         self._since = 0.0
 
@@ -74,7 +78,7 @@ class Repairs:
             self._losses[broken.hop] = self._losses.get(broken.hop, 0) + 1
         elif broken.hop is not None or broken.suspects:
             choices = _choices(broken)
-        elif not isinstance(broken.error, RouteExpired | FrameLost | Unavailable):
+        elif not isinstance(broken.error, PASSING):
             return False
         self._refused |= self._accused
         self._accused, *self._choices = choices or [frozenset[PeerId]()]

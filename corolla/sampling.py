@@ -2,7 +2,7 @@
 
 The steps and their order are those of transformers' `generate`:
 
-    repetition penalty, presence and frequency penalties     also when greedy
+    bias, repetition penalty, presence and frequency penalties, constraint     also when greedy
     temperature 0: the likeliest token, the first of several that tie
     otherwise: temperature, top-k, top-p, min-p, draw
 
@@ -10,7 +10,7 @@ Randomness has no state: the number that decides a draw is a hash of the seed an
 in the sequence. So a reply that is continued from any token on, by another process, continues as it would
 have, and the drafts of a speculative step can be checked in one pass by drawing at their positions.
 
-Penalties and greedy choice run where the logits are. A draw moves them to the CPU once and works in float64
+What comes before the draw runs where the logits are. A draw moves them to the CPU once and works in float64
 there, so its result does not hang on a device's order of summation.
 
 Does not know where logits come from, what a token says, or when a reply ends.
@@ -20,14 +20,15 @@ import secrets
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from schema.errors import NotFinite
+from corolla.scoring import TokenScore, score_tokens
+from schema.errors import CorollaError, NotFinite
 from schema.generation import Sampling
 
 _KEY = struct.Struct("<qq")
@@ -45,17 +46,50 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> (64 - _BITS)) * 2.0**-_BITS
 
 
+class Constraint(Protocol):
+    """Rules out tokens. Owner: the sequence's sampler."""
+
+    def apply(self, scores: Tensor) -> Tensor:
+        """The scores [vocab], minus infinity for what must not come next. Raises CorollaError: nothing
+        may."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """The next token is there. Raises CorollaError: it should not be."""
+        ...
+
+
 class Sampler:
     """Draws the tokens of one sequence, one after the other. Owner: the sequence's driver."""
 
     def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], seed: int, generated: Sequence[int] = ()
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        seed: int,
+        generated: Sequence[int] = (),
+        constraint: Constraint | None = None,
+        alternatives: int | None = None,
     ) -> None:
-        """`generated` are tokens of the reply that exist already, when it is continued."""
+        """`generated` are tokens of the reply that exist already, when it is continued; the constraint knows
+        them.
+
+        `alternatives`: of how many of the likeliest tokens to note the log-probabilities, beside that of the
+        token that is drawn; None: of none.
+        """
+        self.scores: list[TokenScore] = []
+        """What was noted, token after token."""
         self._sampling = sampling
         self._seed = seed
         self._position = len(prompt) + len(generated)
+        self._bias = _Bias(sampling.logit_bias) if sampling.logit_bias else None
         self._penalties = _Penalties(sampling, prompt, generated) if _penalized(sampling) else None
+        self._constraint = constraint
+        self._alternatives = alternatives
+        self.is_plainly_greedy = sampling.temperature == 0 and all(
+            part is None for part in (self._bias, self._penalties, constraint, alternatives)
+        )
+        """Whether it takes the likeliest token of the logits as they are, and notes nothing."""
 
     @property
     def position(self) -> int:
@@ -71,31 +105,40 @@ class Sampler:
         Raises:
             NotFinite: NaN or plus infinity among the logits, or nothing but minus infinity. The sampler
                 is as before the call.
+            CorollaError: the constraint's.
         """
-        scores = logits.detach() if self._penalties is None else self._penalties.applied(logits.detach())
+        logits = logits.detach()
+        scores = self._adjusted(logits)
         if self._sampling.temperature == 0:
             token = _likeliest(scores)
         else:
             weights = token_weights(scores, self._sampling)
             token = _drawn(weights, uniform(self._seed, self._position))
+        if self._alternatives is not None:
+            self.scores += score_tokens(logits[None], [token], self._alternatives)
         self.accept(token)
         return token
 
-    @property
-    def is_plainly_greedy(self) -> bool:
-        """Whether it takes the likeliest token of the logits as they are."""
-        return self._sampling.temperature == 0 and self._penalties is None
+    def _adjusted(self, scores: Tensor) -> Tensor:
+        """New scores, or the logits themselves."""
+        if self._bias is not None:
+            scores = self._bias.applied(scores)
+        if self._penalties is not None:
+            scores = self._penalties.applied(scores)
+        return scores if self._constraint is None else self._constraint.apply(scores)
 
     def accept(self, token: int) -> None:
-        """Counts a token as generated at `position`."""
+        """Counts a token as generated at `position`. Raises as the constraint."""
         self._position += 1
         if self._penalties is not None:
             self._penalties.add(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
 
 
 def next_tokens(
     samplers: Sequence[Sampler], logits: Tensor, likeliest: Sequence[int] | None = None
-) -> list[int | NotFinite]:
+) -> list[int | CorollaError]:
     """What `next_token` of each sampler gives for its row of `logits`, [sequences, vocab], or raises.
 
     Greedy sequences share one reduction and one transfer from the device, the others a transfer.
@@ -104,7 +147,7 @@ def next_tokens(
     if likeliest is None:
         likeliest = _likeliest_each(logits) if any(one.is_plainly_greedy for one in samplers) else []
     rows = logits if all(one.is_plainly_greedy for one in samplers) else logits.cpu()
-    found: list[int | NotFinite] = []
+    found: list[int | CorollaError] = []
     for index, sampler in enumerate(samplers):
         try:
             if not sampler.is_plainly_greedy:
@@ -114,7 +157,7 @@ def next_tokens(
             else:
                 sampler.accept(likeliest[index])
                 found.append(likeliest[index])
-        except NotFinite as error:
+        except CorollaError as error:
             found.append(error)
     return found
 
@@ -196,6 +239,20 @@ def _penalized(sampling: Sampling) -> bool:
         or sampling.presence_penalty != 0.0
         or sampling.frequency_penalty != 0.0
     )
+
+
+class _Bias:
+    """What a request adds to some logits. Owner: its `Sampler`."""
+
+    def __init__(self, bias: dict[int, float]) -> None:
+        self._tokens = torch.tensor(list(bias), dtype=torch.int64)
+        self._values = torch.tensor(list(bias.values()), dtype=torch.float64)
+
+    def applied(self, logits: Tensor) -> Tensor:
+        """New scores, float32 or wider."""
+        scores = logits.double() if logits.dtype == torch.float64 else logits.float()
+        tokens, values = self._tokens.to(scores.device), self._values.to(scores.device, scores.dtype)
+        return scores.index_add(0, tokens, values)
 
 
 class _Penalties:

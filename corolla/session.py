@@ -6,14 +6,17 @@ or text.
 """
 
 import asyncio
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 from corolla.exchange import Exchange, Launch
 from corolla.repair import Break
+from corolla.resuming import Remains, hops_left, is_sound
+from corolla.tracing import RouteTimes
 from schema.errors import (
     CorollaError,
     FrameLost,
@@ -25,19 +28,19 @@ from schema.errors import (
     RouteExpired,
     ShapeMismatch,
 )
-from schema.frames import Flags, Frame, FrameType
+from schema.frames import Flags, Frame, FrameType, is_timed
 from schema.ids import PeerId, SessionId, Span, new_session_id
-from schema.limits import TARGET_SLICE_BYTES
 from schema.messages import RouteGrant
 from schema.routes import Hop
 from schema.tensors import WireTensor, decode_tensors, encode_tensors
+from schema.trace import HopTrace
 
 STEP_SECONDS = 120.0
 """How long a driver waits for one step. Lost hops are told at once; this is for those that are only slow."""
 PREFILL_WINDOW = 8
 """Slices of a prompt that may be in flight: enough to keep every hop of a usual route busy."""
-LEADING_PARTS = (4, 2)
-"""What parts of a full slice the first ones are, over several hops. Together they are less than one."""
+
+_WITHOUT_TENSORS = (FrameType.FORK, FrameType.RESUME, FrameType.REPLAY)
 
 Step = asyncio.Future[list[WireTensor]]
 """A step in flight: what it will come back with."""
@@ -72,10 +75,14 @@ class RemoteSession:
         self.id = session
         self.position = 0
         """Tokens sent so far."""
+        self.times = RouteTimes(len(grant.hops), time.monotonic)
+        """Of the steps that were marked."""
         self._exchange = exchange
         self._next_step = 0
         self.held = 0
         """Tokens whose steps have come back: all hops hold them."""
+        self.forked = 0
+        """Tokens that it began with, which were not computed for it."""
         self.is_kept = False
         """Whether the hops keep the KV caches at the end."""
         self._waiting: dict[int, _Waiting] = {}
@@ -104,6 +111,8 @@ class RemoteSession:
     # ---- called by the exchange ----
 
     def on_output(self, frame: Frame) -> None:
+        if is_timed(frame.flags):
+            self.times.answered(frame.step)
         waiting = self._waiting.pop(frame.step, None)
         if waiting is None:
             return
@@ -111,11 +120,14 @@ class RemoteSession:
         if future.done():
             return
         try:
-            future.set_result([] if frame.type == FrameType.FORK else decode_tensors(frame.payload))
+            future.set_result([] if frame.type in _WITHOUT_TENSORS else decode_tensors(frame.payload))
         except CorollaError as error:
             unreadable = GenerationFailed(f"a volunteer's answer is no list of tensors: {error.message}")
             _fail(future, unreadable)
             self.blame_last_hop(unreadable)
+
+    def on_trace(self, step: int, hop: int, trace: HopTrace) -> None:
+        self.times.reported(step, hop, trace)
 
     def on_failure(self, error: CorollaError, hop: int | None = None) -> None:
         # Whoever noticed that a route has expired, or was to get what the relay has lost, is not to blame.
@@ -151,16 +163,35 @@ class RemoteSession:
 
     # ---- called by the driver ----
 
+    def remains(self) -> Remains | None:
+        """What its hops surely hold after it has broken off; None: nothing that could be gone on with."""
+        if not is_sound(self.broken):
+            return None
+        gone = {self.broken.hop} if self.broken is not None and self.broken.hop is not None else set[PeerId]()
+        left = hops_left(self.hops, self.lost | gone)
+        return Remains(self.id, left, self.held) if left and self.held else None
+
     def keep(self) -> None:
         """Have the hops keep the KV caches at the end, for sessions that begin as a fork of this one."""
         self.is_kept = True
+
+    def begin_at(self, tokens: int) -> None:
+        """The hops are to hold this many tokens by what is posted next, beside the session's own steps."""
+        self.position = tokens
+
+    def post_beside(self, kind: FrameType, payload: bytes, position: int) -> Step:
+        """Send a frame that is no step of this session: its answer says nothing of what all hops hold.
+
+        Raises as `send`.
+        """
+        return self._post_beside(self._next_frame(kind, Flags.NONE, payload)._replace(position=position))
 
     def fork(self, kept: SessionId, tokens: int) -> None:
         """Begin with the first `tokens` tokens of a session that was kept; what follows may be sent at once.
 
         Where a hop cannot, this session fails with the hop's reason. Raises as `send`.
         """
-        self.position = tokens
+        self.position = self.forked = tokens
         frame = self._next_frame(FrameType.FORK, Flags.NONE, kept)
         self._expect(frame, tokens=0)
         self._exchange.post(frame)
@@ -171,14 +202,28 @@ class RemoteSession:
         Raises:
             CorollaError: the session has failed, or it cannot be sent; then nothing has changed.
         """
-        frame = self._next_frame(kind, want, encode_tensors(tensors))
-        future = self._expect(frame, tensors[0].shape[1])
+        frame = self._next_frame(kind, self._marked(kind, want), encode_tensors(tensors))
+        if is_timed(frame.flags):
+            self.times.sent(kind, frame.step)
+        return self._post(frame, self._expect(frame, tensors[0].shape[1]))
+
+    def _post(self, frame: Frame, step: Step) -> Step:
         try:
             self._exchange.post(frame)
         except CorollaError:
             self._withdraw(frame)
             raise
-        return future
+        return step
+
+    def _post_beside(self, frame: Frame) -> Step:
+        step = self._expect_beside(frame)
+        try:
+            self._exchange.post(frame)
+        except CorollaError:
+            del self._waiting[frame.step]
+            self._next_step = frame.step
+            raise
+        return step
 
     async def forward(self, tensors: Sequence[WireTensor], want: Flags = Flags.NONE) -> WireTensor:
         """What whole sequences become; no hop keeps anything of it. Any number at once. Errors as `receive`.
@@ -186,15 +231,7 @@ class RemoteSession:
         Hidden states [batch, tokens, hidden], and an attention mask [batch, tokens] where there is padding.
         """
         frame = self._next_frame(FrameType.FORWARD, want, encode_tensors(tensors))._replace(position=0)
-        step: Step = asyncio.get_running_loop().create_future()
-        self._waiting[frame.step] = _Waiting(step, self.held)
-        self._next_step += 1
-        try:
-            self._exchange.post(frame)
-        except CorollaError:
-            del self._waiting[frame.step]
-            raise
-        return await self.receive(step)
+        return await self.receive(self._post_beside(frame))
 
     def prepare(self) -> PreparedStep | None:
         """A decode step of one token that whoever makes its hidden states sends, on whatever thread.
@@ -202,13 +239,21 @@ class RemoteSession:
         None when its first blocks are not in this process: then `send` sends it. One that is not launched
         has to be withdrawn before anything else is sent. Errors as `send`.
         """
-        frame = self._next_frame(FrameType.STEP, Flags.LAST_ONLY, b"")
+        frame = self._next_frame(FrameType.STEP, self._marked(FrameType.STEP, Flags.LAST_ONLY), b"")
         launch = self._exchange.prepare(frame)
-        return None if launch is None else PreparedStep(frame, self._expect(frame, tokens=1), launch)
+        if launch is None:
+            return None
+        if is_timed(frame.flags):
+            launch = self.times.timed(FrameType.STEP, frame.step, launch)
+        return PreparedStep(frame, self._expect(frame, tokens=1), launch)
 
     def withdraw(self, prepared: PreparedStep) -> None:
         """Take a prepared step back, as if it had never been."""
         self._withdraw(prepared.frame)
+
+    def _marked(self, kind: FrameType, want: Flags) -> Flags:
+        """The flags of the next step: some are timed."""
+        return want | Flags.TIMED if self.times.is_due(kind, self._next_step) else want
 
     def _next_frame(self, kind: FrameType, want: Flags, payload: bytes) -> Frame:
         if self.broken is not None:
@@ -232,9 +277,17 @@ class RemoteSession:
         self.position += tokens
         return future
 
+    def _expect_beside(self, frame: Frame) -> Step:
+        """Count a step whose answer says nothing of what all hops hold."""
+        future: Step = asyncio.get_running_loop().create_future()
+        self._waiting[frame.step] = _Waiting(future, self.held)
+        self._next_step += 1
+        return future
+
     def _withdraw(self, frame: Frame) -> None:
         """Undo `_expect` for a step that could not be sent."""
         self._waiting.pop(frame.step, None)
+        self.times.forget(frame.step)
         self._next_step, self.position = frame.step, frame.position
 
     async def receive(self, step: Step) -> WireTensor:
@@ -243,20 +296,23 @@ class RemoteSession:
         Raises:
             CorollaError: why there are none.
         """
-        try:
-            async with asyncio.timeout(STEP_SECONDS):
-                tensors = await step
-        except TimeoutError:
-            late = GenerationFailed(
-                f"a step did not come back within {STEP_SECONDS:g} s: send the request again"
-            )
-            self._break(Break(late, suspects=tuple(PeerId(hop.peer) for hop in self.grant.hops)))
-            raise late from None
+        tensors = await self._answered(step)
         if not tensors:
             empty = GenerationFailed("a step came back empty: send the request again")
             self.blame_last_hop(empty)
             raise empty
         return tensors[0]
+
+    async def _answered(self, step: Step, within: float | None = None) -> list[WireTensor]:
+        """What a step came back with, if it does `within` so many seconds. Errors as `receive`."""
+        seconds = STEP_SECONDS if within is None else within
+        try:
+            async with asyncio.timeout(seconds):
+                return await step
+        except TimeoutError:
+            late = GenerationFailed(f"a step did not come back within {seconds:g} s: send the request again")
+            self._break(Break(late, suspects=tuple(PeerId(hop.peer) for hop in self.grant.hops)))
+            raise late from None
 
     async def decode(self, hidden: WireTensor) -> WireTensor:
         """One decode step, [batch, tokens, hidden] in and [batch, 1, hidden] out. Errors as `receive`."""
@@ -269,16 +325,35 @@ class RemoteSession:
         """
         if not slices:
             raise InvalidRequest("there is nothing to prefill: give at least one token")
+        return await self.in_window(self.slices(slices))
+
+    def slices(self, slices: Sequence[WireTensor]) -> list[Callable[[], Step]]:
+        """A prompt's, or the rest of one's, each as what sends it."""
+        wants = [Flags.NO_OUTPUT] * (len(slices) - 1) + [Flags.LAST_ONLY]
+        return [
+            partial(self.send, [hidden], kind=FrameType.PREFILL, want=want)
+            for hidden, want in zip(slices, wants, strict=True)
+        ]
+
+    async def in_window(
+        self, posts: Sequence[Callable[[], Step]], first_within: float | None = None
+    ) -> WireTensor:
+        """Sends one after the other, no more than the window ahead of the answers; the last one's output.
+
+        `first_within`: seconds that the first answer may take; None: as all others. Errors as `receive`.
+        """
         pending: list[Step] = []
+        within = first_within
         try:
-            for index, hidden in enumerate(slices):
+            for post in posts:
                 if len(pending) >= PREFILL_WINDOW:
-                    await self.receive(pending.pop(0))
-                want = Flags.LAST_ONLY if index == len(slices) - 1 else Flags.NO_OUTPUT
-                pending.append(self.send([hidden], kind=FrameType.PREFILL, want=want))
+                    await self._answered(pending.pop(0), within)
+                    within = None
+                pending.append(post())
             last = pending.pop()
             for future in pending:
-                await self.receive(future)
+                await self._answered(future, within)
+                within = None
             return await self.receive(last)
         finally:
             for future in pending:
@@ -310,18 +385,3 @@ async def open_session(
     session = new_session_id()
     grant = await exchange.request_route(model, session, exclude, prefer, repairs)
     return RemoteSession(exchange, grant, session)
-
-
-def slice_lengths(tokens: int, bytes_per_token: int, max_tokens: int, hops: int = 1) -> list[int]:
-    """How to cut a prompt of one token or more: into equal slices, to one token, that exceed neither limit.
-
-    The limits are `max_tokens` tokens and `TARGET_SLICE_BYTES` bytes; a slice has one token at least. Over
-    several hops a prompt of several slices begins with shorter ones: a slice goes on when it is there as a
-    whole, so that they let the later hops begin, and their connections get up to speed, early.
-    """
-    most = max(1, min(TARGET_SLICE_BYTES // bytes_per_token, max_tokens))
-    first = [most // part for part in LEADING_PARTS if most >= part] if hops > 1 and tokens > most else []
-    rest = tokens - sum(first)
-    count = math.ceil(rest / most)
-    base, longer = divmod(rest, count)
-    return first + [base + 1] * longer + [base] * (count - longer)

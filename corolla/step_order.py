@@ -5,7 +5,7 @@ another, what is under way to it may come over both, and the slices of a prompt 
 wait. They change a KV cache one behind the other, so one that comes early is held until the one before it is
 there.
 
-Only what may be sent without waiting for an answer is held: slices of prompts, and the forks before them.
+Only what may be sent without waiting for an answer is held: slices of prompts, and what comes before them.
 Pure: who owns it lets go of what has been held for too long. Does not know routes or links.
 """
 
@@ -24,7 +24,9 @@ MOST_HELD = 64
 
 Key = tuple[PeerId, SessionId]
 """A session by its driver and its own id."""
-_PIPELINED = frozenset({int(FrameType.PREFILL), int(FrameType.FORK)})
+_PIPELINED = frozenset(
+    {int(FrameType.PREFILL), int(FrameType.FORK), int(FrameType.RESUME), int(FrameType.REPLAY)}
+)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,8 @@ A kept cache waits for sessions that begin with the same tokens: such a one is a
 of as many of them as it names. Kept caches go first when memory is short. Every cache is booked in the
 account for as long as it is here.
 
+What was sent on of a session (volunteer/sent.py) is here for as long as its cache, and so goes with it.
+
 Owner: the device thread. Runs nothing, and knows neither queues nor frames.
 """
 
@@ -16,12 +18,14 @@ from schema.errors import (
     NotServing,
     PositionMismatch,
     PrefixUnknown,
+    ResumeRefused,
     SessionUnknown,
     ShapeMismatch,
 )
 from schema.ids import SessionId, Span
 from volunteer.kvcache import KVAccount
 from volunteer.kvcost import KVCost
+from volunteer.sent import SentOutputs
 from volunteer.steps import Cache
 from volunteer.work import Work
 
@@ -29,10 +33,11 @@ from volunteer.work import Work
 class SessionCaches:
     """Which cache is whose. Each is in the account under its session's name."""
 
-    def __init__(self, model: SpanModel, facts: ModelFacts, account: KVAccount) -> None:
+    def __init__(self, model: SpanModel, facts: ModelFacts, account: KVAccount, sent: SentOutputs) -> None:
         self._model = model
         self._facts = facts
         self._account = account
+        self._sent = sent
         self._active: dict[SessionId, Cache] = {}
         self._kept: dict[SessionId, Cache] = {}
         self._costs: dict[Span, KVCost] = {}
@@ -107,9 +112,33 @@ class SessionCaches:
             raise PrefixUnknown(refusal.message) from refusal
         self._account.wake(source, now)  # what is copied is not evicted for its copy
         try:
-            self._copy(kept, work, now)
+            self._copy(source, kept, work, now)
         finally:
             self._free(self._account.keep(source, now))
+
+    def resume(self, work: Work, now: float) -> None:
+        """The session that `work` names goes on as the session of `work`, cut to its position.
+
+        Raises ResumeRefused where that one, or what was sent on of it, is not held so far or of other
+        blocks, and PositionMismatch for a session that has begun. Then nothing has changed.
+        """
+        if work.session in self._active:
+            raise PositionMismatch("this session has begun, and cannot go on as another one")
+        source = work.resumes
+        cache = None if source is None else self._active.get(source)
+        if source is None or cache is None or (cache.start, cache.end) != (work.span.start, work.span.end):
+            raise ResumeRefused("nothing is held here of the session that is to go on: send its tokens again")
+        if work.feeds_new and self._sent.tokens(source) < work.position:
+            raise ResumeRefused("what was sent on of this session is not kept here: send its tokens again")
+        try:
+            cache.truncate(work.position)
+        except RollbackRefused as refusal:
+            raise ResumeRefused(refusal.message) from refusal
+        self.close(work.session)
+        self._active[work.session] = self._active.pop(source)
+        self._account.rename(source, work.session)
+        self._sent.rename(source, work.session)
+        self.settle(work.session, cache, now)
 
     def settle(self, session: SessionId, cache: Cache, now: float, *, is_unfinished: bool = False) -> None:
         """Books what the session really holds; one that holds no token is no session.
@@ -159,7 +188,7 @@ class SessionCaches:
         self._active[work.session] = cache
         return cache
 
-    def _copy(self, kept: Cache, work: Work, now: float) -> None:
+    def _copy(self, source: SessionId, kept: Cache, work: Work, now: float) -> None:
         self._book(work.session, self._cost(work.span).of_tokens(kept.batch, work.position), now)
         try:
             cache = self._active[work.session] = kept.fork(work.position)
@@ -167,6 +196,7 @@ class SessionCaches:
         except Exception:
             self.close(work.session)
             raise
+        self._sent.share(source, work.session, work.position)
 
     def _cost(self, span: Span) -> KVCost:
         if span not in self._costs:
@@ -187,6 +217,7 @@ class SessionCaches:
     def _free(self, sessions: list[SessionId]) -> None:
         """Frees the caches of sessions that are out of the account."""
         for session in sessions:
+            self._sent.drop(session)
             for caches in (self._active, self._kept):
                 cache = caches.pop(session, None)
                 if cache is not None:

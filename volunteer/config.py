@@ -25,6 +25,8 @@ BUSY_PERCENT = 30
 """How much of the machine others may use before `--pause-when-busy` pauses, unless told otherwise."""
 BUNDLED_MODELS = {"corolla-demo": "demo_model"}
 """Models that come with the project, and their folder in the package `corolla`."""
+REPAIR_MEMORY = "256MB"
+"""For what was sent on, unless told otherwise: 16,000 tokens of a 70B model (8,192 wide) in 16 bits."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Weights = Literal["checkpoint", "random"]
 QuantizationChoice = Literal["none", "int8", "nf4", "auto"]
@@ -60,6 +62,8 @@ class Config:
     threads: int | None = None
     prefix_cache: float = KEPT_SHARE
     """Share of the memory for KV caches that sessions which are over may take; 0 keeps none."""
+    repair_memory: str = REPAIR_MEMORY
+    """How much memory what was sent on to other hops may take; 0 keeps none."""
     pause_when_busy: int | None = None
     """Percent of the machine that others may use; None: whatever they use."""
     cache: Path | None = None
@@ -109,6 +113,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
             memory=given.memory,
             threads=given.threads or _from(environment, "COROLLA_THREADS"),
             prefix_cache=given.prefix_cache,
+            repair_memory=given.repair_memory,
             pause_when_busy=given.pause_when_busy,
             cache=_cache_folder(given.cache, environment),
             measure=given.measure,
@@ -178,6 +183,14 @@ def command_line() -> argparse.ArgumentParser:
         help="keep what was computed of prompts and replies, so that the next turn of a chat need not "
         "compute it again, in up to this share of the memory for KV caches, from 0 (off) to 1 (default: "
         f"{KEPT_SHARE:g}); replies that are being written go first",
+    )
+    add(
+        "--repair-memory",
+        default=REPAIR_MEMORY,
+        metavar="SIZE",
+        help="keep what was sent on to other volunteers, so that nothing is computed again here when one of "
+        "them dies, in up to this much of the host's memory, beside --memory; 0 keeps nothing "
+        f"(default: {REPAIR_MEMORY})",
     )
     add(
         "--pause-when-busy",

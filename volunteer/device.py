@@ -203,6 +203,9 @@ class DeviceThread:
         begun = monotonic()
         results = self._compute(batch, begun)
         seconds = monotonic() - begun
+        for result in results:
+            if result.work.stopwatch is not None:
+                result.work.stopwatch.computed += seconds
         answers = self._queue.computed(results, seconds)
         if self._engine is not None:
             self._queue.observe(self._engine)

@@ -23,7 +23,7 @@ from volunteer.work import Engine, Result, Work
 
 OnResult = Callable[[Result], None]
 NOTHING = Batch([], 0)
-_NOT_DECODED = (FrameType.PREFILL, FrameType.FORK, FrameType.FORWARD)
+_DECODED = (FrameType.STEP, FrameType.PROBE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,8 @@ class DeviceQueue:
                 raise
             self._callers[work] = on_result
             self._forget(dropped)
+            if work.resumes is not None:  # what was under way in that session was given up by its driver
+                self._forget(self._scheduler.cancel(work.resumes))
             self._rouse()
 
     def put_call(self, call: Call) -> None:
@@ -210,7 +212,7 @@ class DeviceQueue:
         """
         with self._lock:
             now = monotonic()
-            decoded = [one.work.session for one in results if one.work.kind not in _NOT_DECODED]
+            decoded = [one.work.session for one in results if one.work.kind in _DECODED]
             self._scheduler.computed(decoded, sum(one.tokens for one in results), seconds, now)
             self._counters.busy_seconds += seconds
             for result in results:

@@ -94,6 +94,10 @@ class KVAccount:
         self._sessions[session].used_at = now
         self._sessions.move_to_end(session)
 
+    def rename(self, session: SessionId, name: SessionId) -> None:
+        """What the session holds is of another name from now on, under which nothing is held."""
+        self._sessions[name] = self._sessions.pop(session)
+
     def release(self, session: SessionId) -> int:
         """Takes the session out of the account; returns the bytes it held, 0 if it is not there."""
         entry = self._sessions.pop(session, None)

@@ -36,6 +36,7 @@ from volunteer.gauge import Gauge, Shelf
 from volunteer.kvcache import KVAccount
 from volunteer.noise import Noise
 from volunteer.progress import ReportProgress
+from volunteer.sent import SentOutputs
 from volunteer.stage import Stage
 from volunteer.table_store import Subject, TableStore
 from volunteer.throughput import Throughput
@@ -145,6 +146,7 @@ class Loader:
         self._device = hardware.choose_device(config.device)
         self.device_name = hardware.device_name(self._device)
         self._cap = None if config.memory is None else hardware.parse_memory(config.memory)
+        self._repair_bytes = 0 if config.repair_memory == "0" else hardware.parse_memory(config.repair_memory)
 
     @property
     def free_bytes(self) -> int:
@@ -256,7 +258,8 @@ class Loader:
         if self._device.startswith("cuda"):
             await device.call(partial(_use_pool, model, candidate, span, kv_bytes))
         account = KVAccount(kv_bytes, kept_share=self._config.prefix_cache)
-        stage = await device.install(lambda: Stage(model, candidate.facts, account))
+        sent = SentOutputs(self._repair_bytes)
+        stage = await device.install(lambda: Stage(model, candidate.facts, account, sent))
         gauge = self._gauge(device, stage, candidate)
         await gauge.begin()
         return LoadedPart(candidate, span, model, head, codec, kv_bytes, gauge)
@@ -285,7 +288,9 @@ class Loader:
         if not assigned.head:
             return model, None, None
         head = HeadModel.load(source, options, progress)
-        return model, head, _codec(source)
+        codec = _codec(source)
+        codec.prepare()
+        return model, head, codec
 
 
 def _use_pool(model: SpanModel, candidate: Candidate, span: Span, kv_bytes: int) -> None:

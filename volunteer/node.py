@@ -56,7 +56,9 @@ class Node:
         self._config = config
         self._loader = loader
         self._device = device
-        self._options = LinkOptions(config.relay_url, config.token, config.name, software, can_move=True)
+        self._options = LinkOptions(
+            config.relay_url, config.token, config.name, software, can_move=True, hears_operators=True
+        )
         self._exchange = Exchange()
         self._spans = SpanService(self._exchange, device)
         self._exchange.serve(self._spans)
@@ -230,8 +232,9 @@ class Node:
         await asyncio.shield(self._letting_go)
 
     async def _empty_device(self) -> None:
-        await self._device.uninstall()
-        await self._loader.release(self._device)
+        with suppress(NotServing):  # the volunteer leaves, and its memory goes with it
+            await self._device.uninstall()
+            await self._loader.release(self._device)
 
     async def _load(self, candidates: Sequence[Candidate], assigned: messages.Assignment) -> LoadedPart:
         candidate = next((one for one in candidates if one.name == assigned.model), None)
@@ -350,9 +353,13 @@ class Node:
         if self._exchange.on_message(message):
             return
         match message:
-            case messages.Generate():
+            case messages.Generate() | messages.Embed():
                 self._heads.start(message)
             case messages.Cancel():
                 self._heads.cancel(message.request)
+            case messages.Quarantined():
+                log.warning("the relay's operator keeps this volunteer out of new routes: %s", message.reason)
+            case messages.Restored():
+                log.info("the relay's operator lets this volunteer be in routes again: %s", message.reason)
             case _ if not self._prover.take(message):
                 self._mail.put_nowait(message)

@@ -4,7 +4,7 @@
                 └── cancel, or a newer epoch: dropped, counted
 
 The rules, in order:
-1. A session's steps leave in the order in which they came, one per batch. Forks, which compute nothing, go
+1. A session's steps leave in the order in which they came, one per batch. Errands, which compute nothing, go
    at once and by themselves.
 2. Decode steps that wait go together; those about to come are worth a short wait (volunteer/gathering.py).
 3. One prefill slice goes with them, in parts small enough not to stall them (volunteer/pacing.py). Where
@@ -86,14 +86,14 @@ class Scheduler:
         self._lanes: dict[SessionId, _Lane] = {}
         self._decode: OrderedDict[SessionId, None] = OrderedDict()
         self._prefill: OrderedDict[SessionId, None] = OrderedDict()
-        self._forks: OrderedDict[SessionId, None] = OrderedDict()
+        self._errands: OrderedDict[SessionId, None] = OrderedDict()
         """Sessions by the kind of their oldest waiting step, in the order of their turns."""
         self._gathering = Gathering()
         self._pace = Pace()
         self._decoding: dict[SessionId, float] = {}
         """Sessions that decode: when a step was computed last. Without those closed, or silent for long."""
-        self._has_forked = False
-        """Whether the last batch was a fork."""
+        self._was_errand = False
+        """Whether the last batch was an errand."""
         self._epochs: OrderedDict[SessionId, _Epoch] = OrderedDict()
         self._dropped: Counter[str] = Counter()
 
@@ -145,9 +145,9 @@ class Scheduler:
 
     def take(self, now: float) -> Batch:
         """The next batch; empty only if nothing waits. Asked before `wait` is over it gives what there is."""
-        self._has_forked = self._is_turn_of_forks(now)
-        if self._has_forked:
-            return Batch([self._pop(self._forks, now)], 0)
+        self._was_errand = self._is_turn_of_errands(now)
+        if self._was_errand:
+            return Batch([self._pop(self._errands, now)], 0)
         prompts = len(self._prefill)  # before a session's step makes way for its next prompt
         steps = [self._pop(self._decode, now) for _ in range(min(self.limits.batch, len(self._decode)))]
         tokens = self._prefill_tokens(len(steps), prompts, now) if prompts else 0
@@ -175,11 +175,11 @@ class Scheduler:
             taken.add(session)
         return slices
 
-    def _is_turn_of_forks(self, now: float) -> bool:
+    def _is_turn_of_errands(self, now: float) -> bool:
         """A fork costs time as a prompt's part does: decode steps go between two, and as long as due."""
         if not self._decode:
-            return bool(self._forks)
-        return bool(self._forks) and not self._has_forked and not self._pace.wait(now)
+            return bool(self._errands)
+        return bool(self._errands) and not self._was_errand and not self._pace.wait(now)
 
     def put_back(self, work: Work, now: float) -> list[Work]:
         """A slice of which a part was computed, to go on with at its session's next turn.
@@ -252,9 +252,9 @@ class Scheduler:
         return work
 
     def _turns_of(self, work: Work) -> OrderedDict[SessionId, None]:
-        if work.kind is FrameType.FORK:
-            return self._forks
-        return self._decode if _is_decode(work) else self._prefill
+        if _is_decode(work):
+            return self._decode
+        return self._errands if work.is_errand else self._prefill
 
     def _drop_lane(self, session: SessionId, reason: str) -> list[Work]:
         lane = self._lanes.pop(session, None)
@@ -274,4 +274,4 @@ class Scheduler:
 
 
 def _is_decode(work: Work) -> bool:
-    return work.kind not in (FrameType.PREFILL, FrameType.FORK, FrameType.FORWARD)
+    return work.kind is FrameType.STEP or work.kind is FrameType.PROBE

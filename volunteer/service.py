@@ -21,6 +21,7 @@ from volunteer.load import MachineLoad, watching
 from volunteer.loading import Loader
 from volunteer.node import Node
 from volunteer.pausing import Limits, Pauser
+from volunteer.refusals import Refusals, telling
 from volunteer.versions import program_version
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ async def _serve(config: Config) -> None:
 
         signals.listen(asyncio.get_running_loop(), leave, pauser.ask, pauser.release)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(telling(Refusals(lambda: device.stats().failures)))
             if percent is not None:
                 load = MachineLoad(choose_device(config.device), lambda: device.stats().busy_seconds)
                 await stack.enter_async_context(watching(load, pauser))

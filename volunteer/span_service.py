@@ -8,13 +8,19 @@ thread. Does not know how blocks are computed (volunteer/stage.py).
 import asyncio
 import logging
 from functools import partial
+from time import monotonic
 
 from corolla.exchange import Exchange, Launch, WorkOrder
-from schema.errors import CorollaError
-from schema.frames import Flags, Frame, FrameType
+from schema.errors import CorollaError, MalformedFrame
+from schema.frames import Flags, Frame, FrameType, is_timed
 from schema.ids import SessionId
+from schema.resuming import Replay, decode_replay, encode_replay
+from schema.trace import HopTrace
 from volunteer.device import DeviceThread
-from volunteer.work import Result, Work, tokens_of
+from volunteer.work import Result, Stopwatch, Work, tokens_of
+
+_SESSION_STEPS = frozenset({FrameType.STEP, FrameType.PREFILL, FrameType.REPLAY})
+_TIMED = frozenset({FrameType.STEP, FrameType.PREFILL})
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +64,7 @@ class SpanService:
 
     def _submit(self, frame: Frame, order: WorkOrder, payload: bytes | memoryview) -> None:
         """Any thread. Raises what `DeviceThread.submit` raises."""
-        kind = FrameType(frame.type)
-        work = Work(
-            kind=kind,
-            session=order.session,
-            step=frame.step,
-            position=frame.position,
-            epoch=frame.epoch,
-            span=order.span,
-            payload=payload,
-            flags=Flags(frame.flags) if order.is_last else Flags.NONE,
-            tokens=tokens_of(payload) if kind in (FrameType.PREFILL, FrameType.FORWARD) else 1,
-            forks=order.forks,
-        )
-        self._device.submit(work, partial(self._on_result, frame))
+        self._device.submit(work_of(frame, order, payload), partial(self._on_result, frame))
 
     def _count(self, session: SessionId) -> None:
         self._sessions.add(session)
@@ -87,10 +80,22 @@ class SpanService:
         if result.error is not None:
             self._fail(frame, result.error)
             return
+        stopwatch = result.work.stopwatch
+        # Before the answer: a driver in this process reads the clock when it comes.
+        trace = None if stopwatch is None else stopwatch.read(monotonic())
         try:
-            self._exchange.answer(frame, result.payload)
+            self._exchange.answer(frame, answer_of(frame, result))
         except CorollaError as error:
             self._fail(frame, error)
+            return
+        if trace is not None:
+            self._trace(frame, trace)
+
+    def _trace(self, frame: Frame, trace: HopTrace) -> None:
+        try:
+            self._exchange.trace(frame, trace)
+        except CorollaError as error:
+            log.info("a step's times could not be told: %s", error.message)
 
     def _fail(self, frame: Frame, error: CorollaError) -> None:
         log.warning(
@@ -102,3 +107,43 @@ class SpanService:
             log.info(
                 "the driver could not be told: %s", unsent.message, extra={"session": frame.session.hex()}
             )
+
+
+def work_of(frame: Frame, order: WorkOrder, payload: bytes | memoryview) -> Work:
+    """What the device has to do for a frame with this payload."""
+    kind = FrameType(frame.type)
+    flags = Flags(frame.flags) if order.is_last else Flags.NONE
+    tokens = tokens_of(payload) if kind in (FrameType.PREFILL, FrameType.FORWARD) else 1
+    if order.replay is not None:
+        flags = Flags.NO_OUTPUT if order.is_last else Flags.NONE
+        payload, tokens = order.replay.states, _tokens_replayed(order.replay)
+    return Work(
+        kind=kind,
+        session=order.session,
+        step=frame.step,
+        position=frame.position,
+        epoch=frame.epoch,
+        span=order.span,
+        payload=payload,
+        flags=flags,
+        tokens=tokens,
+        forks=order.forks,
+        resumes=order.resumes,
+        feeds_hop=not order.is_last and kind in _SESSION_STEPS,
+        stopwatch=Stopwatch(monotonic()) if is_timed(frame.flags) and kind in _TIMED else None,
+        feeds_new=order.is_next_new,
+    )
+
+
+def _tokens_replayed(replay: Replay) -> int:
+    """Raises MalformedFrame where the states are of other tokens than it says."""
+    if replay.states and tokens_of(replay.states) != replay.tokens:
+        raise MalformedFrame(f"a REPLAY of {replay.tokens} tokens carries {tokens_of(replay.states)}")
+    return replay.tokens
+
+
+def answer_of(frame: Frame, result: Result) -> bytes:
+    """The payload of the frame that goes on to the next stop."""
+    if frame.type != FrameType.REPLAY:
+        return result.payload
+    return encode_replay(decode_replay(frame.payload)._replace(states=result.payload))

@@ -4,9 +4,10 @@ Steps that come together run as one batch where the model's family can; a prefil
 many tokens at a time as it is given.
 
 A forward pass takes whole sequences through, and leaves nothing behind. All else is of sessions: one begins
-with a step at position 0, or as a fork of one that was kept; it goes on where its KV cache
-ends, and may go back to an earlier position where the model's family can. A step that is refused before it
-runs leaves its session as it was; one that fails while it runs ends its session. Neither touches another one.
+with a step at position 0, as a fork of one that was kept, or as what one was that broke off elsewhere; it
+goes on where its KV cache ends, and may go back to an earlier position where the model's family can. A step
+that is refused before it runs leaves its session as it was; one that fails while it runs ends its session.
+Neither touches another one. What goes to other hops is kept, to be sent again (volunteer/sent.py).
 
 Owner: the device thread. Does not know routes, queues or the network.
 """
@@ -36,6 +37,7 @@ from volunteer.caches import SessionCaches
 from volunteer.kvcache import RETRY_SECONDS, KVAccount
 from volunteer.passes import require_blocks, run_passes
 from volunteer.rows import RowAnswer, Rows, RowStep
+from volunteer.sent import SentOutputs
 from volunteer.steps import Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Work
 
@@ -58,13 +60,19 @@ class _Kind(NamedTuple):
 class Stage:
     """Runs steps through a span, each session with a KV cache of its own."""
 
-    def __init__(self, model: SpanModel, facts: ModelFacts, account: KVAccount) -> None:
-        """`facts`: in the dtype that is loaded. `account`: empty, and from now on this stage's."""
+    def __init__(
+        self, model: SpanModel, facts: ModelFacts, account: KVAccount, sent: SentOutputs | None = None
+    ) -> None:
+        """`facts`: in the dtype that is loaded. `account` and `sent`: empty, and this stage's from now on.
+
+        Without `sent`, nothing is kept of what is sent on.
+        """
         self.span = Span(model.start, model.end)
         self.account = account
         self._model = model
         self._facts = facts
-        self._caches = SessionCaches(model, facts, account)
+        self._sent = SentOutputs(0) if sent is None else sent
+        self._caches = SessionCaches(model, facts, account, self._sent)
         self._rows = Rows(model, facts)
         self._begun: dict[SessionId, Step] = {}
         """Slices of which a part was computed."""
@@ -126,6 +134,8 @@ class Stage:
         self._begun.pop(work.session, None)
         if answer.has_run and answer.error is not None:
             self.close(work.session)
+        if work.feeds_hop and answer.error is None:
+            self._sent.note(work.session, work.position, answer.payload)
         return Result(work, answer.payload, error=answer.error)
 
     def _run_long_way(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
@@ -133,7 +143,7 @@ class Stage:
             return {batch[0]: self._run_alone(batch[0], prefill_tokens, now)}
         results: dict[Work, Result] = {}
         ready: list[Step] = []
-        results |= {work: self._fork(work, now) for work in batch if work.kind is FrameType.FORK}
+        results |= {work: self._run_errand(work, now) for work in batch if work.is_errand}
         results |= self._forward([work for work in batch if work.kind is FrameType.FORWARD])
         steps = [work for work in batch if work not in results]
         begun = {work: step for work in steps if (step := self._take_begun(work)) is not None}
@@ -170,19 +180,30 @@ class Stage:
             self._begun.pop(session, None)
         return expired
 
-    def _fork(self, work: Work, now: float) -> Result:
-        """Its answer is itself: the next stop has the same to do."""
+    def _run_errand(self, work: Work, now: float) -> Result:
+        """What no block computes anything for."""
         try:
             require_blocks(work, self.span)
-            self._begun.pop(work.session, None)
-            self._caches.fork(work, now)
+            return Result(work, self._done(work, now))
         except Exception as error:  # noqa: BLE001 - told to the driver by name
             return self._failure(work, error)
-        return Result(work, bytes(work.payload))
+
+    def _done(self, work: Work, now: float) -> bytes:
+        """The payload of an errand's answer. A fork's is its own: the next stop has the same to do."""
+        if work.kind is FrameType.REPLAY:
+            end = work.position + work.tokens
+            return self._sent.read(work.session, work.position, end) if work.feeds_new else b""
+        self._begun.pop(work.session, None)
+        if work.kind is FrameType.FORK:
+            self._caches.fork(work, now)
+        elif work.resumes is not None:
+            self._caches.resume(work, now)
+            self._begun.pop(work.resumes, None)
+        return bytes(work.payload)
 
     def _run_alone(self, work: Work, prefill_tokens: int, now: float) -> Result:
-        if work.kind is FrameType.FORK:
-            return self._fork(work, now)
+        if work.is_errand:
+            return self._run_errand(work, now)
         if work.kind is FrameType.FORWARD:
             return self._forward([work])[work]
         try:
@@ -239,7 +260,7 @@ class Stage:
 
     def _part(self, step: Step, prefill_tokens: int) -> int:
         """How many tokens of a step may be computed at once. A mask is for the whole of it."""
-        can_part = step.work.kind is FrameType.PREFILL and self._model.family.can_chunk_prefill
+        can_part = step.work.is_slice and self._model.family.can_chunk_prefill
         if not can_part or step.mask is not None:
             return MAX_TOKENS
         return max(1, prefill_tokens // step.cache.batch)
@@ -303,11 +324,23 @@ class Stage:
             return Result(work, error=error)
         self._caches.settle(work.session, step.cache, now, is_unfinished=step.tokens > 0)
         step.keep(output)
-        done = tokens * step.cache.batch if work.kind is FrameType.PREFILL else 0
+        done = tokens * step.cache.batch if work.is_slice else 0
         if step.tokens:
             self._begun[work.session] = step
             return Result(work, tokens=done, is_unfinished=True)
-        return Result(work, step.answer(), tokens=done)
+        answer = step.answer()
+        if work.feeds_hop:
+            self._keep_sent(step, answer)
+        is_wanted = work.kind is not FrameType.REPLAY or work.feeds_new
+        return Result(work, answer if is_wanted else b"", tokens=done)
+
+    def _keep_sent(self, step: Step, answer: bytes) -> None:
+        """What is sent on may have to be sent again; not of several sequences, nor with a mask."""
+        work = step.work
+        if step.cache.batch == 1 and step.mask is None:
+            self._sent.note(work.session, work.position, answer)
+        else:
+            self._sent.drop(work.session)
 
     def _failure(self, work: Work, error: Exception) -> Result:
         """The error by name; one that has none ends the session."""

@@ -11,6 +11,24 @@ from schema.errors import CorollaError, MalformedTensor
 from schema.frames import Flags, FrameType
 from schema.ids import SessionId, Span
 from schema.tensors import Role, decode_tensors
+from schema.trace import HopTrace
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """How long one step is here. Written by the event loop, then by the device thread, then read."""
+
+    arrived: float
+    """On the clock of `time.monotonic`."""
+    computed: float = 0.0
+    """Seconds that the batches took which it was in."""
+
+    def read(self, now: float) -> HopTrace:
+        """How long it has been here, at its end."""
+        return HopTrace(now - self.arrived - self.computed, self.computed)
+
+
+_ERRANDS = frozenset({FrameType.FORK, FrameType.RESUME})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +36,7 @@ class Work:
     """One step of one session, as it came in a frame. Two of them are equal only if they are the same one."""
 
     kind: FrameType
-    """STEP, PREFILL, PROBE, FORK or FORWARD; PREFILL and FORWARD yield to the others."""
+    """Any that travels along a route; PREFILL, REPLAY and FORWARD yield to the others."""
     session: SessionId
     step: int
     position: int
@@ -29,9 +47,27 @@ class Work:
     flags: Flags = Flags.NONE
     """What to send back. NONE on every hop but the route's last: the next hop needs all."""
     tokens: int = 1
-    """Of a prefill slice or a forward pass, of all its sequences together, as its payload says unchecked."""
+    """Of a slice or a forward pass, of all its sequences together, as its payload says unchecked."""
     forks: SessionId | None = None
     """The kept session that a FORK begins as. Its own payload is what it is answered with."""
+    resumes: SessionId | None = None
+    """The broken session that a RESUME goes on as. None where nothing is held of it, which is no fault."""
+    feeds_hop: bool = False
+    """Whether the output goes to another hop, not to the driver: then it is kept, to be sent again."""
+    stopwatch: Stopwatch | None = None
+    """Of a step whose driver wants to know how long it is here."""
+    feeds_new: bool = False
+    """Of a RESUME or REPLAY: whether that hop is new, and has to be sent what it has missed."""
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether these are tokens that may be computed in parts, and make way for those that decode."""
+        return self.kind is FrameType.PREFILL or (self.kind is FrameType.REPLAY and bool(self.payload))
+
+    @property
+    def is_errand(self) -> bool:
+        """Whether nothing goes through the blocks for it."""
+        return self.kind in _ERRANDS or (self.kind is FrameType.REPLAY and not self.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +78,7 @@ class Result:
     payload: bytes = b""
     error: CorollaError | None = None
     tokens: int = 0
-    """Of a prefill slice or a forward pass: how many were computed now, of all its sequences together."""
+    """Of a slice or a forward pass: how many were computed now, of all its sequences together."""
     is_unfinished: bool = False
     """Whether a slice has more tokens to compute. Then there is no answer yet."""
 

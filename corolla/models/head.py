@@ -34,6 +34,8 @@ class HeadModel:
         self._model = model
         self._seam = part.seam
         self.hidden_size: int = source.config.hidden_size
+        self.vocabulary: int = source.config.vocab_size
+        """How wide logits are."""
         self._decoder, _ = hide_blocks(model, source.block_count, visible=1)
         _drop_rotary(self._decoder)
         self._takes_positions = "position_ids" in inspect.signature(self._decoder.forward).parameters
@@ -82,6 +84,16 @@ class HeadModel:
 
         Gradients flow to `hidden` if it requires them. Raises `ShapeMismatch`.
         """
+        output = self._after_blocks(self._model, hidden)
+        return output.logits.reshape(*hidden.shape[:2], -1)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """What the model projects onto its vocabulary, [batch, tokens, width]: as `logits`, without that."""
+        output = self._after_blocks(self._decoder, hidden)
+        return output[0].reshape(*hidden.shape[:2], -1)
+
+    def _after_blocks(self, module: nn.Module, hidden: Tensor) -> Any:
+        """The output of the model, or of its decoder, with these hidden states behind the last block."""
         if hidden.dim() != 3 or hidden.shape[2] != self.hidden_size:
             raise ShapeMismatch(
                 f"Hidden states are [batch, tokens, {self.hidden_size}], not {[*hidden.shape]}."
@@ -93,10 +105,9 @@ class HeadModel:
         try:
             with nullcontext() if differentiable else torch.inference_mode():
                 stand_in = self._stand_in.expand(batch * tokens, 1, -1)
-                output = self._model(inputs_embeds=stand_in, use_cache=True, **self._nothing_held)
+                return module(inputs_embeds=stand_in, use_cache=True, **self._nothing_held)
         finally:
             self._seam.entering = None
-        return output.logits.reshape(batch, tokens, -1)
 
     def embed_each(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Hidden states [n, 1, hidden_size] of n tokens at these positions, both on the device.

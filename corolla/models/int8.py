@@ -8,8 +8,7 @@ wide weight than the library's. Where Triton, or the compiler that it needs, is 
 layers stay; they also compute gradients.
 """
 
-import logging
-from importlib.util import find_spec
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -17,7 +16,7 @@ from bitsandbytes.functional import int8_vectorwise_quant
 from bitsandbytes.nn.modules import Linear8bitLt
 from torch import Tensor, nn
 
-log = logging.getLogger(__name__)
+from corolla.models.compiled import can_be_used
 
 MOST_ROWS = 32
 """That are multiplied straight from the 8 bits: of more, tensor cores are busier than memory."""
@@ -56,27 +55,15 @@ def use_fast_kernels(model: nn.Module, dtype: torch.dtype) -> int:
         for name, layer in model.named_modules()
         if type(layer) is Linear8bitLt and layer.weight.is_cuda and layer.weight.dtype is torch.int8
     ]
-    if not layers or not is_available(layers[0][1].weight.device, dtype):
+    if not layers or not can_be_used("8-bit layers", partial(_is_right, layers[0][1].weight.device, dtype)):
         return 0
     for name, layer in layers:
         model.set_submodule(name, WideningLinear8bit.sharing(layer))
     return len(layers)
 
 
-def is_available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels compile for a GPU and compute what they should in `dtype`."""
-    if find_spec("triton") is None:
-        return False
-    try:
-        if _is_right(device, dtype):
-            return True
-        log.warning("8-bit layers stay bitsandbytes' own: what was compiled here computes something else")
-    except Exception as error:  # noqa: BLE001 - a compiler that is not there fails in ways of its own
-        log.info("8-bit layers stay bitsandbytes' own: Triton cannot be used here (%s)", error)
-    return False
-
-
 def _is_right(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels compute what they should in `dtype`."""
     weight = torch.linspace(-3, 3, 96 * 80, device=device).to(torch.float16).view(96, 80)
     values, scales, _ = int8_vectorwise_quant(weight)
     exact = values.double() * (scales.double() / 127)[:, None]

@@ -5,8 +5,7 @@ time than the product takes for a hundred rows. The values are the same bits. Wh
 that it needs, is not there, the library's layers stay.
 """
 
-import logging
-from importlib.util import find_spec
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -14,7 +13,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
 
-log = logging.getLogger(__name__)
+from corolla.models.compiled import can_be_used
 
 LEAST_ROWS = 33
 """Fewer are multiplied straight from the 4 bits: on an H200 32 rows take the same time either way."""
@@ -47,24 +46,18 @@ def use_fast_kernels(model: nn.Module) -> int:
         for name, layer in model.named_modules()
         if type(layer) is Linear4bit and _is_plain(layer.weight)
     ]
-    if not layers or not is_available(layers[0][1].weight.device):
+    if not layers or not can_be_used("4-bit layers", partial(_is_right, layers[0][1].weight.device)):
         return 0
     for name, layer in layers:
         model.set_submodule(name, WideningLinear.sharing(layer))
     return len(layers)
 
 
-def is_available(device: torch.device) -> bool:
-    """Whether the kernel compiles for a GPU and gives the library's bits."""
-    if find_spec("triton") is None:
-        return False
-    try:
-        weight = torch.linspace(-3, 3, 64 * 64, device=device).to(torch.bfloat16).view(64, 64)
-        packed, state = quantize_4bit(weight, quant_type="nf4")
-        return torch.equal(_wide(packed, state), dequantize_4bit(packed, state))
-    except Exception as error:  # noqa: BLE001 - a compiler that is not there fails in ways of its own
-        log.info("4-bit layers stay bitsandbytes' own: Triton cannot be used here (%s)", error)
-        return False
+def _is_right(device: torch.device) -> bool:
+    """Whether the kernel gives the library's bits."""
+    weight = torch.linspace(-3, 3, 64 * 64, device=device).to(torch.bfloat16).view(64, 64)
+    packed, state = quantize_4bit(weight, quant_type="nf4")
+    return torch.equal(_wide(packed, state), dequantize_4bit(packed, state))
 
 
 def _is_plain(weight: Any) -> bool:
