@@ -1,16 +1,16 @@
 /**
- * What a person can do, and what the relay's messages do: changes of the store, and messages to send with
- * them. Knows the store and a connection. Does not know elements.
+ * What a person can do in a conversation, and what the relay's messages do: changes of the store, and
+ * messages to send with them. Knows the store and a connection. Does not know elements.
  *
  * @import { Connection } from "./socket.js"
  * @import { FromPage, ToPage } from "./protocol.js"
  * @import { Store } from "./store.js"
  */
-import { activeReply, requestMessages } from "./conversation.js";
+import { activeReplies, activeReply, canGoOn, newConversation, requestMessages } from "./conversation.js";
 import { MAX_MESSAGE_BYTES, newId } from "./protocol.js";
 import { blockedWords } from "./readiness.js";
 import { samplingOf, stoppingOf } from "./settings.js";
-import { chosenModel } from "./store.js";
+import { chosenModel, loadedConversations, turnsOf } from "./store.js";
 
 /**
  * Takes in a message of the relay.
@@ -27,9 +27,8 @@ export function receive(store, message) {
     case "done":
       return store.dispatch({ ...message, usage: message.usage ?? null, timing: message.timing ?? null });
     case "error":
-      return message.id
-        ? store.dispatch({ type: "fail", id: message.id, error: message.error })
-        : store.dispatch({ type: "notice", notice: message.error.message });
+      if (!message.id) return store.dispatch({ type: "notice", notice: message.error.message });
+      return store.dispatch({ type: "fail", id: message.id, error: message.error });
   }
 }
 
@@ -48,58 +47,116 @@ export class Actions {
    * @param {string} question
    */
   ask(question) {
-    return this.#request((id, model) => ({ type: "ask", id, model, question }));
+    return this.#ask(question, this.store.get().conversation.leaf);
   }
 
-  /** Asks the last question again; the reply that is there goes. */
-  retry() {
-    return this.#request((id, model) => ({ type: "retry", id, model }));
+  /**
+   * Asks another question in a turn's place, on a branch of its own.
+   * @param {string} turn
+   * @param {string} question
+   */
+  edit(turn, question) {
+    const before = this.store.get().conversation.turns.get(turn);
+    return before !== undefined && this.#ask(question, before.parent);
+  }
+
+  /**
+   * Asks a turn's question again; the reply that is there stays as another version.
+   * @param {string} turn
+   */
+  retry(turn) {
+    const before = this.store.get().conversation.turns.get(turn);
+    return before !== undefined && this.#ask(before.question, before.parent);
+  }
+
+  /**
+   * Has a reply that was stopped or cut off go on where it ended.
+   * @param {string} turn
+   */
+  goOn(turn) {
+    const reply = this.store.get().conversation.turns.get(turn)?.reply;
+    if (!reply || !canGoOn(reply)) return false;
+    return this.#request((id, model, at) => ({ type: "continue", turn, id, model, at }));
+  }
+
+  /**
+   * Shows the branch of another version.
+   * @param {string} turn
+   */
+  choose(turn) {
+    this.store.dispatch({ type: "choose", turn, at: Date.now() });
   }
 
   /** Ends the reply under way; what has appeared stays. */
   stop() {
-    const reply = activeReply(this.store.get().turns);
+    const reply = activeReply(turnsOf(this.store.get()));
     if (!reply) return;
     this.connection.send({ type: "stop", id: reply.id });
     this.store.dispatch({ type: "stop", id: reply.id });
   }
 
+  /** Shows an empty conversation; a reply under way goes on in the one before. */
   newChat() {
-    this.stop();
-    this.store.dispatch({ type: "new_chat" });
+    const { conversation, defaults } = this.store.get();
+    if (conversation.turns.size === 0) return;
+    this.store.dispatch({ type: "open", conversation: newConversation(newId(), defaults, Date.now()) });
+  }
+
+  /** Asks the relay for the rest of replies that are under way and that it does not tell this tab of yet. */
+  resume() {
+    const { link, followed } = this.store.get();
+    if (link.phase !== "open") return;
+    const replies = loadedConversations(this.store.get())
+      .flatMap(activeReplies)
+      .filter(({ id }) => !followed.has(id));
+    if (replies.length === 0) return;
+    this.store.dispatch({ type: "follow", ids: replies.map(({ id }) => id) });
+    for (const { id, text, base } of replies)
+      this.connection.send({ type: "resume", id, received: text.length - base });
+  }
+
+  /** @param {string} question @param {string | null} parent */
+  #ask(question, parent) {
+    const turn = newId();
+    return this.#request((id, model, at) => ({ type: "ask", turn, parent, id, model, question, at }));
   }
 
   /**
-   * @param {(id: string, model: string) => import("./store.js").Action} action that makes the turn to ask for
+   * @param {(id: string, model: string, at: number) => import("./store.js").Action} action that makes the turn
+   *   to ask for
    * @returns {boolean}
    */
   #request(action) {
     const state = this.store.get();
     const model = chosenModel(state);
-    if (!model || blockedWords(state) !== null || activeReply(state.turns)) return false;
+    if (!model || blockedWords(state) !== null || activeReply(turnsOf(state))) return false;
     const id = newId();
-    this.store.dispatch(action(id, model.id));
+    this.store.dispatch(action(id, model.id, Date.now()));
     this.#send(id, model.id);
     return true;
   }
 
-  /** Sends the last turn. @param {string} id @param {string} model */
+  /** Sends the last turn on the screen. @param {string} id @param {string} model */
   #send(id, model) {
-    const { turns, settings } = this.store.get();
+    const { settings } = this.store.get().conversation;
+    const messages = requestMessages(turnsOf(this.store.get()), settings.system);
     /** @type {FromPage} */
     const chat = {
       type: "chat",
       id,
       model,
-      messages: requestMessages(turns, settings.system),
+      messages,
       sampling: samplingOf(settings),
       stopping: stoppingOf(settings),
     };
+    if (messages.at(-1)?.role === "assistant") chat.continues = true;
     if (new Blob([JSON.stringify(chat)]).size > MAX_MESSAGE_BYTES) {
       const message = "This conversation is longer than the relay takes. Start a new chat or send less.";
       this.store.dispatch({ type: "fail", id, error: { code: "too_large", message } });
-    } else if (!this.connection.send(chat)) {
-      this.store.dispatch({ type: "interrupt" });
+    } else if (this.connection.send(chat)) {
+      this.store.dispatch({ type: "follow", ids: [id] });
+    } else {
+      this.store.dispatch({ type: "interrupt", id });
     }
   }
 }

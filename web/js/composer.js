@@ -7,6 +7,7 @@
 import { activeReply } from "./conversation.js";
 import { byId, setText } from "./dom.js";
 import { blockedWords, mayBeShown } from "./readiness.js";
+import { turnsOf } from "./store.js";
 
 export class Composer {
   #form = byId("composer", HTMLFormElement);
@@ -37,7 +38,7 @@ export class Composer {
     const wasHidden = this.#form.hidden;
     this.#form.hidden = !mayBeShown(state);
     if (wasHidden && !this.#form.hidden && document.activeElement === document.body) this.focus();
-    this.#busy = activeReply(state.turns) !== null;
+    this.#busy = activeReply(turnsOf(state)) !== null;
     const blocked = blockedWords(state);
     this.#ready = blocked === null;
     setText(this.#blocked, blocked ?? "");

@@ -10,7 +10,15 @@
  */
 
 /** How far along a volunteer is; a block shows its holder that is farthest. @type {Record<VolunteerState, number>} */
-const USEFULNESS = { serving: 5, probing: 4, loading: 3, paused: 2, draining: 1, connected: 0 };
+const USEFULNESS = {
+  serving: 5,
+  probing: 4,
+  loading: 3,
+  paused: 2,
+  draining: 1,
+  connected: 0,
+  quarantined: 0,
+};
 
 /** Of many missing stretches, only so many are named. */
 const MOST_STRETCHES = 3;
@@ -23,6 +31,7 @@ const STATE_WORDS = {
   serving: "serving",
   paused: "paused",
   draining: "leaving",
+  quarantined: "kept out by an operator",
 };
 
 /**

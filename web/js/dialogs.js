@@ -3,7 +3,6 @@
  * gives the focus back; a click beside a dialog closes it too. Knows elements.
  */
 import { copyFrom } from "./clipboard.js";
-import { byId } from "./dom.js";
 
 /**
  * Makes a dialog closable by its close buttons and by a click beside it.
@@ -14,14 +13,6 @@ export function connectDialog(dialog) {
     const closes = target instanceof Element && target.closest("[data-close]");
     if (closes || target === dialog) dialog.close();
   });
-}
-
-/** The panel that tells how to join. */
-export function connectJoin() {
-  const dialog = byId("join", HTMLDialogElement);
-  connectDialog(dialog);
-  byId("join-relay", HTMLElement).textContent = location.host;
-  byId("open-join", HTMLButtonElement).addEventListener("click", () => dialog.showModal());
 }
 
 /** Copy buttons of code blocks, wherever they are or will be. */

@@ -58,3 +58,26 @@ export function byId(id, kind) {
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
+
+/**
+ * A picture of one path in a 24 by 24 box.
+ * @param {string} path
+ */
+export function icon(path) {
+  return svgElement("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svgElement("path", { d: path }));
+}
+
+/**
+ * A small button with a picture and a label.
+ * @param {string} action what a listener further up does, in `data-action`
+ * @param {string} label
+ * @param {string} path of the picture
+ */
+export function iconButton(action, label, path) {
+  return element(
+    "button",
+    { type: "button", class: "small", "data-action": action },
+    icon(path),
+    element("span", {}, label),
+  );
+}

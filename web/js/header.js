@@ -8,7 +8,7 @@ import { activeReply } from "./conversation.js";
 import { byId, element } from "./dom.js";
 import { drawFlower, petalsOf } from "./flower.js";
 import { mayBeShown } from "./readiness.js";
-import { chosenModel } from "./store.js";
+import { chosenModel, turnsOf } from "./store.js";
 
 export class Header {
   #mark = byId("mark", SVGSVGElement);
@@ -33,7 +33,7 @@ export class Header {
     this.#chatParts.forEach((part) => {
       part.hidden = !mayBeShown(state);
     });
-    this.#mark.classList.toggle("busy", activeReply(state.turns) !== null);
+    this.#mark.classList.toggle("busy", activeReply(turnsOf(state)) !== null);
     if (this.#drawn && state.swarm === this.#drawn.swarm && state.wantedModel === this.#drawn.wantedModel)
       return;
     this.#drawn = state;

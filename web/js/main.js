@@ -9,49 +9,48 @@
  */
 import { Actions, receive } from "./actions.js";
 import { connectThemeToggle } from "./appearance.js";
+import { Keeper } from "./chat/keeper.js";
+import { openShelf } from "./chat/shelf.js";
+import { Sidebar } from "./chat/sidebar.js";
+import { Tabs } from "./chat/tabs.js";
 import { Composer } from "./composer.js";
-import { activeReply } from "./conversation.js";
+import { activeReplies } from "./conversation.js";
 import { assignHues } from "./coverage.js";
-import { connectCodeCopying, connectDialog, connectJoin } from "./dialogs.js";
+import { connectCodeCopying, connectDialog } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { Header } from "./header.js";
 import { Notices } from "./notices.js";
+import { newId } from "./protocol.js";
 import { createScheduler } from "./scheduler.js";
 import { fetchAccess, signOut } from "./session.js";
 import { readSettings } from "./settings.js";
 import { SettingsDrawer } from "./settings_drawer.js";
 import { SignIn } from "./signin.js";
+import { SignOut } from "./signout.js";
 import { Connection, socketUrl } from "./socket.js";
-import {
-  keepConversation,
-  keepModel,
-  keepSettings,
-  keptConversation,
-  keptModel,
-  keptSettings,
-} from "./storage.js";
-import { createStore } from "./store.js";
+import * as storage from "./storage.js";
+import { createStore, initialState, loadedConversations } from "./store.js";
 import { SwarmStrip } from "./swarm_strip.js";
 import { Transcript } from "./transcript.js";
 import { Welcome } from "./welcome.js";
 
-const KEEP_AFTER_MS = 400;
-
-const store = createStore({
-  access: "unknown",
-  link: { phase: "connecting" },
-  swarm: null,
-  wantedModel: keptModel(),
-  settings: readSettings(keptSettings()),
-  turns: keptConversation(),
-  notice: null,
-});
+const store = createStore(
+  initialState({
+    id: newId(),
+    at: Date.now(),
+    defaults: readSettings(storage.keptDefaults()),
+    wantedModel: storage.keptModel(),
+  }),
+);
 
 const connection = new Connection({
   url: socketUrl(location),
   onLink: (link) => store.dispatch({ type: "link", link }),
-  onMessage: (message) => receive(store, message),
-  isIdle: () => activeReply(store.get().turns) === null,
+  onMessage(message) {
+    receive(store, message);
+    if (message.type === "welcome") actions.resume();
+  },
+  isIdle: () => loadedConversations(store.get()).every((one) => activeReplies(one).length === 0),
   async checkAccess() {
     const access = await fetchAccess();
     store.dispatch({ type: "access", access });
@@ -60,12 +59,14 @@ const connection = new Connection({
 });
 
 const actions = new Actions(store, connection);
+const keeper = new Keeper(store, new Tabs(), { resume: () => actions.resume() });
 
 const header = new Header({ pick: (model) => store.dispatch({ type: "pick", model }) });
 const strip = new SwarmStrip();
 const notices = new Notices({
   reconnect: () => void connection.connect(),
   dismiss: () => store.dispatch({ type: "notice", notice: null }),
+  dismissTrouble: () => store.dispatch({ type: "trouble", trouble: "" }),
 });
 const welcome = new Welcome({
   choose(question) {
@@ -75,10 +76,21 @@ const welcome = new Welcome({
 });
 const signin = new SignIn({ signedIn: () => void connection.connect() });
 const transcript = new Transcript({
-  retry() {
-    actions.retry();
+  retry(turn) {
+    actions.retry(turn);
+    composer.focus();
+    transcript.toEnd();
+  },
+  goOn(turn) {
+    actions.goOn(turn);
     composer.focus();
   },
+  edit(turn, question) {
+    actions.edit(turn, question);
+    composer.focus();
+    transcript.toEnd();
+  },
+  choose: (turn) => actions.choose(turn),
 });
 const composer = new Composer({
   ask(question) {
@@ -87,20 +99,45 @@ const composer = new Composer({
   },
   stop: () => actions.stop(),
 });
-const drawer = new SettingsDrawer(store.get().settings, {
-  change: (settings) => store.dispatch({ type: "settings", settings }),
-  signOut: () => void leave(),
+const drawer = new SettingsDrawer({
+  current: () => store.get().conversation.settings,
+  change: (settings) => store.dispatch({ type: "settings", settings, at: Date.now() }),
+  makeDefault: (settings) => store.dispatch({ type: "defaults", settings }),
+  signOut: () => signout.ask([...store.get().infos.values()].some(({ deleted }) => deleted === 0)),
+});
+const signout = new SignOut({ leave: (isDeleting) => void leave(isDeleting) });
+const sidebar = new Sidebar(keeper, {
+  open: (id) => void show(id),
+  remove(id) {
+    if (id === store.get().conversation.id) newChat();
+    keeper.delete(id);
+  },
 });
 
-/** Signs out: the conversation goes too, as somebody else may come. */
-async function leave() {
+/** @param {string} id of a kept conversation */
+async function show(id) {
+  if (!(await keeper.open(id)))
+    store.dispatch({ type: "notice", notice: "This conversation is not here any more." });
+  composer.focus();
+}
+
+function newChat() {
+  keeper.flush();
+  actions.newChat();
+  composer.focus();
+}
+
+/** Signs out. What is on the screen goes, as somebody else may come. @param {boolean} isDeleting */
+async function leave(isDeleting) {
+  actions.stop();
   try {
     await signOut();
   } catch {
     store.dispatch({ type: "notice", notice: "Signing out failed: the relay does not answer. Try again." });
     return;
   }
-  actions.newChat();
+  newChat();
+  if (isDeleting) await keeper.deleteAll();
   await connection.connect();
 }
 
@@ -116,7 +153,7 @@ function hueOf({ name, start }) {
   return volunteer ? (hues.get(volunteer.id) ?? null) : null;
 }
 
-function show() {
+function draw() {
   const state = store.get();
   const swarmNews = state.swarm !== shown?.swarm || state.wantedModel !== shown.wantedModel;
   if (swarmNews) hues = assignHues(hues, state.swarm);
@@ -128,16 +165,8 @@ function show() {
   transcript.show(state, hueOf);
   composer.show(state);
   drawer.show(state);
+  sidebar.show(state);
   shown = state;
-}
-
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let keepTimer = undefined;
-
-function keepTurns() {
-  clearTimeout(keepTimer);
-  keepTimer = undefined;
-  keepConversation(store.get().turns);
 }
 
 function reconnectIfWaiting() {
@@ -145,26 +174,39 @@ function reconnectIfWaiting() {
     void connection.connect();
 }
 
-store.subscribe(createScheduler(show));
+store.subscribe(createScheduler(draw));
 store.subscribe((state, previous) => {
-  if (state.turns !== previous.turns) keepTimer ??= setTimeout(keepTurns, KEEP_AFTER_MS);
-  if (state.settings !== previous.settings) keepSettings(state.settings);
-  if (state.wantedModel !== previous.wantedModel) keepModel(state.wantedModel);
+  if (state.defaults !== previous.defaults) storage.keepDefaults(state.defaults);
+  if (openId(state) !== openId(previous)) storage.keepOpen(openId(state));
+  if (state.wantedModel !== previous.wantedModel) storage.keepModel(state.wantedModel);
 });
-addEventListener("pagehide", keepTurns);
+addEventListener("pagehide", () => storage.keepUnwritten(keeper.leave()));
 addEventListener("online", reconnectIfWaiting);
 document.addEventListener("visibilitychange", reconnectIfWaiting);
 
-byId("new-chat", HTMLButtonElement).addEventListener("click", () => {
-  actions.newChat();
-  composer.focus();
-});
+byId("new-chat", HTMLButtonElement).addEventListener("click", newChat);
 byId("open-settings", HTMLButtonElement).addEventListener("click", () => drawer.open());
 byId("to-latest", HTMLButtonElement).addEventListener("click", () => composer.focus());
 connectThemeToggle(byId("toggle-theme", HTMLButtonElement));
 connectDialog(byId("settings", HTMLDialogElement));
-connectJoin();
 connectCodeCopying();
 
-show();
+/** The conversation on the screen, unless nothing was said in it. @param {State} state */
+function openId({ conversation }) {
+  return conversation.turns.size > 0 ? conversation.id : null;
+}
+
+/** Reads what is kept, and shows again what this tab showed before it was loaded. */
+async function begin() {
+  const before = storage.keptOpen();
+  const unwritten = storage.keptUnwritten();
+  storage.keepUnwritten(null);
+  await keeper.start(openShelf);
+  await keeper.take(unwritten);
+  const isEmpty = store.get().conversation.turns.size === 0;
+  if (before !== null && isEmpty && store.get().infos.get(before)?.deleted === 0) await keeper.open(before);
+}
+
+draw();
+void begin();
 void connection.connect();

@@ -3,36 +3,103 @@
  * nodes, never markup, so nothing in it can run or load. HTML is shown as the text it is; images become
  * links. `marked` only cuts the text into tokens; its HTML renderer is not used. Knows nothing of chats.
  *
+ * @import { MathToken } from "./chat/math_syntax.js"
  * @import { Token, Tokens } from "../vendor/marked/marked.esm.js"
  * @typedef {{ append: (...nodes: (Node | string)[]) => void }} Parent
  */
-import { Lexer } from "../vendor/marked/marked.esm.js";
+import { Lexer, Marked } from "../vendor/marked/marked.esm.js";
+import { MATH } from "./chat/math_syntax.js";
+import { visible, visibleCode } from "./chat/visible.js";
 import { element } from "./dom.js";
 
-/** Longer text, and text nested deeper, is shown as it is: lexing must not hold up the page. */
-const MAX_CHARS = 200_000;
+/** Longer text, longer paragraphs, and text nested deeper, is shown as it is: lexing must not hold up the page. */
+export const MAX_CHARS = 200_000;
+const MAX_INLINE = 20_000;
 const MAX_DEPTH = 24;
+/** Quotes and lists one inside the other. */
+const TOO_DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){50}/m;
+/** Of text that is shown as it is. */
+const PIECE_CHARS = 4000;
+
+/** `Node.TEXT_NODE` */
+const TEXT_NODE = 3;
 
 const LINK_PROTOCOLS = new Set(["http:", "https:", "mailto:"]);
 
+const engine = new Marked({ gfm: true, breaks: true, extensions: MATH });
+
 /**
- * The text's blocks, and a key of its link definitions: when that changes, any block may look different.
- * @param {string} text
- * @returns {{ blocks: Token[], definitions: string }}
+ * The text's blocks, with the spaces between them.
+ * @param {string} text without carriage returns
+ * @param {Record<string, any>} [known] addresses of links that stand in the text before
+ * @param {boolean} [isFinished] else a link's address at the very end does not count yet: it may grow
+ * @returns {{ blocks: Token[], links: Record<string, any>, isWhole: boolean }} `links`: those known and those
+ *   in this text; `isWhole`: whether the blocks' raw texts are the text
  */
-export function lexBlocks(text) {
-  if (text.length > MAX_CHARS) return { blocks: [plain(text)], definitions: "" };
+export function lexBlocks(text, known = {}, isFinished = true) {
+  if (text.length > MAX_CHARS || TOO_DEEP.test(text))
+    return { blocks: plainBlocks(text), links: known, isWhole: true };
   try {
-    const tokens = new Lexer({ gfm: true, breaks: true }).lex(text);
-    return {
-      blocks: tokens.filter(({ type }) => type !== "space"),
-      definitions: Object.keys(tokens.links).join("\n"),
-    };
+    return lex(text, known, isFinished);
   } catch (error) {
     // Nested so deep that the lexer ran out of stack.
-    if (error instanceof RangeError) return { blocks: [plain(text)], definitions: "" };
+    if (error instanceof RangeError) return { blocks: plainBlocks(text), links: known, isWhole: true };
     throw error;
   }
+}
+
+/** @param {string} text @param {Record<string, any>} known @param {boolean} isFinished */
+function lex(text, known, isFinished) {
+  const lexer = new Lexer(engine.defaults);
+  const before = { ...known };
+  lexer.tokens.links = Object.assign(Object.create(null), known);
+  lexer.blockTokens(text, lexer.tokens);
+  const blocks = [...lexer.tokens];
+  const links = { ...lexer.tokens.links };
+  const last = blocks.at(-1);
+  if (!isFinished && last?.type === "def") {
+    const tag = /** @type {Tokens.Def} */ (last).tag;
+    if (tag in before) links[tag] = before[tag];
+    else delete links[tag];
+    lexer.tokens.links = Object.assign(Object.create(null), links);
+  }
+  for (const { src, tokens } of lexer.inlineQueue.splice(0)) {
+    if (src.length > MAX_INLINE) tokens.push(...plainBlocks(src).map(inlineText));
+    else lexer.inlineTokens(src, tokens);
+  }
+  const isWhole = blocks.reduce((sum, { raw }) => sum + raw.length, 0) === text.length;
+  return { blocks, links, isWhole };
+}
+
+/** @param {Token} token @returns {Token} */
+function inlineText({ raw }) {
+  return { type: "escape", raw, text: raw };
+}
+
+/**
+ * Text as it is, in pieces, cut at the ends of lines where there are any: a single line without end would be
+ * laid out anew with each of its characters.
+ * @param {string} text
+ * @returns {Token[]}
+ */
+export function plainBlocks(text) {
+  /** @type {Token[]} */
+  const blocks = [];
+  for (let at = 0; at < text.length;) {
+    const end = at + PIECE_CHARS;
+    const line = end < text.length ? text.lastIndexOf("\n", end - 1) + 1 : text.length;
+    const cut = line > at ? line : wholeCharacter(text, end);
+    const raw = text.slice(at, cut);
+    blocks.push({ type: "plain", raw, text: raw });
+    at = cut;
+  }
+  return blocks;
+}
+
+/** A place that is not inside of a surrogate pair. @param {string} text @param {number} at */
+function wholeCharacter(text, at) {
+  const code = text.charCodeAt(at);
+  return code >= 0xdc00 && code < 0xe000 ? at + 1 : at;
 }
 
 /**
@@ -44,6 +111,32 @@ export function renderBlock(token) {
   const holder = document.createDocumentFragment();
   appendTokens(holder, [token], 0);
   return holder.firstChild ?? document.createTextNode("");
+}
+
+/**
+ * Makes a block's node that of the block grown longer, where only text has to be added to it.
+ * @param {Node} node
+ * @param {Token} before what the node was made of
+ * @param {Token} after
+ * @returns {boolean} false when it has to be made anew
+ */
+export function grow(node, before, after) {
+  const kind = after.type;
+  if (kind !== before.type || !(kind === "code" || kind === "plain")) return false;
+  if (kind === "code" && /** @type {Tokens.Code} */ (after).lang !== /** @type {Tokens.Code} */ (before).lang)
+    return false;
+  const [old, now] = [visibleCode(textOf(before)), visibleCode(textOf(after))];
+  if (old === "" || !now.startsWith(old)) return false;
+  let text = node;
+  while (text.lastChild) text = text.lastChild;
+  if (text.nodeType !== TEXT_NODE || text.nodeValue !== old) return false;
+  /** @type {Text} */ (text).appendData(now.slice(old.length));
+  return true;
+}
+
+/** @param {Token} token @returns {string} */
+function textOf(token) {
+  return /** @type {Tokens.Code} */ (token).text;
 }
 
 /**
@@ -79,11 +172,6 @@ export function decodeReferences(text) {
   );
 }
 
-/** @param {string} text @returns {Token} */
-function plain(text) {
-  return { type: "html", block: true, pre: true, raw: text, text };
-}
-
 /**
  * @param {Parent} parent
  * @param {readonly Token[]} tokens
@@ -93,7 +181,7 @@ function appendTokens(parent, tokens, depth) {
   for (const token of tokens) {
     const render =
       depth < MAX_DEPTH && Object.hasOwn(RENDERERS, token.type) ? RENDERERS[token.type] : undefined;
-    const node = render ? render(token, depth + 1) : token.raw;
+    const node = render ? render(token, depth + 1) : visible(token.raw);
     if (node !== null) parent.append(node);
   }
 }
@@ -122,9 +210,9 @@ function codeBlock({ lang, text }) {
   const scroller = { tabindex: "0", role: "region", "aria-label": language ? `${language} code` : "Code" };
   return element(
     "div",
-    { class: "code", dir: "ltr" },
+    { class: "code", dir: "ltr", "data-language": language },
     head,
-    element("pre", scroller, element("code", {}, text)),
+    element("pre", scroller, element("code", {}, visibleCode(text))),
   );
 }
 
@@ -167,14 +255,14 @@ function link({ href, tokens, autolink }, depth) {
   const address = safeHref(autolink ? href : decodeReferences(href));
   if (address === null) return wrap("span", tokens, depth);
   const made = outgoing(address);
-  if (autolink) made.append(tokens.map(({ raw }) => raw).join(""));
+  if (autolink) made.append(visible(tokens.map(({ raw }) => raw).join("")));
   else appendTokens(made, tokens, depth);
   return made;
 }
 
 /** A link to the image, as loading it would tell its host who reads what. @param {Tokens.Image} image */
 function image({ href, text }) {
-  const words = `Image: ${decodeReferences(text) || "no description"}`;
+  const words = `Image: ${visible(decodeReferences(text)) || "no description"}`;
   const address = safeHref(decodeReferences(href));
   if (address === null) return element("span", { class: "image" }, words);
   const made = outgoing(address);
@@ -192,16 +280,26 @@ function outgoing(address) {
   });
 }
 
+/** A formula as it is written; `decorating.js` draws it. @param {MathToken} math */
+function formula({ tex, raw, isBlock }) {
+  const kind = isBlock ? "formula block" : "formula";
+  return element(
+    "span",
+    { class: kind, dir: "ltr", "data-tex": tex },
+    element("code", {}, visibleCode(raw.trim())),
+  );
+}
+
 /** HTML as text; only a line break is honoured, as models write it in table cells. @param {Tokens.HTML} html */
 function html({ block, text }) {
   if (/^<br\s*\/?>\s*$/i.test(text)) return element("br");
-  return block ? element("p", { class: "verbatim" }, text) : text;
+  return block ? element("p", { class: "verbatim" }, visible(text)) : visible(text);
 }
 
 /** @param {Tokens.Text} token @param {number} depth */
 function text(token, depth) {
   if (token.tokens) return wrap("span", token.tokens, depth);
-  return decodeReferences(token.text);
+  return visible(decodeReferences(token.text));
 }
 
 /** What each kind of token becomes; a kind that is not here is shown as it was written. */
@@ -212,8 +310,10 @@ const RENDERERS = {
   hr: () => element("hr"),
   br: () => element("br"),
   code: codeBlock,
-  codespan: (token) => element("code", {}, token.text),
-  escape: (token) => token.text,
+  codespan: (token) => element("code", {}, visibleCode(token.text)),
+  escape: (token) => visible(token.text),
+  plain: (token) => element("p", { class: "verbatim" }, visibleCode(token.text)),
+  math: formula,
   text,
   html,
   list,

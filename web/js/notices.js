@@ -1,6 +1,6 @@
 /**
- * One quiet line below the header: that the connection is lost, or what the relay has to say. Knows
- * elements.
+ * One quiet line below the header: that the connection is lost, what the relay has to say, or that
+ * conversations cannot be kept. Knows elements.
  *
  * @import { State } from "./store.js"
  */
@@ -10,22 +10,27 @@ export class Notices {
   #bar = byId("notice", HTMLElement);
   #words = byId("notice-words", HTMLElement);
   #button = byId("notice-action", HTMLButtonElement);
-  #waiting = false;
+  #kind = /** @type {"waiting" | "notice" | "trouble" | null} */ (null);
 
-  /** @param {{ reconnect: () => void, dismiss: () => void }} actions */
-  constructor({ reconnect, dismiss }) {
-    this.#button.addEventListener("click", () => (this.#waiting ? reconnect() : dismiss()));
+  /** @param {{ reconnect: () => void, dismiss: () => void, dismissTrouble: () => void }} actions */
+  constructor({ reconnect, dismiss, dismissTrouble }) {
+    this.#button.addEventListener("click", () => {
+      if (this.#kind === "waiting") reconnect();
+      else if (this.#kind === "trouble") dismissTrouble();
+      else dismiss();
+    });
   }
 
   /** @param {State} state */
-  show({ link, notice }) {
+  show({ link, notice, trouble }) {
     // While an attempt runs, the line of the last failure stays: it would flicker otherwise.
-    if (link.phase === "connecting" && this.#waiting) return;
-    this.#waiting = link.phase === "waiting";
-    const words = this.#waiting ? "The relay cannot be reached. Trying again by itself." : notice;
-    this.#bar.hidden = words === null;
+    if (link.phase === "connecting" && this.#kind === "waiting") return;
+    this.#kind = link.phase === "waiting" ? "waiting" : notice ? "notice" : trouble ? "trouble" : null;
+    const waiting = "The relay cannot be reached. Trying again by itself.";
+    const words = this.#kind === "waiting" ? waiting : (notice ?? trouble);
+    this.#bar.hidden = this.#kind === null;
     setText(this.#words, words ?? "");
-    setText(this.#button, this.#waiting ? "Try now" : "Dismiss");
-    this.#button.hidden = words === null;
+    setText(this.#button, this.#kind === "waiting" ? "Try now" : "Dismiss");
+    this.#button.hidden = this.#kind === null;
   }
 }

@@ -8,23 +8,28 @@
  *   presence_penalty: number, frequency_penalty: number, seed: number | null }} Sampling
  * @typedef {{ max_tokens: number | null, stop: string[] }} Stopping
  * @typedef {{ type: "chat", id: string, model: string, messages: Message[], sampling: Sampling,
- *   stopping: Stopping }} Chat
+ *   stopping: Stopping, continues?: boolean }} Chat
+ *   `continues`: the last message is the assistant's, and the reply goes on with it
  * @typedef {{ type: "stop", id: string }} Stop
- * @typedef {Chat | Stop} FromPage
+ * @typedef {{ type: "resume", id: string, received: number }} Resume `received`: UTF-16 units of it that are here
+ * @typedef {Chat | Stop | Resume} FromPage
  *
- * @typedef {"connected" | "loading" | "probing" | "serving" | "paused" | "draining"} VolunteerState
+ * @typedef {"connected" | "loading" | "probing" | "serving" | "paused" | "draining" |
+ *   "quarantined"} VolunteerState
  * @typedef {{ id: string, name: string, state: VolunteerState, device: string, model: string | null,
  *   start: number | null, end: number | null, head: boolean, dtype: string | null, done: number, total:
  *   number,
- *   sessions: number, blocks_per_second?: number }} Volunteer
+ *   sessions: number, blocks_per_second?: number, score?: number }} Volunteer
  * @typedef {{ start: number, end: number }} Span
  * @typedef {{ id: string, blocks: number | null, context: number | null, complete: boolean, missing: Span[],
  *   heads: number, reason: string | null }} Model
  * @typedef {{ models: Model[], volunteers: Volunteer[] }} Swarm
  *
  * @typedef {{ prompt_tokens: number, completion_tokens: number, total_tokens: number }} Usage
- * @typedef {{ name: string, start: number, end: number }} Hop
- * @typedef {{ first_token: number, total: number, route: Hop[] }} Timing
+ * @typedef {{ compute?: number, queue?: number, wire?: number, steps?: number }} Part
+ *   seconds a step, means over so many steps; absent where unknown
+ * @typedef {{ name: string, start: number, end: number } & Part} Hop
+ * @typedef {{ first_token: number, total: number, route: Hop[], head?: Part, prefill?: Hop[], repairs?: number }} Timing
  * @typedef {{ code: string, message: string, retry_after?: number | null }} ErrorInfo
  *
  * @typedef {{ type: "welcome", software: string, swarm: Swarm }} Welcome

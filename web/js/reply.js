@@ -1,101 +1,147 @@
 /**
- * One turn in the transcript: the question, the reply as it grows, how it ended, its figures and its
- * buttons. Knows elements. What a click does is the transcript's to say.
+ * One turn in the transcript: the question and its other versions, the reply as it grows, how it ended, its
+ * figures and its buttons. An empty shell until it is near the window, so that a long conversation opens at
+ * once. Knows elements. What a click does is the transcript's to say.
  *
+ * @import { Decorator } from "./chat/decorating.js"
  * @import { Reply, Turn } from "./conversation.js"
  * @import { Hop } from "./protocol.js"
- * @typedef {{ last: boolean, canRetry: boolean, hueOf: (hop: Hop) => number | null }} Surroundings
+ * @typedef {{ number: number, count: number }} Version
+ * @typedef {{ last: boolean, canAsk: boolean, isConnected: boolean, version: Version,
+ *   hueOf: (hop: Hop) => number | null }} Surroundings
  */
-import { isActive } from "./conversation.js";
+import { QuestionView } from "./chat/question.js";
+import { TimingView } from "./chat/waterfall.js";
+import { canGoOn, isActive } from "./conversation.js";
 import { blocksWords, rangeWords } from "./coverage.js";
-import { element, setText, svgElement } from "./dom.js";
+import { element, iconButton, setText } from "./dom.js";
 import { endingWords, figures } from "./figures.js";
 import { StreamedMarkdown } from "./streamed.js";
 
 const COPY_ICON = "M9 9h10v11H9zM5 15V4h10";
 const RETRY_ICON = "M19 12a7 7 0 1 1-2-5M19 4v4h-4";
+const GO_ON_ICON = "M5 5v14l8-7zM17 5v14";
+
+const CUT_OFF = "The connection is lost. The reply goes on when it is back.";
 
 export class TurnView {
-  #turnShown = /** @type {Turn | null} */ (null);
-  #prose = element("div", { class: "prose", dir: "auto" });
-  #markdown = new StreamedMarkdown(this.#prose);
-  #waiting = element(
-    "p",
-    { class: "waiting" },
-    ...dots(),
-    element("span", {}, "Waiting for the first token"),
-  );
-  #ending = element("p", { class: "ending" });
-  #copy = button("copy-reply", "Copy", COPY_ICON);
-  #retry = button("retry", "Retry", RETRY_ICON);
-  #figures = element("p", { class: "figures" });
-  #route = element("ol", { class: "route", "aria-label": "Served by" });
-  #footer = element(
-    "footer",
-    {},
-    element("div", { class: "buttons" }, this.#copy, this.#retry),
-    this.#figures,
-    this.#route,
-  );
-  #reply = element("div", { class: "reply" });
+  /** What is on the screen. @type {{ turn: Turn, isConnected: boolean } | null} */
+  #shown = null;
+  /** What is to be on the screen. @type {{ turn: Turn, around: Surroundings } | null} */
+  #wanted = null;
+  /** @type {ReturnType<typeof buildReply> | null} */
+  #parts = null;
+  /** @type {QuestionView | null} */
+  #question = null;
 
-  /** @param {Turn} turn */
-  constructor({ question, reply }) {
-    this.id = reply.id;
-    this.#reply.append(
-      element("h2", { class: "unseen" }, `${reply.model} replied`),
-      this.#waiting,
-      this.#prose,
-      this.#ending,
-      this.#footer,
-    );
-    this.node = element(
-      "article",
-      { class: "turn" },
-      element(
-        "div",
-        { class: "question" },
-        element("h2", { class: "unseen" }, "You asked"),
-        element("p", { class: "bubble", dir: "auto" }, question),
-      ),
-      this.#reply,
-    );
+  /**
+   * @param {string} id the turn's
+   * @param {Pick<Decorator, "add">} decorator
+   */
+  constructor(id, decorator) {
+    this.id = id;
+    this.decorator = decorator;
+    this.node = element("article", { class: "turn" });
+  }
+
+  get isFilled() {
+    return this.#parts !== null;
   }
 
   /**
    * @param {Turn} turn
-   * @param {Surroundings} surroundings
+   * @param {Surroundings} around
    */
-  show(turn, { last, canRetry, hueOf }) {
+  show(turn, around) {
+    this.#wanted = { turn, around };
+    if (this.#parts) this.#update();
+  }
+
+  /** Makes the shell a whole turn. */
+  fill() {
+    if (this.#parts || !this.#wanted) return;
+    const { turn } = this.#wanted;
+    this.#parts = buildReply(turn.reply.model, this.decorator);
+    this.#question = new QuestionView(turn.question);
+    this.node.append(this.#question.node, this.#parts.node);
+    this.#update();
+  }
+
+  /** Lets the question be changed. */
+  edit() {
+    this.#question?.edit();
+  }
+
+  #update() {
+    const wanted = this.#wanted;
+    const parts = this.#parts;
+    if (!wanted || !parts) return;
+    const { turn, around } = wanted;
     const active = isActive(turn.reply);
-    this.#retry.hidden = !last || active;
-    this.#retry.disabled = !canRetry;
-    if (turn === this.#turnShown) return;
-    this.#turnShown = turn;
-    this.#showReply(turn.reply, active);
-    this.#showFigures(turn.reply, hueOf);
+    parts.retry.hidden = !around.last || active;
+    parts.goOn.hidden = !around.last || !canGoOn(turn.reply);
+    parts.retry.disabled = parts.goOn.disabled = !around.canAsk;
+    this.#question?.show(around.version, around.canAsk);
+    if (turn === this.#shown?.turn && around.isConnected === this.#shown.isConnected) return;
+    this.#shown = { turn, isConnected: around.isConnected };
+    showReply(parts, turn.reply, around.isConnected);
+    showFigures(parts, turn.reply, around.hueOf);
   }
+}
 
-  /** @param {Reply} reply @param {boolean} active */
-  #showReply(reply, active) {
-    this.#reply.dataset.phase = reply.phase;
-    this.#reply.setAttribute("aria-busy", String(active));
-    this.#waiting.hidden = reply.phase !== "waiting";
-    this.#markdown.show(reply.text);
-    const ending = endingWords(reply);
-    setText(this.#ending, ending ?? "");
-    this.#ending.hidden = ending === null;
-    this.#footer.hidden = active;
-    this.#copy.hidden = reply.text === "";
-  }
+/** @param {string} model @param {Pick<Decorator, "add">} decorator */
+function buildReply(model, decorator) {
+  const prose = element("div", { class: "prose", dir: "auto" });
+  const words = element("span", {}, "Waiting for the first token");
+  const waiting = element("p", { class: "waiting" }, ...dots(), words);
+  const ending = element("p", { class: "ending" });
+  const copy = iconButton("copy-reply", "Copy", COPY_ICON);
+  const goOn = iconButton("go-on", "Continue", GO_ON_ICON);
+  const retry = iconButton("retry", "Retry", RETRY_ICON);
+  const line = element("p", { class: "figures" });
+  const route = element("ol", { class: "route", "aria-label": "Served by" });
+  const timing = new TimingView();
+  const buttons = element("div", { class: "buttons" }, copy, goOn, retry, timing.button);
+  const footer = element("footer", {}, buttons, line, route);
+  const title = element("h2", { class: "unseen" }, `${model} replied`);
+  const node = element("div", { class: "reply" }, title, waiting, prose, ending, footer, timing.node);
+  return {
+    node,
+    waiting,
+    ending,
+    copy,
+    goOn,
+    retry,
+    line,
+    route,
+    footer,
+    timing,
+    markdown: new StreamedMarkdown(prose, (block) => decorator.add(block)),
+  };
+}
 
-  /** @param {Reply} reply @param {Surroundings["hueOf"]} hueOf */
-  #showFigures(reply, hueOf) {
-    setText(this.#figures, figures(reply).join(" · "));
-    const hops = reply.timing?.route ?? [];
-    this.#route.hidden = hops.length === 0;
-    this.#route.replaceChildren(...hops.map((hop) => hopChip(hop, hueOf(hop))));
-  }
+/** @param {ReturnType<typeof buildReply>} parts @param {Reply} reply @param {boolean} isConnected */
+function showReply(parts, reply, isConnected) {
+  const active = isActive(reply);
+  parts.node.dataset.phase = reply.phase;
+  parts.node.setAttribute("aria-busy", String(active));
+  parts.waiting.hidden = reply.phase !== "waiting" || !isConnected;
+  parts.markdown.show(reply.text, !active);
+  const ending = active && !isConnected ? CUT_OFF : endingWords(reply);
+  setText(parts.ending, ending ?? "");
+  parts.ending.hidden = ending === null;
+  parts.footer.hidden = active;
+  parts.copy.hidden = reply.text === "";
+}
+
+/** @param {ReturnType<typeof buildReply>} parts @param {Reply} reply @param {Surroundings["hueOf"]} hueOf */
+function showFigures(parts, reply, hueOf) {
+  if (isActive(reply)) return parts.timing.show(null, null, hueOf);
+  setText(parts.line, figures(reply).join(" · "));
+  const hops = reply.timing?.route ?? [];
+  parts.route.hidden = hops.length === 0;
+  parts.route.replaceChildren(...hops.map((hop) => hopChip(hop, hueOf(hop))));
+  parts.timing.show(reply.timing, reply.usage, hueOf);
 }
 
 /** @param {Hop} hop @param {number | null} hue */
@@ -106,21 +152,6 @@ function hopChip(hop, hue) {
     made.title = `${hop.name}: ${blocksWords(hop)}`;
   }
   return made;
-}
-
-/** @param {string} action @param {string} label @param {string} icon path data */
-function button(action, label, icon) {
-  const picture = svgElement(
-    "svg",
-    { viewBox: "0 0 24 24", "aria-hidden": "true" },
-    svgElement("path", { d: icon }),
-  );
-  return element(
-    "button",
-    { type: "button", class: "small", "data-action": action },
-    picture,
-    element("span", {}, label),
-  );
 }
 
 function dots() {

@@ -1,10 +1,12 @@
 /**
- * The settings drawer: generation settings, the theme, signing out. A change counts at once, for the next
- * reply. Knows elements. Ranges and meanings are `settings.js`'s.
+ * The settings drawer: the settings of the conversation on the screen, the theme, signing out. A change counts
+ * at once, for the next reply; other conversations keep theirs. Knows elements. Ranges and meanings are `settings.js`'s.
  *
  * @import { NumberField, Settings } from "./settings.js"
  * @import { State } from "./store.js"
- * @typedef {{ change: (settings: Settings) => void, signOut: () => void }} SettingsActions
+ * @typedef {{ current: () => Settings, change: (settings: Settings) => void,
+ *   makeDefault: (settings: Settings) => void, signOut: () => void }} SettingsActions
+ *   `makeDefault`: new conversations begin with these
  */
 import { currentTheme, setTheme } from "./appearance.js";
 import { byId, element } from "./dom.js";
@@ -17,18 +19,14 @@ export class SettingsDrawer {
   /** @type {Settings} */
   #settings;
 
-  /**
-   * @param {Settings} settings
-   * @param {SettingsActions} actions
-   */
-  constructor(settings, actions) {
-    this.#settings = settings;
+  /** @param {SettingsActions} actions */
+  constructor(actions) {
+    this.#settings = actions.current();
     this.actions = actions;
     this.#signOut.addEventListener("click", () => {
       this.#dialog.close();
       actions.signOut();
     });
-    this.#draw();
   }
 
   /** @param {State} state */
@@ -37,6 +35,7 @@ export class SettingsDrawer {
   }
 
   open() {
+    this.#settings = this.actions.current();
     this.#draw();
     this.#dialog.showModal();
   }
@@ -48,7 +47,14 @@ export class SettingsDrawer {
       this.#draw();
       this.#body.querySelector("textarea")?.focus();
     });
+    const keep = element("button", { type: "button", class: "secondary" }, "Use for new chats");
+    const kept = element("p", { class: "help", role: "status" });
+    keep.addEventListener("click", () => {
+      this.actions.makeDefault(this.#settings);
+      kept.textContent = "New chats begin with these settings.";
+    });
     this.#body.replaceChildren(
+      element("p", { class: "help" }, "These count for this conversation."),
       group("Instructions", this.#systemField()),
       group("Drawing the next token", ...NUMBER_FIELDS.slice(0, 4).map((field) => this.#numberField(field))),
       group("Repetition", ...NUMBER_FIELDS.slice(4, 7).map((field) => this.#numberField(field))),
@@ -58,7 +64,8 @@ export class SettingsDrawer {
         this.#stopField(),
       ),
       group("Appearance", themeChoice()),
-      element("div", { class: "drawer-end" }, reset, this.#signOut),
+      element("div", { class: "drawer-end" }, keep, reset, this.#signOut),
+      kept,
     );
   }
 

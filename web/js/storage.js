@@ -1,12 +1,11 @@
 /**
- * What survives a reload: the conversation for this tab, the settings and the picked model for this browser.
- * Never a token. Knows keys and JSON; a browser that refuses storage just forgets.
- *
- * @import { Turn, Reply } from "./conversation.js"
+ * Small things that survive a reload: which conversation this tab shows and what of it was not written yet, the
+ * settings of new conversations and the picked model for this browser. Never a token. Knows keys and JSON; a browser that refuses storage just
+ * forgets. Conversations themselves are kept by `chat/keeper.js`.
  */
-import { isActive } from "./conversation.js";
 
-const CONVERSATION = "corolla.conversation";
+const OPEN = "corolla.open";
+const UNWRITTEN = "corolla.unwritten";
 const SETTINGS = "corolla.settings";
 const MODEL = "corolla.model";
 
@@ -39,54 +38,22 @@ function write(storage, key, value) {
 const tab = () => sessionStorage;
 const browser = () => localStorage;
 
-/** @param {readonly Turn[]} turns */
-export const keepConversation = (turns) => write(tab, CONVERSATION, turns);
+/** @param {string | null} conversation */
+export const keepOpen = (conversation) => write(tab, OPEN, conversation);
 /** @param {unknown} settings */
-export const keepSettings = (settings) => write(browser, SETTINGS, settings);
+export const keepDefaults = (settings) => write(browser, SETTINGS, settings);
 /** @param {string | null} model */
 export const keepModel = (model) => write(browser, MODEL, model);
 
-export const keptSettings = () => read(browser, SETTINGS);
+/** @param {unknown} changes that there was no time to write elsewhere; null for none */
+export const keepUnwritten = (changes) => write(tab, UNWRITTEN, changes);
 
-/** @returns {string | null} */
-export function keptModel() {
-  const model = read(browser, MODEL);
-  return typeof model === "string" ? model : null;
-}
+export const keptUnwritten = () => read(tab, UNWRITTEN);
+export const keptDefaults = () => read(browser, SETTINGS);
+export const keptOpen = () => readName(read(tab, OPEN));
+export const keptModel = () => readName(read(browser, MODEL));
 
-/**
- * The conversation of this tab. A reply that was under way when the page went is interrupted.
- * @returns {Turn[]}
- */
-export function keptConversation() {
-  return readTurns(read(tab, CONVERSATION));
-}
-
-/**
- * Turns from whatever was kept; anything that is not one is left out.
- * @param {unknown} kept
- * @returns {Turn[]}
- */
-export function readTurns(kept) {
-  if (!Array.isArray(kept)) return [];
-  return kept.filter(isTurn).map((turn) => ({ question: turn.question, reply: settled(turn.reply) }));
-}
-
-/** @param {any} value @returns {value is Turn} */
-function isTurn(value) {
-  const reply = value?.reply;
-  return (
-    typeof value?.question === "string" &&
-    typeof reply?.id === "string" &&
-    typeof reply.model === "string" &&
-    typeof reply.text === "string" &&
-    ["waiting", "streaming", "done", "stopped", "failed", "interrupted"].includes(reply.phase)
-  );
-}
-
-/** @param {Reply} reply @returns {Reply} */
-function settled(reply) {
-  if (!isActive(reply)) return reply;
-  const message = "The page was left before the reply was complete.";
-  return { ...reply, phase: "interrupted", error: { code: "interrupted", message } };
+/** @param {unknown} kept @returns {string | null} */
+function readName(kept) {
+  return typeof kept === "string" ? kept : null;
 }

@@ -2,25 +2,44 @@
  * The page's whole state, the actions that change it, and the store that tells views of changes. The store
  * is the state's only owner; views read it and dispatch actions.
  *
- * @import { ConversationAction, Turn } from "./conversation.js"
+ * @import { Conversation, ConversationAction, ConversationInfo, Turn } from "./conversation.js"
  * @import { Model, Swarm } from "./protocol.js"
  * @import { Settings } from "./settings.js"
  *
  * @typedef {"unknown" | "open" | "signed_in" | "sign_in"} Access
  * @typedef {{ phase: "connecting" | "open" | "signed_out" } | { phase: "waiting", until: number }} Link
  *   `until`: when the next attempt starts, milliseconds of Date.now()
- * @typedef {{ access: Access, link: Link, swarm: Swarm | null, wantedModel: string | null, settings: Settings,
- *   turns: readonly Turn[], notice: string | null }} State
+ * @typedef {{ access: Access, link: Link, swarm: Swarm | null, wantedModel: string | null, defaults: Settings,
+ *   conversation: Conversation, background: ReadonlyMap<string, Conversation>,
+ *   infos: ReadonlyMap<string, ConversationInfo>, isListed: boolean, followed: ReadonlySet<string>,
+ *   notice: string | null, trouble: string | null }} State
+ *   `defaults`: settings of new conversations; `conversation`: the one on the screen; `background`: others
+ *   with a reply under way; `infos`: all that are kept, and deleted ones until they are purged; `isListed`:
+ *   whether what is kept has been read; `followed`: replies that the relay tells this tab of; `trouble`: what
+ *   keeps conversations from being kept
  *
  * @typedef {ConversationAction
  *   | { type: "access", access: Access }
  *   | { type: "link", link: Link }
  *   | { type: "swarm", swarm: Swarm }
  *   | { type: "pick", model: string }
- *   | { type: "settings", settings: Settings }
- *   | { type: "notice", notice: string | null }} Action
+ *   | { type: "settings", settings: Settings, at: number }
+ *   | { type: "defaults", settings: Settings }
+ *   | { type: "notice", notice: string | null }
+ *   | { type: "trouble", trouble: string | null }
+ *   | { type: "follow", ids: readonly string[] }
+ *   | { type: "listed", infos: readonly ConversationInfo[] }
+ *   | { type: "open", conversation: Conversation }
+ *   | { type: "settled", conversation: string }
+ *   | { type: "merge", conversation: string, info: ConversationInfo | null, turns: readonly Turn[] }
+ *   | { type: "rename", conversation: string, title: string, at: number }
+ *   | { type: "delete", conversation: string, at: number }
+ *   | { type: "forget", conversation: string }} Action
+ *   `settled`: nothing of it waits to be written; `delete`: at 0 it is back
  */
-import { reduceConversation } from "./conversation.js";
+import { mergeConversation, mergeInfo } from "./chat/merging.js";
+import { pathOf } from "./chat/tree.js";
+import { activeReplies, newConversation, reduceConversation } from "./conversation.js";
 
 /**
  * The state after an action. Pure.
@@ -39,25 +58,77 @@ export function reduce(state, action) {
     case "pick":
       return { ...state, wantedModel: action.model };
     case "settings":
-      return { ...state, settings: action.settings };
+      return withConversation(state, {
+        ...state.conversation,
+        settings: action.settings,
+        touched: action.at,
+      });
+    case "defaults":
+      return { ...state, defaults: action.settings };
     case "notice":
       return { ...state, notice: action.notice };
-    default: {
-      const turns = reduceConversation(state.turns, action);
-      return turns === state.turns ? state : { ...state, turns };
-    }
+    case "trouble":
+      return { ...state, trouble: action.trouble };
+    case "follow":
+      return { ...state, followed: new Set([...state.followed, ...action.ids]) };
+    case "listed":
+      return { ...state, isListed: true, infos: withInfos(state.infos, action.infos) };
+    case "open":
+      return open(state, action.conversation);
+    case "settled":
+      return settle(state, action.conversation);
+    case "merge":
+      return merge(state, action);
+    case "rename":
+      return changeInfo(state, action.conversation, { title: action.title, titled: action.at });
+    case "delete":
+      return changeInfo(state, action.conversation, { deleted: action.at });
+    case "forget":
+      return forget(state, action.conversation);
+    default:
+      return changeConversations(state, action);
   }
 }
 
 /**
- * What is known of the swarm ends with the connection, and so do the replies under way.
+ * What is known of the swarm ends with the connection. Replies under way go on at the relay, and here when it
+ * is back; but for whoever has to sign in they are over.
  * @param {State} state
  * @param {Link} link
  * @returns {State}
  */
 function changeLink(state, link) {
   if (link.phase === "open") return { ...state, link, notice: null };
-  return { ...state, link, swarm: null, turns: reduceConversation(state.turns, { type: "interrupt" }) };
+  /** @type {State} */
+  const lost = { ...state, link, swarm: null, followed: new Set() };
+  if (link.phase !== "signed_out") return lost;
+  const replies = loadedConversations(lost).flatMap(activeReplies);
+  const ids = replies.map(({ id }) => id);
+  return ids.reduce((before, id) => changeConversations(before, { type: "interrupt", id }), lost);
+}
+
+/**
+ * Conversations of this tab: the one on the screen first.
+ * @param {State} state
+ */
+export function loadedConversations({ conversation, background }) {
+  return [conversation, ...background.values()];
+}
+
+/**
+ * The turns on the screen.
+ * @param {State} state
+ */
+export const turnsOf = ({ conversation }) => pathOf(conversation);
+
+/**
+ * Where this tab has a conversation, its state there.
+ * @param {State} state
+ * @param {string} id
+ * @returns {Conversation | undefined}
+ */
+export function loaded({ conversation, background }, id) {
+  return conversation.id === id ? conversation : background.get(id);
 }
 
 /**
@@ -74,6 +145,98 @@ export function chosenModel({ swarm, wantedModel }) {
     models[0] ??
     null
   );
+}
+
+/**
+ * What is to be known of a conversation without its turns.
+ * @param {Conversation} conversation
+ * @returns {ConversationInfo}
+ */
+export function infoOf({ turns: _, ...info }) {
+  return info;
+}
+
+/** An action about a reply is for whichever conversation has it, any other for the one on the screen.
+ *  @param {State} state @param {ConversationAction} action @returns {State} */
+function changeConversations(state, action) {
+  if (action.type === "ask" || action.type === "continue" || action.type === "choose")
+    return withConversation(state, reduceConversation(state.conversation, action));
+  for (const conversation of loadedConversations(state)) {
+    const changed = reduceConversation(conversation, action);
+    if (changed !== conversation) return withConversation(state, changed);
+  }
+  return state;
+}
+
+/** @param {State} state @param {Conversation} changed @returns {State} */
+function withConversation(state, changed) {
+  const before = loaded(state, changed.id);
+  if (before === changed) return state;
+  const isNoted =
+    changed.turns.size > 0 && !(before && state.infos.has(changed.id) && sameInfo(before, changed));
+  const infos = isNoted ? new Map(state.infos).set(changed.id, infoOf(changed)) : state.infos;
+  if (changed.id === state.conversation.id) return { ...state, infos, conversation: changed };
+  return { ...state, infos, background: new Map(state.background).set(changed.id, changed) };
+}
+
+/** @param {Conversation} a @param {Conversation} b */
+function sameInfo(a, b) {
+  return a.title === b.title && a.touched === b.touched && a.updated === b.updated && a.deleted === b.deleted;
+}
+
+/** Shows another conversation; the one before stays while a reply of it is under way.
+ *  @param {State} state @param {Conversation} conversation @returns {State} */
+function open(state, conversation) {
+  const background = new Map(state.background);
+  const known = background.get(conversation.id);
+  background.delete(conversation.id);
+  const before = state.conversation;
+  if (before.id !== conversation.id && activeReplies(before).length > 0) background.set(before.id, before);
+  const wantedModel = conversation.model ?? state.wantedModel;
+  return { ...state, background, wantedModel, conversation: known ?? conversation };
+}
+
+/** @param {State} state @param {string} id @returns {State} */
+function settle(state, id) {
+  const conversation = state.background.get(id);
+  if (!conversation || activeReplies(conversation).length > 0) return state;
+  const background = new Map(state.background);
+  background.delete(id);
+  return { ...state, background };
+}
+
+/** @param {State} state @param {Extract<Action, { type: "merge" }>} news @returns {State} */
+function merge(state, { conversation: id, info, turns }) {
+  const infos = info ? withInfos(state.infos, [info]) : state.infos;
+  const mine = loaded(state, id);
+  const next = { ...state, infos };
+  return mine ? withConversation(next, mergeConversation(mine, info, turns, state.followed)) : next;
+}
+
+/** @param {ReadonlyMap<string, ConversationInfo>} infos @param {readonly ConversationInfo[]} news */
+function withInfos(infos, news) {
+  const merged = new Map(infos);
+  for (const info of news) {
+    const known = merged.get(info.id);
+    merged.set(info.id, known ? mergeInfo(known, info) : info);
+  }
+  return merged;
+}
+
+/** @param {State} state @param {string} id @param {Partial<ConversationInfo>} part @returns {State} */
+function changeInfo(state, id, part) {
+  const info = state.infos.get(id);
+  if (!info) return state;
+  const next = { ...state, infos: new Map(state.infos).set(id, { ...info, ...part }) };
+  const mine = loaded(state, id);
+  return mine ? withConversation(next, { ...mine, ...part }) : next;
+}
+
+/** @param {State} state @param {string} id @returns {State} */
+function forget(state, id) {
+  const infos = new Map(state.infos);
+  infos.delete(id);
+  return { ...state, infos };
 }
 
 /**
@@ -96,6 +259,29 @@ export function createStore(initial) {
     subscribe(listener) {
       listeners.add(listener);
     },
+  };
+}
+
+/**
+ * The state of a page that knows nothing yet.
+ * @param {{ id: string, at: number, defaults: Settings, wantedModel: string | null }} start `id`: of the empty
+ *   conversation on the screen
+ * @returns {State}
+ */
+export function initialState({ id, at, defaults, wantedModel }) {
+  return {
+    access: "unknown",
+    link: { phase: "connecting" },
+    swarm: null,
+    wantedModel,
+    defaults,
+    conversation: newConversation(id, defaults, at),
+    background: new Map(),
+    infos: new Map(),
+    isListed: false,
+    followed: new Set(),
+    notice: null,
+    trouble: null,
   };
 }
 

@@ -8,7 +8,7 @@ import { holdersOf } from "./coverage.js";
 import { byId, element, setText } from "./dom.js";
 import { drawFlower, petalsOf } from "./flower.js";
 import { blockedWords, mayBeShown } from "./readiness.js";
-import { chosenModel } from "./store.js";
+import { chosenModel, turnsOf } from "./store.js";
 
 /** They fit the small model that Corolla brings along, and any other. */
 const EXAMPLES = [
@@ -39,7 +39,7 @@ export class Welcome {
    * @param {ReadonlyMap<string, number>} hues
    */
   show(state, hues) {
-    this.#section.hidden = state.turns.length > 0 || !mayBeShown(state);
+    this.#section.hidden = turnsOf(state).length > 0 || !state.isListed || !mayBeShown(state);
     if (this.#section.hidden) return;
     const model = chosenModel(state);
     drawFlower(this.#flower, petalsOf(model, state.swarm?.volunteers ?? [], hues), (model?.heads ?? 0) > 0);

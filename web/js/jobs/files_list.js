@@ -1,0 +1,82 @@
+/**
+ * The files of this token: what they are, how much room they take, and deleting them. Knows elements.
+ *
+ * @typedef {{ id: string, filename: string, bytes: number, created_at: number, purpose: string }} StoredFile
+ */
+import { byId, element } from "../dom.js";
+import { ask } from "../shell/api.js";
+import { counted, moment, size } from "../shell/words.js";
+import { contentPath } from "./jobs_list.js";
+
+export class FilesList {
+  #body = byId("files", HTMLTableSectionElement);
+  #panel = byId("files-panel", HTMLElement);
+  #room = byId("files-room", HTMLElement);
+  #shown = "";
+
+  /** @param {{ fail: (error: unknown) => void, changed: () => void }} actions */
+  constructor({ fail, changed }) {
+    this.fail = fail;
+    this.changed = changed;
+  }
+
+  /** @param {readonly StoredFile[]} files */
+  show(files) {
+    const key = files.map(({ id }) => id).join();
+    if (key === this.#shown) return;
+    this.#shown = key;
+    this.#panel.hidden = files.length === 0;
+    const bytes = files.reduce((sum, one) => sum + one.bytes, 0);
+    this.#room.textContent = `${counted(files.length, "file")}, ${size(bytes)}`;
+    this.#body.replaceChildren(...files.map((one) => this.#row(one)));
+  }
+
+  /** @param {StoredFile} file */
+  #row({ id, filename, bytes, created_at, purpose }) {
+    const remove = element(
+      "button",
+      { type: "button", class: "link", "aria-label": `Delete ${filename}` },
+      "Delete",
+    );
+    remove.addEventListener("click", () => void this.#remove(id, remove));
+    return element(
+      "tr",
+      {},
+      element(
+        "th",
+        { scope: "row", class: "wraps" },
+        element("a", { href: contentPath(id), download: filename }, filename),
+      ),
+      element("td", {}, purpose === "batch" ? "Uploaded" : "Written by a job"),
+      element("td", { class: "number" }, size(bytes)),
+      element("td", {}, moment(created_at)),
+      element("td", {}, remove),
+    );
+  }
+
+  /** @param {string} id @param {HTMLButtonElement} button */
+  async #remove(id, button) {
+    // A second press says that it is meant: what is deleted does not come back.
+    if (button.dataset.sure !== "true") {
+      button.dataset.sure = "true";
+      button.textContent = "Really delete?";
+      button.addEventListener(
+        "blur",
+        () => {
+          button.dataset.sure = "false";
+          button.textContent = "Delete";
+        },
+        { once: true },
+      );
+      return;
+    }
+    button.disabled = true;
+    try {
+      await ask(`/v1/files/${encodeURIComponent(id)}`, { method: "DELETE" });
+    } catch (error) {
+      button.disabled = false;
+      this.fail(error);
+    }
+    this.changed();
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * The table of volunteers as operators see it, those that are kept out, and deciding about them. Knows elements; asks
+ * the relay.
+ *
+ * @import { Quarantine, Watched } from "./decisions.js"
+ */
+import { capital } from "../coverage.js";
+import { byId, element, setText } from "../dom.js";
+import { ApiError, ask, wordsOf } from "../shell/api.js";
+import { openDialog } from "../shell/dialog.js";
+import { Keyed } from "../shell/keyed.js";
+import { counted, duration, whole } from "../shell/words.js";
+import { doingWords, loadWords, pathOf, placeWords, trustWords } from "../swarm/volunteer_words.js";
+import { isKeptOut, quarantineWords, watched } from "./decisions.js";
+
+const PAGE = 50;
+const MOST_PAGES = 20;
+const COLUMNS = ["Volunteer", "State", "Holds", "Load", "Trust", "Joined with", "Connected", ""];
+
+const now = () => Date.now() / 1000;
+
+export class Watch {
+  /** @type {Watched[]} */
+  #all = [];
+  #most = PAGE;
+  #find = byId("find", HTMLInputElement);
+  #doubtful = byId("doubtful", HTMLInputElement);
+  #count = byId("count", HTMLElement);
+  #more = byId("more", HTMLButtonElement);
+  #out = byId("kept-out", HTMLElement);
+  #body = element("tbody");
+  /** @type {Keyed<Watched, HTMLTableRowElement>} */
+  #rows = new Keyed(this.#body, { key: ({ id }) => id, make: (one) => this.#make(one), update });
+
+  /** @param {{ announce: (words: string) => void }} actions */
+  constructor({ announce }) {
+    this.announce = announce;
+    const head = element(
+      "tr",
+      {},
+      ...COLUMNS.map((words) =>
+        element("th", { scope: "col" }, words || element("span", { class: "unseen" }, "Decide")),
+      ),
+    );
+    byId("watched", HTMLTableElement).append(element("thead", {}, head), this.#body);
+    this.#find.addEventListener("input", () => this.#show());
+    this.#doubtful.addEventListener("change", () => this.#show());
+    this.#more.addEventListener("click", () => {
+      this.#most += PAGE;
+      this.#show();
+    });
+  }
+
+  async load() {
+    try {
+      /** @type {Watched[]} */
+      const all = [];
+      /** @type {Quarantine[]} */
+      let quarantined = [];
+      let after = "";
+      for (let page = 0; page < MOST_PAGES; page += 1) {
+        const answer = await ask(`/api/admin/volunteers?limit=1000${after}`);
+        all.push(...answer.volunteers);
+        quarantined = answer.quarantined ?? [];
+        if (!answer.next) break;
+        after = `&after=${encodeURIComponent(answer.next)}`;
+      }
+      this.#all = all;
+      this.#show();
+      this.#showKeptOut(quarantined);
+    } catch (error) {
+      const isMissing = error instanceof ApiError && error.isMissing;
+      setText(this.#count, isMissing ? "Not available on this relay." : wordsOf(error));
+    }
+  }
+
+  #show() {
+    const found = watched(this.#all, { text: this.#find.value, doubtful: this.#doubtful.checked });
+    this.#rows.show(found.slice(0, this.#most));
+    this.#more.hidden = found.length <= this.#most;
+    setText(
+      this.#count,
+      found.length === this.#all.length
+        ? counted(found.length, "volunteer")
+        : `${whole(found.length)} of ${counted(this.#all.length, "volunteer")}`,
+    );
+  }
+
+  /** Those that are kept out and not connected, too. @param {Quarantine[]} quarantined */
+  #showKeptOut(quarantined) {
+    byId("kept-out-panel", HTMLElement).hidden = quarantined.length === 0;
+    const names = new Map(this.#all.map(({ id, volunteer }) => [id, volunteer?.name]));
+    if (this.#out.contains(document.activeElement)) return; // whoever is in it would lose the place
+    this.#out.replaceChildren(
+      ...quarantined.map((one) => {
+        const name = names.get(one.volunteer) ?? `${one.volunteer.slice(0, 8)}…, not connected`;
+        const restore = element(
+          "button",
+          { type: "button", class: "secondary small", "aria-label": `Restore ${name}` },
+          "Restore",
+        );
+        restore.addEventListener("click", () => this.#decide(one.volunteer, name, "restore"));
+        const link = element("a", { href: `/swarm${pathOf(one.volunteer)}` }, name);
+        return element(
+          "li",
+          {},
+          element(
+            "div",
+            {},
+            element("strong", {}, link),
+            element("span", { class: "quietly" }, quarantineWords(one, now())),
+          ),
+          restore,
+        );
+      }),
+    );
+  }
+
+  /** @param {Watched} watched */
+  #make({ id, volunteer }) {
+    const name = volunteer?.name ?? id;
+    const decide = element("button", { type: "button", class: "secondary small" });
+    decide.addEventListener("click", () => {
+      const one = this.#all.find((found) => found.id === id);
+      this.#decide(id, name, one && isKeptOut(one) ? "restore" : "quarantine");
+    });
+    const link = element("a", { class: "named", href: `/swarm${pathOf(id)}` });
+    const cells = COLUMNS.slice(1, -1).map((words) =>
+      element("td", {}, words === "State" ? element("span", { class: "state" }) : null),
+    );
+    return element("tr", {}, element("th", { scope: "row" }, link), ...cells, element("td", {}, decide));
+  }
+
+  /** @param {string} id @param {string} name @param {"quarantine" | "restore"} decision */
+  #decide(id, name, decision) {
+    const reason = element("input", {
+      maxlength: "200",
+      autocomplete: "off",
+      required: "",
+      "aria-describedby": "decision-problem",
+    });
+    const problem = element("p", { class: "field-error", id: "decision-problem", role: "alert" });
+    const [title, words, yes] =
+      decision === "quarantine"
+        ? [
+            `Quarantine ${name}?`,
+            "It is out of all new routes until it is restored. The reason is kept as evidence, and its owner is told it.",
+            "Quarantine it",
+          ]
+        : [`Restore ${name}?`, "It may serve again. The reason is kept as evidence.", "Restore it"];
+    const content = [element("p", {}, words), element("label", { class: "reason" }, "Why", reason), problem];
+    openDialog(title, content, yes, async () => {
+      const said = reason.value.trim();
+      if (!said) {
+        setText(problem, "Say why: somebody will ask.");
+        reason.focus();
+        return false;
+      }
+      try {
+        await ask(`/api/volunteers/${encodeURIComponent(id)}/${decision}`, {
+          method: "POST",
+          body: { reason: said },
+        });
+      } catch (error) {
+        setText(problem, wordsOf(error));
+        return false;
+      }
+      this.announce(decision === "quarantine" ? `${name} is kept out.` : `${name} may serve again.`);
+      void this.load();
+      return true;
+    });
+  }
+}
+
+/** @param {HTMLTableRowElement} made @param {Watched} watched */
+function update(made, watched) {
+  const { id, volunteer, token, token_name, since } = watched;
+  const keptOut = isKeptOut(watched);
+  made.className = keptOut ? "kept-out" : (volunteer?.state ?? "stale");
+  const words = [
+    volunteer?.name ?? id,
+    keptOut ? "Kept out" : volunteer ? doingWords(volunteer, false) : "Not connected",
+    volunteer ? capital(placeWords(volunteer)) : "–",
+    volunteer ? loadWords(volunteer) : "–",
+    volunteer ? trustWords(volunteer) : "–",
+    token ? `${token_name ?? "unnamed"} (${token})` : "–",
+    since ? duration(now() - since) : "–",
+    keptOut ? "Restore" : "Quarantine",
+  ];
+  words.forEach((word, index) => {
+    const cell = made.children[index];
+    if (cell) setText(cell.firstElementChild ?? cell, word);
+  });
+  made.lastElementChild?.firstElementChild?.setAttribute("aria-label", `${words.at(-1)} ${words[0]}`);
+}
