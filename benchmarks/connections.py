@@ -48,6 +48,10 @@ RELAY_CORE, LOAD_CORE = 0, 1
 MEMORY_BAR, SLOWER_BAR = 60.0, 1.5
 """KB of a connection, and how much longer the session's 99th percentile may get."""
 SETTLE_SECONDS = 5.0
+PATIENCE_SECONDS = 300.0
+"""For the relay to have put away what thousands have left behind."""
+AT_REST = 0.03
+"""Of a core, above what it uses without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,17 @@ async def observe(
     return usage, times
 
 
+async def come_to_rest(server: RelayProcess, usual: float) -> None:
+    """Return when the relay uses as much of a core as it usually does."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        used = processor_seconds(server.process.pid)
+        await asyncio.sleep(SETTLE_SECONDS)
+        if (processor_seconds(server.process.pid) - used) / SETTLE_SECONDS < usual + AT_REST:
+            return
+    print(f"the relay is still busy {PATIENCE_SECONDS:g} s after they left", flush=True)
+
+
 async def run(server: RelayProcess, count: int, seconds: float, report: Report) -> None:
     tokens = make_tokens(server, count + HOPS + 1)
     spans = [(0, 4), (0, 4), (4, 8), (8, 12)]
@@ -202,7 +217,7 @@ async def run(server: RelayProcess, count: int, seconds: float, report: Report) 
         took = await asyncio.to_thread(stack.enter_context, crowd(server, tokens[:count]))
         await asyncio.sleep(SETTLE_SECONDS)
         beside, crowded = await observe(server, session, seconds, f"with {count}")
-    await asyncio.sleep(SETTLE_SECONDS)
+    await come_to_rest(server, before.processor)
     _, again = await observe(server, session, seconds, "without them again")
     each = (beside.memory - before.memory) / count
     slower = p99(crowded) / p99(alone + again)

@@ -15,9 +15,11 @@ import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from benchmarks.forking import FORK_SERVER, ForkedProcess, fork_volunteer
 from schema.swarm import SwarmStatus
 
 START_SECONDS = 120.0
@@ -28,6 +30,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALL
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Everything here is on this machine: no proxy of the environment's would find it."""
+
+_Process = TypeVar("_Process", subprocess.Popen[bytes], ForkedProcess)
 
 
 def free_port() -> int:
@@ -55,6 +59,13 @@ def process(
             stdout=output,
             stderr=output,
         )
+    with ended(child, core):
+        yield child
+
+
+@contextlib.contextmanager
+def ended(child: _Process, core: int | None = None) -> Iterator[_Process]:
+    """A process that is terminated at the end. `core`: the only CPU it may use."""
     try:
         if core is not None:
             pin(core, child.pid)
@@ -79,7 +90,7 @@ class Volunteer:
     """A running volunteer."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     log: Path
 
 
@@ -144,6 +155,7 @@ def volunteer(
     core: int | None = None,
     within: Sequence[str] = (),
     token: str | None = None,
+    afresh: bool = False,
 ) -> Iterator[Volunteer]:
     """A volunteer of `server`, on one thread, with more arguments for its command line.
 
@@ -151,16 +163,22 @@ def volunteer(
 
     What it measures is kept beside the relay's database, and so for as long as that.
 
-    `within`: see `process`.
+    `within`: see `process`. Where the environment names a server for that, it is a fork
+    (benchmarks/forking.py), unless it is to begin `afresh`.
     """
     log = server.folder / f"{name}.log"
-    command = ["-m", "volunteer", "--name", name, "--threads", "1", *arguments]
+    command = ["--name", name, "--threads", "1", *arguments]
     environment = {
         "COROLLA_TOKEN": token or server.volunteer_token(),
         "COROLLA_CACHE": str(server.folder / "cache"),
         **ONE_THREAD,
     }
-    with process(command, environment, log, core, within) as child:
+    forks = os.environ.get(FORK_SERVER)
+    if forks is None or within or afresh:
+        with process(["-m", "volunteer", *command], environment, log, core, within) as child:
+            yield Volunteer(name, child, log)
+        return
+    with ended(fork_volunteer(Path(forks), command, {**os.environ, **environment}, log), core) as child:
         yield Volunteer(name, child, log)
 
 

@@ -19,8 +19,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from relay.moves import LastMove, Move, Resident
 from relay.placement import choose_span
-from relay.rebalancing import LastMove, Move, Resident, members_of, next_move
+from relay.rebalancing import next_move
 from relay.throughputs import holes, share_of, throughputs, with_span
 from schema.ids import PeerId, Span
 from schema.messages import ModelFacts
@@ -39,6 +40,8 @@ PASS_SECONDS = 60.0
 """From one look at what should move to the next."""
 MANY = 1000
 """Of more volunteers than this, five times as long: they change by less in that time."""
+MOVES_SEEN = 200
+"""As the relay reads of its table."""
 MODEL = ModelFacts(
     name="70b",
     digest="0" * 64,
@@ -110,7 +113,8 @@ class SimulatedSwarm:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._each: list[float] = [0.0] * MODEL.blocks
-        self._last: LastMove | None = None
+        self._last: list[LastMove] = []
+        """The latest first."""
         self._left: dict[PeerId, tuple[Span, int]] = {}
         """The span that a volunteer was moved from, and how many had come and gone by then."""
         for _ in range(count):  # those that are there already
@@ -184,7 +188,7 @@ class SimulatedSwarm:
         one = self.residents[move.peer]
         moved = replace(one, span=move.after, settled_at=self.now, is_serving=False)
         self.residents[move.peer] = moved
-        self._last = LastMove(move.peer, self.now, members_of(residents))
+        self._last = [LastMove(move.peer, self.now, move.members), *self._last[: MOVES_SEEN - 1]]
         self._note(move)
         self._load(moved)
         self._count_each()

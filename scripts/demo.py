@@ -6,6 +6,7 @@ the machine is touched.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,6 +32,8 @@ VOLUNTEERS = 3
 BLOCKS_EACH = 4
 START_SECONDS = 300.0
 POLL_SECONDS = 0.2
+BEGIN_SECONDS = 10.0
+"""How long honcho may take to start its processes."""
 STOP_SECONDS = 40.0
 EVERY_ADDRESS = ("0.0.0.0", "::")
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
@@ -44,15 +48,30 @@ class DemoFailed(Exception):
 
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    LOG.unlink(missing_ok=True)
     try:
-        run()
+        with alone():
+            LOG.unlink(missing_ok=True)
+            run()
     except DemoFailed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass
     return 0
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else's demo uses the folder, with its database and its log, meanwhile."""
+    with (FOLDER / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoFailed(
+                f"Another demo is running in {in_project(FOLDER)}. Stop it first, or choose another folder: "
+                "make demo DEMO_FOLDER=.demo2"
+            ) from None
+        yield
 
 
 def run() -> None:
@@ -65,7 +84,7 @@ def run() -> None:
     )
     client_token = operator(environment, "token", "create", "--kind", "client", "--name", "demo")
     url = environment["COROLLA_RELAY"]
-    print(f"Starting a relay and {VOLUNTEERS} volunteers (log: {log_name()})", flush=True)
+    print(f"Starting a relay and {VOLUNTEERS} volunteers (log: {in_project(LOG)})", flush=True)
     with procfile(environment, port) as processes:
         wait_until_complete(url, processes)
         explain(environment, client_token)
@@ -151,16 +170,30 @@ def procfile(environment: dict[str, str], port: int) -> Iterator[subprocess.Pope
     finally:
         if child.poll() is None:
             stop(child)
+        for process in running():  # whom honcho has left behind: each has a group of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
     """End the Procfile's processes: they finish what they do, and honcho kills those that take too long."""
-    print("\nStopping", flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print("\nStopping", flush=True)
+    # Asked to end while it starts, honcho fails, and leaves behind what it has started.
+    deadline = time.monotonic() + BEGIN_SECONDS
+    while len(told("started")) <= VOLUNTEERS and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
     child.send_signal(signal.SIGTERM)
     try:
         child.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
+
+
+def running() -> list[int]:
+    """The Procfile's processes that have started and not ended, as honcho has told of them."""
+    ended = told("stopped")
+    return [int(pid) for name, pid in told("started").items() if name not in ended]
 
 
 def wait_until_complete(url: str, processes: subprocess.Popen[bytes]) -> None:
@@ -215,6 +248,10 @@ From a script:
     -H "Content-Type: application/json" \\
     -d '{body}'
 
+From a terminal, by the line (docs/cli.md):
+
+  COROLLA_API_KEY={client_token} .venv/bin/python -m corolla chat
+
 {how_to_join(environment)}
 
 Ctrl-C stops everything.""",
@@ -233,25 +270,34 @@ def how_to_join(environment: dict[str, str]) -> str:
   python -m volunteer --token {environment["COROLLA_TOKEN"]}"""
 
 
-def log_name() -> Path:
-    """The log as somebody in the project's folder would open it."""
-    return LOG.relative_to(ROOT) if LOG.is_relative_to(ROOT) else LOG
+def in_project(path: Path) -> Path:
+    """A file or folder as somebody in the project's folder would open it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def told(what: Literal["started", "stopped"]) -> dict[str, str]:
+    """Of which processes honcho says this, in its order: with their process ids, or exit codes."""
+    found = re.findall(rf"system +\| (\S+) {what} \((?:pid|rc)=(-?\d+)\)", LOG.read_text(errors="replace"))
+    return dict(found)
 
 
 def who_ended() -> str:
-    """The first process that ended, as honcho says it; the others' ends follow it in the log."""
-    found = re.search(r"system +\| (\S+) stopped \(rc=(-?\d+)\)", LOG.read_text(errors="replace"))
-    return f"{found[1]} has ended (exit code {found[2]})" if found else "A process has ended"
+    """The first process that ended; the others' ends follow it in the log."""
+    for name, code in told("stopped").items():
+        return f"{name} has ended (exit code {code})"
+    return "A process has ended"
 
 
 def log_tail(lines: int = 40) -> str:
     """The log's end: the processes that stop after the first one write some twenty lines themselves."""
     end = "\n".join(LOG.read_text(errors="replace").splitlines()[-lines:])
-    return f"The log ({log_name()}) ends:\n{end}"
+    return f"The log ({in_project(LOG)}) ends:\n{end}"
 
 
 if __name__ == "__main__":
     # Whoever starts it in the background of a script has it ignore Ctrl-C, and it would never end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # who starts it with `nohup` wants it to stay
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     sys.exit(main())

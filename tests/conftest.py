@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from benchmarks.forking import FORK_SERVER, end_server
 from benchmarks.processes import RelayProcess, Volunteer, relay, volunteers
 
 # Exact comparisons need products that do not depend on where in memory a matrix lies. On processors without
@@ -29,6 +30,19 @@ class Swarm:
     @property
     def url(self) -> str:
         return self.relay.url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Volunteers are forks of a process that knows their libraries: hundreds of times seconds of a core."""
+    if not hasattr(os, "pidfd_open"):
+        yield
+        return
+    path = tmp_path_factory.mktemp("forks") / "socket"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FORK_SERVER, str(path))
+        yield
+    end_server(path)
 
 
 @pytest.fixture(scope="session")

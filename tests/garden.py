@@ -19,7 +19,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.models import TINY, make_llama
+from benchmarks.models import TINY, Shape, make_llama
 from benchmarks.processes import RelayProcess, Volunteer, relay, serving_relay, tail, volunteer
 from schema.swarm import ModelStatus, VolunteerReport, VolunteerStatus
 
@@ -32,10 +32,10 @@ POLL_SECONDS = 0.05
 CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 
 
-def make_model(folder: Path) -> Path:
+def make_model(folder: Path, shape: Shape = TINY) -> Path:
     """The tiny Llama, with a tokenizer whose text is token ids with spaces between them."""
-    make_llama(folder, TINY)
-    words = Tokenizer(WordLevel({str(token): token for token in range(TINY.vocabulary)}, unk_token="0"))
+    make_llama(folder, shape)
+    words = Tokenizer(WordLevel({str(token): token for token in range(shape.vocabulary)}, unk_token="0"))
     words.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -148,7 +148,13 @@ class Garden:
         self._stack = stack
 
     def plant(self, name: str, *arguments: str) -> Volunteer:
-        """Start a volunteer, over the span of its name unless told otherwise."""
+        """Start a volunteer, over the span of its name unless told otherwise.
+
+        Raises:
+            ValueError: one of this name runs, and would from then on be out of every test's reach.
+        """
+        if self.is_running(name):
+            raise ValueError(f"{name} is there already")
         where = arguments or ("--blocks", self.spans[name])
         model = ("--model", f"{MODEL}={self._model}")
         running = volunteer(self.relay, name, *model, *self._arguments, *where)
@@ -158,9 +164,13 @@ class Garden:
     def replant(self) -> None:
         """Start whoever is not there; they serve some seconds later."""
         for name in self.spans:
-            known = self.volunteers.get(name)
-            if known is None or known.process.poll() is not None:
+            if not self.is_running(name):
                 self.plant(name)
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there, whatever it does."""
+        known = self.volunteers.get(name)
+        return known is not None and known.process.poll() is None
 
     def mend(self) -> None:
         """Return when all volunteers serve and nothing is going on."""

@@ -6,7 +6,6 @@ Tests may stop, kill and start replicas; peers and clients find another one, as 
 import asyncio
 import secrets
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,23 +109,26 @@ class Replicated:
 
     def end(self) -> None:
         """Kill everybody: at the end of all tests nobody has to finish anything."""
-        processes: list[subprocess.Popen[bytes]] = [one.process for one in self.volunteers.values()]
-        for process in [*processes, *(replica.process for replica in self.replicas)]:
-            process.kill()
+        for one in self.volunteers.values():
+            one.process.kill()
+        for replica in self.replicas:
+            replica.process.kill()
 
 
 class Shared:
     """What the replicas share, and tests may take away."""
 
-    def __init__(self, postgres: PostgresServer, database: str, nats: NatsServer) -> None:
+    def __init__(self, postgres: PostgresServer, database: str, nats: NatsServer, files: Path) -> None:
         self.postgres = postgres
         self.database = database
         self.nats = nats
+        self.files = files
 
     def settings(self, models: str) -> dict[str, str]:
         return {
             "DATABASE_URL": self.postgres.url_of(self.database),
             "BUS_URL": self.nats.url,
+            "FILES": str(self.files),
             "RELAY_SECRET": secrets.token_hex(32),
             "MODELS": models,
             "OPEN_CHAT": "true",
@@ -136,13 +138,13 @@ class Shared:
 
 @contextmanager
 def shared() -> Iterator[Shared]:
-    """A migrated database and a bus, of a test's own."""
+    """A migrated database, a bus and a folder for files, of a test's own."""
     postgres = postgres_server()
     database = postgres.create()
     with tempfile.TemporaryDirectory(prefix="corolla-") as folder, nats_server(Path(folder)) as nats:
         try:
             asyncio.run(upgrade(postgres.url_of(database)))
-            yield Shared(postgres, database, nats)
+            yield Shared(postgres, database, nats, Path(folder) / "files")
         finally:
             postgres.drop(database)
 

@@ -1,6 +1,7 @@
 """`make demo` keeps what its lines on the terminal promise, and leaves nothing running."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -51,10 +52,15 @@ class Demo:
         """The command to copy: from `curl` to the next empty line."""
         return self.said[self.said.index("curl ") :].partition("\n\n")[0]
 
-    def interrupt(self) -> int:
+    def interrupt(self, by: int = signal.SIGINT) -> int:
         """What Ctrl-C does: a signal for everything in the terminal's foreground. The exit code."""
-        os.killpg(self.process.pid, signal.SIGINT)
+        os.killpg(self.process.pid, by)
         return self.process.wait(PATIENCE_SECONDS)
+
+
+def hear_hangups() -> None:
+    """In a process that has just begun: also where the tests are not told that their terminal is closed."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -72,6 +78,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=hear_hangups,
         )
     running = Demo(f"http://127.0.0.1:{port}", process, screen)
     try:
@@ -133,6 +140,18 @@ def test_what_the_demo_prints_works_and_ctrl_c_ends_all_of_it(demo: Demo) -> Non
     assert demo.said.endswith("Ctrl-C stops everything.\n\nStopping\n")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed terminal"])
+def test_a_demo_that_has_just_begun_ends_with_all_that_it_has_started(demo: Demo, by: int) -> None:
+    wait_until(lambda: "Starting a relay" in demo.said, "the demo starts")
+    wait_until(lambda: len(descendants(demo.process.pid)) > 1, "its processes start")
+    demo.started.update(descendants(demo.process.pid))
+    assert demo.interrupt(by) == 0
+    log = (demo.screen.parent / "demo" / "demo.log").read_text(encoding="utf-8")
+    demo.started.update(map(int, re.findall(r"started \(pid=(\d+)\)", log)))
+    wait_until(lambda: not demo.started & living().keys(), "nothing of the demo is left")
+
+
 @pytest.mark.parametrize("wanted", ["", "http", "-1", "0", "65536", "99999", "8000.0", "²"])
 def test_what_is_no_port_is_refused_with_the_remedy(wanted: str) -> None:
     with pytest.raises(DemoFailed, match="make demo PORT="):
@@ -168,9 +187,72 @@ def test_others_are_told_to_join_only_where_they_can(
     assert ("start it again" in told) is not joins
 
 
-def test_the_first_process_that_ended_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = tmp_path / "demo.log"
-    monkeypatch.setattr(demo_script, "LOG", log)
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty log of a demo."""
+    path = tmp_path / "demo.log"
+    path.touch()
+    monkeypatch.setattr(demo_script, "FOLDER", tmp_path)
+    monkeypatch.setattr(demo_script, "LOG", path)
+    return path
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends when it is asked to, in a group of its own."""
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as started:
+        yield started
+        started.kill()
+
+
+def test_honcho_is_asked_to_end_when_it_has_started_all(
+    log: Path, process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+
+    def while_it_is_waited_for(_: float) -> None:
+        seen.append(process.poll())
+        name = "web.1" if len(seen) == 1 else f"volunteer.{len(seen) - 1}"
+        with log.open("a") as file:
+            file.write(f"12:00:01 system      | {name} started (pid=7)\n")
+
+    monkeypatch.setattr(demo_script.time, "sleep", while_it_is_waited_for)
+    demo_script.stop(process)
+    assert seen[:4] == [None] * 4
+    assert process.poll() == -signal.SIGTERM
+
+
+def test_what_honcho_leaves_behind_is_ended(
+    log: Path, process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is killed itself does: it starts something, says so, and is gone."""
+    honcho = log.parent / "honcho"
+    honcho.mkdir()
+    (honcho / "__init__.py").touch()
+    (honcho / "__main__.py").write_text(
+        f'print("12:00:01 system      | web.1 started (pid={process.pid})")\n'
+        'print("12:00:01 system      | volunteer.1 started (pid=1)")\n'
+        'print("12:00:01 system      | volunteer.1 stopped (rc=0)")\n'
+    )
+    monkeypatch.setattr(demo_script, "ROOT", log.parent)
+    with demo_script.procfile(dict(os.environ), 8000) as started:
+        started.wait(PATIENCE_SECONDS)
+    assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+
+
+def test_a_second_demo_in_one_folder_is_refused_with_the_remedy(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with demo_script.alone():
+        assert demo_script.main() == 1
+    assert log.exists()
+    assert f"Another demo is running in {log.parent}" in (said := capsys.readouterr().err)
+    assert "make demo DEMO_FOLDER=" in said
+    with demo_script.alone():
+        pass
+
+
+def test_the_first_process_that_ended_is_named(log: Path) -> None:
     log.write_text(
         "12:00:01 web.1       | serving\n"
         "12:00:02 system      | volunteer.2 stopped (rc=137)\n"

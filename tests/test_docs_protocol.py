@@ -13,7 +13,21 @@ import schema.limits
 import schema.protocol
 from schema import browser, messages, swarm
 from schema.frames import HEADER_BYTES, MAGIC, PROTOCOL_VERSION, Flags, FrameType
-from schema.generation import GenerationRequest, Sampling, Stopping, Timing, Usage
+from schema.generation import (
+    GenerationRequest,
+    HeadTiming,
+    HopTiming,
+    JsonFormat,
+    Message,
+    Sampling,
+    ScoredToken,
+    Stopping,
+    Timing,
+    Tool,
+    ToolCall,
+    Tools,
+    Usage,
+)
 from schema.routes import MAC_BYTES, SECRET_BYTES
 from schema.tensors import ITEM_BYTES, DType, Role
 
@@ -118,7 +132,17 @@ def test_every_section_is_of_a_message() -> None:
         (messages.ErrorInfo, "#### `failed`"),
         (Usage, "#### `finished`"),
         (Timing, "#### `finished`"),
+        (HopTiming, "#### `finished`"),
+        (HeadTiming, "#### `finished`"),
+        (messages.PromptPart, "#### `delta`"),
+        (messages.CallMade, "#### `delta`"),
+        (ScoredToken, "#### `delta`"),
         (GenerationRequest, "#### `generate`"),
+        (Message, "#### `generate`"),
+        (ToolCall, "#### `generate`"),
+        (Tools, "#### `generate`"),
+        (Tool, "#### `generate`"),
+        (JsonFormat, "#### `generate`"),
         (Sampling, "#### `generate`"),
         (Stopping, "#### `generate`"),
         (messages.Failure, "## 9. Failures, and closing a session"),

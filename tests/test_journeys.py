@@ -33,6 +33,8 @@ pytestmark = pytest.mark.slow
 QUESTION = "3 14 159 26 5 358"
 LONG = 800
 """Tokens of a reply in whose midst something happens."""
+REPLY_WITHIN_DRAIN = 200
+"""Tokens of a reply which even a slow machine writes to its end within the relay's `DRAIN_SECONDS`."""
 STEPS_IN = (
     "relay reached",
     "token accepted",
@@ -247,7 +249,7 @@ class TestAVolunteerThatPauses:
     def test_while_it_still_starts_does_so_when_it_has_started(
         self, lonely: RelayProcess, model: Path
     ) -> None:
-        with volunteer(lonely, "drowsy", "--model", f"{MODEL}={model}") as drowsy:
+        with volunteer(lonely, "drowsy", "--model", f"{MODEL}={model}", afresh=True) as drowsy:
             maps = Path(f"/proc/{drowsy.process.pid}/maps")
             if not maps.exists():
                 pytest.skip("this system does not show what a process has loaded")
@@ -287,7 +289,7 @@ class TestARelayThatRestarts:
         before = swarm.say(QUESTION)
         spans = {one.name: (one.id, one.start, one.end) for one in swarm.relay.swarm().volunteers}
         loads = {name: swarm.log(name).count("weights loaded") for name in SPANS}
-        with swarm.chat(QUESTION) as chat:
+        with swarm.chat(QUESTION, REPLY_WITHIN_DRAIN) as chat:
             chat.wait_for_text()
             swarm.replace_relay(how)  # type: ignore[arg-type]
             chat.wait_for_end()

@@ -162,6 +162,7 @@ def test_relay_does_not_load_torch() -> None:
 
 
 def test_schema_loads_only_msgspec() -> None:
-    modules = [f"schema.{file.stem}" for file in python_files("schema") if file.stem != "__init__"]
+    files = [file.relative_to(ROOT).with_suffix("") for file in python_files("schema")]
+    modules = [".".join(file.parts) for file in files if file.name != "__init__"]
     loaded = loaded_by(f"import {', '.join(modules)}") - loaded_by("import msgspec")
     assert loaded - sys.stdlib_module_names == {"schema"}

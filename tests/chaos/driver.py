@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from corolla.exchange import Exchange
-from corolla.generation import Completed, Head, TextDelta, generate
+from corolla.generation import Completed, Head, generate
 from corolla.link import LinkOptions, dial
 from corolla.prefixes import PrefixIndex
+from corolla.reply import TextDelta
 from schema.frames import FrameType, Header
 from schema.generation import GenerationRequest, Sampling, Stopping
 from schema.messages import FromRelay, RouteGrant

@@ -24,6 +24,7 @@ from schema.messages import (
 from schema.outbox import Urgency
 from schema.routes import Hop, Route, read_route, sign_route
 from schema.tensors import WireTensor, decode_tensors, encode_tensors
+from schema.trace import HopTrace
 
 ME = PeerId("0" * 15 + "1")
 ANEMONE = PeerId("a" * 16)
@@ -133,6 +134,10 @@ class RecordingInbox:
         self.failures: list[CorollaError] = []
         self.failed_hops: list[int | None] = []
         self.lost: list[PeerId] = []
+        self.traces: list[tuple[int, int, HopTrace]] = []
+
+    def on_trace(self, step: int, hop: int, trace: HopTrace) -> None:
+        self.traces.append((step, hop, trace))
 
     def on_output(self, frame: Frame) -> None:
         self.outputs.append(frame)
@@ -149,7 +154,8 @@ class Hops(RecordingLink):
     """Relay and volunteers in one: answers every step with its own hidden states, as its flags ask.
 
     `held`: steps are not answered until `release`. `compute`: what the hops make of a step's hidden states.
-    `replies`: by step number, what comes back instead of the answer. `gone`: hops that have left. `spares`:
+    `replies`: by step number, what comes back instead of the answer. `by_kind`: by type of frame; None for
+    nothing. `gone`: hops that have left. `spares`:
     who takes the place of those, and of those that a driver excludes.
     """
 
@@ -159,6 +165,7 @@ class Hops(RecordingLink):
         self.held = False
         self.waiting: list[Frame] = []
         self.replies: dict[int, Callable[[Frame], Frame]] = {}
+        self.by_kind: dict[FrameType, Callable[[Frame], Frame | None]] = {}
         self.compute: Callable[[Frame, torch.Tensor], torch.Tensor] = lambda _, states: states
         self.no_route: CorollaError | None = None
         self.gone: set[PeerId] = set()
@@ -208,9 +215,14 @@ class Hops(RecordingLink):
         """Answer the oldest steps that wait."""
         due, self.waiting = self.waiting[:count], self.waiting[count:] if count is not None else []
         for frame in due:
-            deliver(self._exchange, self.replies.get(frame.step, self._answer)(frame))
+            answer = self.replies.get(frame.step) or self.by_kind.get(FrameType(frame.type), self._answer)
+            answered = answer(frame)
+            if answered is not None:
+                deliver(self._exchange, answered)
 
     def _answer(self, frame: Frame) -> Frame:
+        if frame.type in (FrameType.RESUME, FrameType.REPLAY):
+            return returned(frame, bytes(frame.payload))
         states = self.compute(frame, from_wire(decode_tensors(frame.payload)[0]))
         if frame.flags & Flags.NO_OUTPUT:
             states = states[:, :0]

@@ -9,10 +9,11 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from corolla import carrier as carriers
-from corolla.carrier import Carrier, stay_connected
-from corolla.exchange import Exchange
+from corolla.carrier import Carrier
+from corolla.exchange import Exchange, Link
 from corolla.link import LinkOptions
-from schema.errors import CorollaError, Replaced, Unavailable
+from schema.errors import CorollaError, Unavailable
+from schema.frames import FrameType
 from schema.messages import (
     Arrived,
     Draining,
@@ -62,7 +63,7 @@ def stopping(heard: Heard) -> Behaviour:
         await connection.send(GO)
         while not isinstance(await heard.read(connection), Moving):
             pass
-        await heard.may_release.wait()
+        await asyncio.wait_for(heard.may_release.wait(), PATIENCE_SECONDS)
         await connection.send(frame())  # what was still under way
         await connection.send(MOVED)
         await connection.close()
@@ -85,10 +86,23 @@ async def two(first: Behaviour, second: Behaviour, welcome: Welcome = HERE) -> A
         yield replace(one, relay_url=f"{one.relay_url},{other.relay_url}", can_move=True)
 
 
+class NotingExchange(Exchange):
+    """Notes that it was given another connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attached = asyncio.Event()
+
+    def attach(self, link: Link) -> None:
+        super().attach(link)
+        self.attached.set()
+
+
 @asynccontextmanager
 async def carried(options: LinkOptions, arrivals: Arrivals) -> AsyncIterator["Carried"]:
-    exchange = Exchange()
+    exchange = NotingExchange()
     carrier = await Carrier.dial(options, exchange, arrivals)
+    exchange.attached.clear()
     running = asyncio.create_task(carrier.run())
     try:
         yield Carried(exchange, carrier, running)
@@ -98,7 +112,7 @@ async def carried(options: LinkOptions, arrivals: Arrivals) -> AsyncIterator["Ca
 
 
 class Carried:
-    def __init__(self, exchange: Exchange, carrier: Carrier, running: "asyncio.Task[None]") -> None:
+    def __init__(self, exchange: NotingExchange, carrier: Carrier, running: "asyncio.Task[None]") -> None:
         self.exchange = exchange
         self.carrier = carrier
         self.running = running
@@ -127,13 +141,23 @@ async def test_a_peer_moves_and_what_it_says_meanwhile_is_said_after_its_arrival
 
 
 async def test_what_was_said_before_the_move_is_said_before_the_last_word() -> None:
+    """Though all of it still waits when the move begins, since the connection is slower than its peer."""
     old, new = Heard(), Heard()
     async with two(stopping(old), listening(new)) as options, carried(options, Arrivals()) as peer:
+        link = peer.carrier.link
+        link.hold()
+        link.send_frame(frame(FrameType.PREFILL), Urgency.PREFILL)
         for done in range(3):
-            peer.exchange.link.send_message(Progress(phase="loading", done=done, total=3))
-        await old.wait_for(4)
-        assert isinstance(old.said[-1], Moving)
+            link.send_message(Progress(phase="loading", done=done, total=3))
+        await asyncio.wait_for(peer.exchange.attached.wait(), PATIENCE_SECONDS)
+        assert old.said == []
+        link._is_held = False
+        link._wake.set()
+        await old.wait_for(5)
+        assert [type(one) for one in old.said] == [Progress, Progress, Progress, bytes, Moving]
         old.may_release.set()
+        await new.wait_for(1)
+        assert new.said == [Arrived()]
 
 
 async def test_a_peer_stays_where_it_is_as_long_as_no_other_relay_takes_it_as_it_is(
@@ -174,39 +198,48 @@ async def test_a_relay_that_is_gone_before_it_has_let_go_cuts_its_peer_off() -> 
     assert Arrived() not in new.said
 
 
-async def test_a_driver_that_is_cut_off_connects_again_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carriers, "RETRY_SECONDS", 0.0)
-
-    async def dying(connection: ServerConnection) -> None:
-        connection.transport.abort()
-
-    reached = asyncio.Event()
-
-    async def reach(connection: ServerConnection) -> None:
-        reached.set()
-        await listen(connection)
-
-    exchange = Exchange()
-    async with two(dying, reach, replace_moves()) as options:
-        staying = asyncio.create_task(stay_connected(options, exchange, Arrivals()))
-        await asyncio.wait_for(reached.wait(), PATIENCE_SECONDS)
-        staying.cancel()
-        await asyncio.gather(staying, return_exceptions=True)
+async def test_a_relay_that_does_not_let_go_in_time_loses_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carriers, "MOVE_SECONDS", 0.01)
+    old, new = Heard(), Heard()
+    async with two(stopping(old), listening(new)) as options, carried(options, Arrivals()) as peer:
+        assert isinstance(await peer.ending(), Unavailable)
+        old.may_release.set()
+    assert new.said == []
 
 
-def replace_moves() -> Welcome:
-    """The welcome of an ordinary connection."""
-    return Welcome(peer="0" * 16, heartbeat_seconds=60.0, models=[], software="scripted")
+async def test_a_move_that_fails_closes_both_connections() -> None:
+    closed: list[asyncio.Event] = [asyncio.Event(), asyncio.Event()]
+
+    async def refusing(connection: ServerConnection) -> None:
+        await connection.send(GO)
+        await Heard().read(connection)
+        await connection.send(
+            encode_message(Goodbye(error=ErrorInfo(code="unexpected_message", message="no")))
+        )
+        await connection.wait_closed()
+        closed[0].set()
+
+    async def waiting(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        closed[1].set()
+
+    async with two(refusing, waiting) as options, carried(options, Arrivals()) as peer:
+        assert isinstance(await peer.ending(), Unavailable)
+        for one in closed:
+            await asyncio.wait_for(one.wait(), PATIENCE_SECONDS)
 
 
-async def test_a_driver_that_is_refused_for_good_does_not_connect_again() -> None:
-    async def replaced(connection: ServerConnection) -> None:
-        await connection.send(encode_message(Goodbye(error=ErrorInfo(code="replaced", message="again"))))
-        await connection.close()
-
-    async with scripted(replaced) as options:
-        with pytest.raises(Replaced):
-            await asyncio.wait_for(stay_connected(options, Exchange(), Arrivals()), PATIENCE_SECONDS)
+async def test_who_leaves_while_it_moves_arrives_says_what_it_has_to_say_and_closes() -> None:
+    old, new = Heard(), Heard()
+    async with two(stopping(old), listening(new)) as options, carried(options, Arrivals()) as peer:
+        await old.wait_for(1)
+        peer.exchange.link.send_message(Draining())
+        peer.carrier.close()
+        assert new.said == []
+        old.may_release.set()
+        await asyncio.wait_for(peer.running, PATIENCE_SECONDS)
+        await new.wait_for(2)
+    assert new.said == [Arrived(), Draining()]
 
 
 async def test_who_cannot_move_any_more_connects_anew_instead() -> None:

@@ -232,3 +232,18 @@ def test_a_reply_that_is_continued_elsewhere_goes_on_with_the_same_pieces():
         for token in ids[:cut]:
             second.push(token)
         assert [second.push(token) for token in ids[cut:]] == whole[cut:-1]
+
+
+def test_a_long_prompt_that_says_nothing_is_not_decoded_again_and_again():
+    tokenizer = TOKENIZERS["byte fallback"]
+    silent = token_of(tokenizer, "</s>")
+    lengths: list[int] = []
+
+    def decode(window: list[int]) -> str:
+        lengths.append(len(window))
+        return decode_with(tokenizer, window)
+
+    detokenizer = Detokenizer(decode, [silent] * 100_000)
+    said = "".join(map(detokenizer.push, [silent] * 200 + tokenizer.encode("lazy dog").ids))
+    assert said + detokenizer.flush() == "lazy dog"
+    assert max(lengths) < 100

@@ -22,10 +22,12 @@ from schema.frames import Flags, Frame, FrameType, encode_frame, parse_header
 from schema.ids import PeerId, SessionId, Span, session_at_hop
 from schema.messages import ErrorInfo, HopLost, Refused, Serving, decode_failure
 from schema.outbox import Urgency
+from schema.resuming import Replay, Resume, encode_replay, encode_resume
 from schema.routes import Hop
 from tests.corolla.fakes import (
     ANEMONE,
     BELLIS,
+    CROCUS,
     FAR_AWAY,
     ME,
     SESSION,
@@ -263,6 +265,51 @@ class TestForks:
         exchange.post(Frame(FrameType.FORK, 0, SESSION, 0, 5, route, OTHER))
         exchange.post(step(route, FrameType.PREFILL))
         assert link.urgencies == [Urgency.PREFILL] * 2
+
+
+class TestBrokenSessions:
+    """That go on over a route of which some stops are new."""
+
+    def resume(self, origin: PeerId, new: frozenset[int]) -> Frame:
+        route = route_of(Hop(ME, Span(0, 2)), Hop(CROCUS, Span(2, 4)), origin=origin)
+        return Frame(FrameType.RESUME, 0, SESSION, 0, 5, route, encode_resume(Resume(OTHER, new)))
+
+    def replay(self, new: frozenset[int]) -> Frame:
+        payload = encode_replay(Replay(new, 7, b"states"))
+        return self.resume(BELLIS, new)._replace(type=FrameType.REPLAY, payload=payload)
+
+    def test_are_found_under_the_name_of_their_own_driver(
+        self, exchange: Exchange, server: RecordingServer
+    ) -> None:
+        for origin in (BELLIS, ANEMONE):
+            deliver(exchange, self.resume(origin, frozenset({1})))
+        assert [(order.resumes, order.is_next_new) for _, order in server.work] == [
+            (session_at_hop(BELLIS, OTHER), True),
+            (session_at_hop(ANEMONE, OTHER), True),
+        ]
+
+    def test_are_not_looked_for_at_a_stop_that_is_new(
+        self, exchange: Exchange, server: RecordingServer
+    ) -> None:
+        deliver(exchange, self.resume(BELLIS, frozenset({0})))
+        ((_, order),) = server.work
+        assert (order.resumes, order.is_next_new) == (None, False)
+
+    @pytest.mark.parametrize(("new", "states"), [(frozenset({0}), b"states"), (frozenset({1}), b"")])
+    def test_are_replayed_to_the_stops_that_are_new_alone(
+        self, exchange: Exchange, server: RecordingServer, new: frozenset[int], states: bytes
+    ) -> None:
+        deliver(exchange, self.replay(new))
+        ((_, order),) = server.work
+        assert order.replay == Replay(new, 7, states)
+        assert order.is_next_new is (1 in new)
+
+    @pytest.mark.parametrize("kind", [FrameType.RESUME, FrameType.REPLAY])
+    def test_that_name_nothing_are_no_work(
+        self, exchange: Exchange, server: RecordingServer, kind: FrameType
+    ) -> None:
+        deliver(exchange, self.resume(BELLIS, frozenset())._replace(type=kind, payload=b"short"))
+        assert server.work == []
 
 
 class TestFramesIn:

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from corolla import generation as generation_module
 from corolla.exchange import Exchange
-from corolla.generation import Completed, Head, TextDelta, generate
+from corolla.generation import Completed, Head, generate
 from corolla.models.source import ModelSource
+from corolla.reply import TextDelta
 from corolla.tensors import to_wire
 from schema.errors import (
     ContextTooLong,
@@ -33,7 +34,7 @@ from schema.ids import PeerId
 from schema.tensors import DType, WireTensor, encode_tensors
 from tests.corolla.fakes import ANEMONE, BELLIS, HIDDEN, ME, Hops, failure, returned, until
 from tests.corolla.models.checkpoints import save
-from tests.corolla.tiny_text import SHAPE, StageHops, TinyLlama, byte_codec, scripted_head
+from tests.corolla.tiny_text import END, SHAPE, StageHops, TinyLlama, byte_codec, inline, scripted_head
 from volunteer.stage import Stage
 
 GREEDY = Sampling(temperature=0)
@@ -336,7 +337,7 @@ class TestRequests:
         error = await broken(scripted_head("a"), exchange, completion(prompt))
         assert (type(error), error.message) == (InvalidRequest, "the prompt is empty")
 
-    @pytest.mark.parametrize("tokens", [10, 11, 1000])
+    @pytest.mark.parametrize("tokens", [10, 11, 80])
     async def test_that_leave_no_room_are_refused_with_the_numbers(
         self, exchange: Exchange, hops: Hops, tokens: int
     ) -> None:
@@ -344,6 +345,19 @@ class TestRequests:
         assert isinstance(error, ContextTooLong)
         assert f"{tokens} tokens" in error.message
         assert "10 positions" in error.message
+        assert error.param == "prompt"
+
+    async def test_are_encoded_where_no_token_waits_for_it(self, exchange: Exchange, hops: Hops) -> None:
+        """A device's thread draws everybody's tokens."""
+        drawing: list[str] = []
+
+        def on_the_device(work: Callable[[], Any]) -> Awaitable[Any]:
+            drawing.append("work")
+            return inline(work)
+
+        head = replace(scripted_head("a", context=10), run=on_the_device)
+        assert isinstance(await broken(head, exchange, completion("x" * 100_000)), ContextTooLong)
+        assert drawing == []
 
     async def test_with_a_token_that_the_model_does_not_have_are_refused(
         self, exchange: Exchange, hops: Hops
@@ -377,6 +391,39 @@ class TestRequests:
         hops.no_route = ModelUnavailable("blocks 2-3 have no volunteer")
         error = await broken(scripted_head("a"), exchange, completion())
         assert (type(error), error.message) == (ModelUnavailable, "blocks 2-3 have no volunteer")
+
+
+class TestAReplyThatAnotherHeadBegan:
+    @pytest.mark.parametrize("wrong", [END + 1, 2**31 - 1, -1])
+    async def test_with_a_token_that_the_model_does_not_have_fails_before_anything_is_computed(
+        self, exchange: Exchange, hops: Hops, wrong: int
+    ) -> None:
+        begun = [*ids("ab"), wrong]
+        with pytest.raises(GenerationFailed, match=f"token {wrong}, .* from 0 to {END}"):
+            [event async for event in generate(scripted_head("c"), exchange, completion(), "", begun)]
+        assert (hops.messages, hops.frames) == ([], [])
+
+    async def test_is_taken_over_while_others_go_on(
+        self, exchange: Exchange, hops: Hops, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(generation_module, "AT_ONCE", 1)
+        turns = 0
+
+        async def go_on() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(go_on())
+        begun = ids("x" * 1000)
+        events = generate(scripted_head(""), exchange, completion(max_tokens=1100), "", begun)
+        *_, end = [event async for event in events]
+        others.cancel()
+        await asyncio.gather(others, return_exceptions=True)
+        assert isinstance(end, Completed)
+        assert (end.reason, end.usage.completion_tokens) == ("stop", 1001)
+        assert turns > 1000
 
 
 class TestLeaving:

@@ -166,3 +166,21 @@ async def test_when_the_thread_has_ended_every_step_says_so(model: HeadModel) ->
 
     with pytest.raises(NotServing):
         await HeadSteps(model, HIDDEN, ended).advance(step(1))
+
+
+async def test_scores_and_biases_of_one_step_concern_no_other(
+    model: HeadModel, graphed: GraphedHead | None
+) -> None:
+    thread = Thread()
+    thread.is_free.set()
+    steps = HeadSteps(model, HIDDEN, thread, graphed)
+    biased = Sampler(Sampling(temperature=0, logit_bias={9: 100.0}), [1, 2], 0, alternatives=1)
+    asked = [step(1), replace(step(2), sampler=biased), step(3)]
+    found = await asyncio.gather(*map(steps.advance, asked))
+    assert [one.token for one in found] == [expected(model, asked[0]), 9, expected(model, asked[2])]
+    (score,) = biased.scores
+    logprobs = model.logits(from_wire(asked[1].hidden))[0, -1].log_softmax(-1)
+    assert score.logprob == pytest.approx(logprobs[9].item(), abs=1e-5)
+    assert [token for token, _ in score.top] == [expected(model, asked[1])]
+    assert found[1].hidden is not None
+    assert torch.equal(from_wire(found[1].hidden), model.embed(torch.tensor([[9]]), asked[1].position))

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from corolla.exchange import Exchange
-from corolla.generation import Completed, Head, TextDelta, generate
+from corolla.generation import Completed, Head, generate
 from corolla.prefixes import PrefixIndex
 from corolla.repair import MOST_LOSSES, MOST_REPAIRS, POLL_SECONDS, WAIT_SECONDS, Break, Repairs
+from corolla.reply import TextDelta
 from schema.errors import (
     CorollaError,
     GenerationFailed,
@@ -242,7 +243,10 @@ class TestARoute:
         assert reader.text == (await undisturbed(llama)).text
         assert reader.excluded == [[], []]
 
-    async def test_is_not_asked_for_without_a_relay(self, llama: TinyLlama) -> None:
+    async def test_is_not_asked_for_without_a_relay(
+        self, llama: TinyLlama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("corolla.repair.WAIT_SECONDS", 0.0)
         reader = Reader(llama)
         reader.hops.held = True
         reading = asyncio.create_task(reader.read())

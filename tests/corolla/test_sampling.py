@@ -126,11 +126,48 @@ def test_negative_penalties_favour_what_was_generated():
     assert sampler.next_token(logits) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_bias_is_added_before_everything_else_also_when_greedy(dtype: torch.dtype):
+    logits = torch.tensor([3.0, 2.0, 1.0], dtype=dtype)
+    assert Sampler(Sampling(temperature=0.0, logit_bias={2: 2.5}), [], seed=0).next_token(logits) == 2
+    penalized = Sampling(temperature=0.0, logit_bias={0: -4.0, 1: -2.5}, repetition_penalty=10.0)
+    # -1.0 -0.5  1.0 -> the penalty multiplies what the bias has made negative
+    assert Sampler(penalized, [1], seed=0).next_token(logits) == 2
+
+
+def test_a_bias_of_100_decides_a_draw():
+    logits = logits_of(50, 1)
+    for seed in range(20):
+        sampling = Sampling(temperature=2.0, logit_bias={7: 100.0})
+        assert Sampler(sampling, [], seed=seed).next_token(logits) == 7
+        never = Sampling(logit_bias={token: -100.0 for token in range(50) if token != 9})
+        assert Sampler(never, [], seed=seed).next_token(logits) == 9
+
+
+def test_scores_are_noted_of_the_logits_as_they_are():
+    logits = logits_of(20, 2)
+    sampling = Sampling(temperature=0.5, logit_bias={3: 50.0}, repetition_penalty=2.0)
+    sampler = Sampler(sampling, PROMPT, seed=1, alternatives=2)
+    token = sampler.next_token(logits)
+    expected = logits.log_softmax(-1)
+    (score,) = sampler.scores
+    assert (score.token, score.logprob) == (token, pytest.approx(expected[token].item()))
+    assert [one for one, _ in score.top] == logits.topk(2).indices.tolist()
+
+
+def test_without_alternatives_nothing_is_noted():
+    sampler = Sampler(GREEDY, [], seed=0)
+    sampler.next_token(logits_of(20, 2))
+    assert sampler.scores == []
+
+
 def test_penalties_leave_the_callers_logits_alone():
     logits = torch.tensor([3.0, 2.0], dtype=torch.float64)
     before = logits.clone()
-    sampling = Sampling(repetition_penalty=2.0, presence_penalty=1.0, frequency_penalty=1.0)
-    Sampler(sampling, [0], seed=0, generated=[1]).next_token(logits)
+    sampling = Sampling(
+        repetition_penalty=2.0, presence_penalty=1.0, frequency_penalty=1.0, logit_bias={0: 1.0}
+    )
+    Sampler(sampling, [0], seed=0, generated=[1], alternatives=1).next_token(logits)
     assert torch.equal(logits, before)
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from corolla import session as session_module
 from corolla.exchange import Exchange
-from corolla.session import PREFILL_WINDOW, RemoteSession, open_session, slice_lengths
+from corolla.session import PREFILL_WINDOW, RemoteSession, open_session
+from corolla.slices import slice_lengths
 from corolla.tensors import from_wire
 from schema.errors import (
     CorollaError,
@@ -106,6 +107,17 @@ class TestSteps:
         await session.decode(hidden())
         assert [(frame.step, frame.position) for frame in hops.frames] == [(0, 0), (1, 2)]
 
+    async def test_beside_which_something_cannot_be_sent_go_on_where_they_were(
+        self, session: RemoteSession, hops: Hops
+    ) -> None:
+        await session.decode(hidden(2))
+        hops.refusal = QueueFull("full")
+        with pytest.raises(QueueFull):
+            session.post_beside(FrameType.REPLAY, b"", position=0)
+        hops.refusal = None
+        await session.decode(hidden())
+        assert [(frame.step, frame.position) for frame in hops.frames] == [(0, 0), (1, 2)]
+
     async def test_that_come_back_empty_are_refused_by_name(self, session: RemoteSession, hops: Hops) -> None:
         hops.replies[0] = lambda frame: returned(frame, encode_tensors([]))
         with pytest.raises(GenerationFailed, match="empty"):
@@ -124,7 +136,8 @@ class TestPrefill:
         self, session: RemoteSession, hops: Hops
     ) -> None:
         answer = await session.prefill([hidden(4), hidden(4), hidden(2)])
-        assert [frame.flags for frame in hops.frames] == [Flags.NO_OUTPUT, Flags.NO_OUTPUT, Flags.LAST_ONLY]
+        wanted = [Flags.NO_OUTPUT, Flags.NO_OUTPUT, Flags.LAST_ONLY]
+        assert [frame.flags for frame in hops.frames] == [want | Flags.TIMED for want in wanted]
         assert {frame.type for frame in hops.frames} == {FrameType.PREFILL}
         assert answer.shape == (1, 1, 8)
 

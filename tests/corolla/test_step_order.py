@@ -27,10 +27,12 @@ def test_slices_are_taken_in_order_however_they_arrive(arriving: tuple[int, ...]
     assert numbers(taken) == [0, 1, 2, 3]
 
 
-def test_a_fork_goes_before_the_slices_behind_it() -> None:
+@pytest.mark.parametrize("first", [FrameType.FORK, FrameType.RESUME])
+@pytest.mark.parametrize("second", [FrameType.PREFILL, FrameType.REPLAY])
+def test_what_begins_a_session_goes_before_the_slices_behind_it(first: FrameType, second: FrameType) -> None:
     order = StepOrder()
-    assert order.arrived(KEY, step(1)) == []
-    assert numbers(order.arrived(KEY, step(0, FrameType.FORK))) == [0, 1]
+    assert order.arrived(KEY, step(1, second)) == []
+    assert numbers(order.arrived(KEY, step(0, first))) == [0, 1]
 
 
 def test_a_decode_step_never_waits() -> None:

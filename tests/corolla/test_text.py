@@ -3,14 +3,15 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from corolla.models.errors import CheckpointBroken, ModelNotFound, RemoteCodeRefused
-from corolla.text import TextCodec
-from schema.errors import InvalidRequest
+from corolla.text import USUAL_TOKEN_CHARS, TextCodec
+from schema.errors import ContextTooLong, InvalidRequest
 from schema.generation import Message
 
 CHAT_TEMPLATE = """
@@ -86,6 +87,71 @@ def test_an_id_outside_the_vocabulary_is_refused_by_name(codec: TextCodec, wrong
     assert caught.value.param == "prompt"
 
 
+class TestALongText:
+    """The tokenizer here makes a token of each letter of what it was not made of."""
+
+    CONTEXT = 100
+
+    @pytest.fixture
+    def encoded(self, codec: TextCodec, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many characters were encoded, call by call."""
+        seen: list[int] = []
+        encode = codec._tokenizer.encode
+
+        def counting(text: str, **options: Any) -> Any:
+            seen.append(len(text))
+            return encode(text, **options)
+
+        monkeypatch.setattr(codec._tokenizer, "encode", counting)
+        return seen
+
+    def test_that_no_context_holds_is_refused_and_not_encoded(
+        self, codec: TextCodec, encoded: list[int]
+    ) -> None:
+        with pytest.raises(ContextTooLong, match=r"1000000 characters.* 100 positions") as caught:
+            codec.encode_prompt("x" * 1_000_000, self.CONTEXT)
+        assert (caught.value.param, encoded) == ("prompt", [])
+
+    def test_of_a_chat_is_refused_too(self, codec: TextCodec, encoded: list[int]) -> None:
+        chat = [Message("user", "x" * 1000), Message("assistant", "y" * 1000)] * 500
+        with pytest.raises(ContextTooLong, match="characters") as caught:
+            codec.encode_chat(chat, context=self.CONTEXT)
+        assert (caught.value.param, encoded) == ("messages", [])
+
+    def test_that_could_fit_is_encoded_no_further_than_it_does(
+        self, codec: TextCodec, encoded: list[int]
+    ) -> None:
+        with pytest.raises(ContextTooLong, match=r"more tokens than .* 100"):
+            codec.encode_prompt("x" * 3000, self.CONTEXT)
+        assert encoded == [USUAL_TOKEN_CHARS * self.CONTEXT]
+
+    @pytest.mark.parametrize("text", ["x" * 200, "hello world, how are you?" * 30])
+    def test_with_the_usual_tokens_is_left_to_be_counted(self, codec: TextCodec, text: str) -> None:
+        assert codec.encode_prompt(text, self.CONTEXT) == codec.encode_prompt(text)
+
+    def test_of_long_tokens_passes(self, encoded: list[int]) -> None:
+        """A tokenizer with one token for ever so many spaces."""
+        tokenizer = fast_tokenizer()
+        tokenizer.add_tokens([" " * 64])
+        codec = TextCodec(tokenizer, len(tokenizer), frozenset({1}))
+        assert len(codec.encode_prompt(" " * 64 * 90, self.CONTEXT)) == 91
+
+    def test_may_have_any_length_where_no_context_is_given(self, codec: TextCodec) -> None:
+        assert len(codec.encode_prompt("x" * 5000)) == 5001
+
+
+def test_a_chat_is_rendered_once_where_there_are_no_tools(
+    codec: TextCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[Any] = []
+    render = codec._tokenizer.apply_chat_template
+    monkeypatch.setattr(
+        codec._tokenizer, "apply_chat_template", lambda *a, **k: (rendered.append(a), render(*a, **k))[1]
+    )
+    codec.encode_chat([Message("user", "hello")])
+    assert len(rendered) == 1
+
+
 def test_text_cannot_name_a_token_that_the_model_has_no_embedding_for(codec: TextCodec):
     with pytest.raises(InvalidRequest, match=f"Token id {codec.vocab_size} of 'prompt' is not one"):
         codec.encode_prompt("hello <pad>")
@@ -95,6 +161,19 @@ def test_a_chat_is_rendered_up_to_where_the_answer_begins(codec: TextCodec):
     ids = codec.encode_chat([Message("user", "hello"), Message("assistant", "how"), Message("user", "are")])
     written = "<|user|>hello</s><|assistant|>how</s><|user|>are</s><|assistant|>"
     assert ids == codec.encode_prompt(written)[1:]
+
+
+def test_a_chat_is_rendered_up_to_the_end_of_what_is_continued(codec: TextCodec):
+    messages = [Message("user", "hello"), Message("assistant", "how are")]
+    ids = codec.encode_chat(messages, continues=True)
+    assert ids == codec.encode_prompt("<|user|>hello</s><|assistant|>how are")[1:]
+
+
+@pytest.mark.parametrize("last", [Message("user", "are"), Message("assistant", " ")])
+def test_what_cannot_be_continued_is_refused_by_name(codec: TextCodec, last: Message):
+    with pytest.raises(InvalidRequest, match="can be continued") as caught:
+        codec.encode_chat([Message("user", "hello"), last], continues=True)
+    assert caught.value.param == "messages"
 
 
 def test_a_chat_does_not_get_a_second_beginning(codec: TextCodec):
@@ -215,6 +294,12 @@ def test_code_in_the_folder_is_refused_and_not_run(folder: Path, name: str, load
 def test_code_that_is_named_but_not_needed_is_no_hindrance(folder: Path):
     change(folder / "config.json", auto_map={"AutoConfig": "evil.EvilConfig"})
     assert TextCodec.load(folder).encode_prompt("hello")
+
+
+def test_what_is_prepared_is_not_made_again(codec: TextCodec):
+    codec.prepare()
+    made = codec.grammars, codec.token_texts
+    assert (codec.grammars, codec.token_texts) == made
 
 
 def test_threads_may_share_a_codec(folder: Path):

@@ -1,5 +1,6 @@
 """Heads and hops for the generation loop: a real tiny Llama in parts, and a head that says what it must."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -21,15 +22,18 @@ from corolla.models.head import HeadModel
 from corolla.models.loading import LoadOptions
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
+from corolla.orders import order_of
 from corolla.text import TextCodec
-from schema.frames import Flags, Frame, FrameType, forked_session
+from schema.frames import Flags, Frame
 from schema.ids import PeerId, SessionId, session_at_hop
 from schema.outbox import Urgency
-from schema.routes import Hop
+from schema.routes import Hop, read_route
 from tests.corolla.fakes import HIDDEN, ME, Hops, failure, returned
 from volunteer.kvcache import KVAccount
+from volunteer.sent import SentOutputs
+from volunteer.span_service import answer_of, work_of
 from volunteer.stage import Stage
-from volunteer.work import Result, Work
+from volunteer.work import Result
 
 SHAPE = Shape(hidden=32, blocks=4, intermediate=64, heads=4, vocabulary=128)
 """Its text is its token ids, see `benchmarks.models`."""
@@ -65,26 +69,29 @@ class TinyLlama:
         steps = HeadSteps(model, SHAPE.hidden, inline)
         return Head(model, codec, SHAPE.hidden, context, True, inline, steps)
 
-    def stage(self, start: int, end: int) -> Stage:
-        return Stage(SpanModel.load(self.source, start, end), self._facts, KVAccount(2**30))
+    def stage(self, start: int, end: int, sent: SentOutputs | None = None) -> Stage:
+        kept = SentOutputs(2**24) if sent is None else sent
+        return Stage(SpanModel.load(self.source, start, end), self._facts, KVAccount(2**30), kept)
 
 
 class LocalStage:
     """Serves a stage's blocks in the driver's own process."""
 
-    def __init__(self, exchange: Exchange, stage: Stage) -> None:
+    def __init__(self, exchange: Exchange, stage: Stage, computed: Counter[PeerId]) -> None:
+        """`computed`: counts the tokens that go through its blocks."""
         self._exchange = exchange
         self._stage = stage
+        self._computed = computed
         exchange.serve(self)
 
     def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         return lambda payload: self.on_work(frame._replace(payload=payload), order)
 
     def on_work(self, frame: Frame, order: WorkOrder) -> None:
-        flags = Flags(frame.flags) if order.is_last else Flags.NONE
-        result = run_step(self._stage, frame, order.session, frame.payload, flags)
+        result = run_frame(self._stage, frame, order)
+        self._computed[ME] += computed_by(result)
         if result.error is None:
-            self._exchange.answer(frame, result.payload)
+            self._exchange.answer(frame, answer_of(frame, result))
         else:
             self._exchange.fail(frame, result.error)
 
@@ -93,38 +100,61 @@ class LocalStage:
 
 
 class StageHops(Hops):
-    """Hops that compute: each frame goes through the stages that are left of its route."""
+    """Hops that compute: each frame goes through the stages that are left of its route.
 
-    def __init__(self, exchange: Exchange, stages: Mapping[PeerId, Stage]) -> None:
+    `computed`: of each, how many tokens went through its blocks.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        stages: Mapping[PeerId, Stage],
+        spare: Callable[[int, int], Stage] | None = None,
+    ) -> None:
+        """`spare`: makes the stage of whoever takes a hop's place."""
         super().__init__(exchange, tuple(Hop(peer, stage.span) for peer, stage in stages.items()))
-        self._stages = list(stages.values())
+        self.stages = dict(stages)
+        self.computed: Counter[PeerId] = Counter()
+        self._spare = spare
         if ME in stages:
-            LocalStage(exchange, stages[ME])
+            LocalStage(exchange, stages[ME], self.computed)
 
     @property
     def sessions(self) -> int:
         """KV caches on all hops."""
-        return sum(stage.sessions for stage in self._stages)
+        return sum(stage.sessions for stage in self.stages.values())
 
     def send_frame(self, frame: bytes, urgency: Urgency) -> None:
         super().send_frame(frame, urgency)
         if self.closed:
             closed = self.frames[-1]
-            for stage in self._stages:
+            for stage in self.stages.values():
                 keep = bool(closed.flags & Flags.KEEP)
                 end_session(stage, session_at_hop(ME, closed.session), keep=keep)
 
+    def lose(self, peer: PeerId) -> None:
+        if peer in self.stages:
+            self.stages[peer].close_all()
+        super().lose(peer)
+
     def _answer(self, frame: Frame) -> Frame:
-        payload = frame.payload
-        for index in range(frame.hop, len(self._stages)):
-            is_last = index + 1 == len(self._stages)
-            session = session_at_hop(ME, frame.session)
-            flags = Flags(frame.flags) if is_last else Flags.NONE
-            result = run_step(self._stages[index], frame, session, payload, flags)
+        route = read_route(frame.route)
+        for number in range(frame.hop, len(route.hops)):
+            at_hop = frame._replace(hop=number)
+            stage = self._stage_of(route.hops[number])
+            result = run_frame(stage, at_hop, order_of(at_hop, route))
             if result.error is not None:
-                return failure(frame, result.error)
-            payload = result.payload
-        return returned(frame, bytes(payload))
+                return failure(at_hop, result.error)
+            self.computed[route.hops[number].peer] += computed_by(result)
+            frame = frame._replace(payload=answer_of(at_hop, result))
+        return returned(frame, bytes(frame.payload))
+
+    def _stage_of(self, hop: Hop) -> Stage:
+        if hop.peer not in self.stages:
+            like = next(stage for stage in self.stages.values() if stage.span == hop.span)
+            span = like.span
+            self.stages[hop.peer] = like if self._spare is None else self._spare(span.start, span.end)
+        return self.stages[hop.peer]
 
 
 def end_session(stage: Stage, session: SessionId, *, keep: bool) -> None:
@@ -134,21 +164,14 @@ def end_session(stage: Stage, session: SessionId, *, keep: bool) -> None:
         stage.close(session)
 
 
-def run_step(
-    stage: Stage, frame: Frame, session: SessionId, payload: bytes | memoryview, flags: Flags
-) -> Result:
-    work = Work(
-        kind=FrameType(frame.type),
-        session=session,
-        step=frame.step,
-        position=frame.position,
-        epoch=frame.epoch,
-        span=stage.span,
-        payload=payload,
-        flags=flags,
-        forks=session_at_hop(ME, forked_session(payload)) if frame.type == FrameType.FORK else None,
-    )
-    return stage.run([work], 512, monotonic())[0]
+def run_frame(stage: Stage, frame: Frame, order: WorkOrder) -> Result:
+    """What a hop makes of a frame."""
+    return stage.run([work_of(frame, order, frame.payload)], 512, monotonic())[0]
+
+
+def computed_by(result: Result) -> int:
+    """How many tokens went through the blocks for it."""
+    return 0 if result.work.is_errand or result.error is not None else result.work.tokens
 
 
 # ---- a head that says what it is told ---------------------------------------------------------

@@ -131,6 +131,12 @@ def test_a_token_can_be_revoked(relay: Run) -> None:
     assert table(relay("token", "list"))[0][-1] != "-"
 
 
+def test_an_admins_token_is_warned_of(relay: Run) -> None:
+    made = relay("token", "create", "--kind", "admin", "--name", "Ada")
+    assert parse_credential(made.output).kind == "admin"
+    assert "revokes all tokens" in made.explanation
+
+
 def test_revoking_an_unknown_token_is_refused(relay: Run) -> None:
     revoked = relay("token", "revoke", "nobody")
     assert revoked.code == 1

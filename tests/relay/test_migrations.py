@@ -7,12 +7,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, make_url, text
 
-from relay.database import is_sqlite, open_engine
+from relay.database import is_sqlite, open_engine, writing
 from relay.errors import DatabaseRefused
 from relay.migrate import head_revision, render_sql, upgrade
 from relay.settings import Settings
@@ -71,6 +73,20 @@ async def run_script(url: str, script: str) -> None:
         await server.execute(script)
     finally:
         await server.close()
+
+
+async def downgrade(url: str, revision: str) -> None:
+    def run(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+    engine = open_engine(url, foreign_keys=False)
+    async with writing(engine) as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
 
 
 def released_script(url: str, revision: str) -> str:
@@ -140,9 +156,24 @@ async def test_what_a_released_schema_held_is_still_there(empty_database: str, r
         demo, added = await store.list_models()
         assert demo.facts is not None
         assert (demo.facts.parameters, added.facts) == (176_000_000_000, None)
-        at_home, at_work = await store.volunteers(seen_since=0)
+        at_home, at_work = await store.volunteers()
         assert (at_home.peer, at_home.start, at_home.end) == (PeerId("00000000000000aa"), 0, 8)
         assert at_work.model is None
+        assert await store.volunteers(seen_since=1601.0) == [at_work], "its replica was heard of then"
+
+
+async def test_the_newest_revision_can_be_undone_and_done_again(empty_database: str) -> None:
+    """With rows in all tables, as an operator does who goes back to the version before."""
+    newest, before = RELEASED[-1], RELEASED[-2]
+    await run_script(empty_database, released_script(empty_database, newest))
+    await run_script(empty_database, (SCHEMAS / f"{newest}.rows.sql").read_text())
+    await downgrade(empty_database, before)
+    assert await upgrade(empty_database) == newest
+    assert await differences(empty_database) == []
+    await downgrade(empty_database, before)
+    undone = await take_schema(empty_database)
+    await run_script(empty_database, released_script(empty_database, before))
+    assert await take_schema(empty_database) == undone
 
 
 async def test_sqlite_is_migrated_when_it_is_opened(tmp_path: Path) -> None:
@@ -186,6 +217,19 @@ async def test_sqlite_keeps_references_whole_and_lets_readers_read(tmp_path: Pat
         ]
     await engine.dispose()
     assert pragmas == ["wal", 1, 5000]
+
+
+async def test_those_revoked_lately_are_found_without_a_look_at_all_tokens(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/new.sqlite3"
+    await upgrade(url)
+    engine = open_engine(url)
+    async with engine.connect() as connection:
+        plan = await connection.execute(
+            text("EXPLAIN QUERY PLAN SELECT id FROM tokens WHERE revoked_at >= 1")
+        )
+        steps = [row.detail for row in plan]
+    await engine.dispose()
+    assert steps == ["SEARCH tokens USING INDEX ix_tokens_revoked_at (revoked_at>?)"]
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(

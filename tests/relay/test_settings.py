@@ -57,6 +57,12 @@ def test_two_processes_have_different_replica_names() -> None:
         ("REQUEST_SECONDS", "90", 90.0),
         ("BUS_URL", "nats://a:4222, tls://user:word@b", "nats://a:4222,tls://user:word@b"),
         ("DRAIN_SECONDS", "0", 0.0),
+        ("FILES", "s3://bucket/prefix/", "s3://bucket/prefix"),
+        ("FILES", "/some/folder/", "/some/folder"),
+        ("S3_ENDPOINT", "http://127.0.0.1:9000/", "http://127.0.0.1:9000"),
+        ("FILE_BYTES", "1024", 1024),
+        ("LINES_PER_HEAD", "0", 0),
+        ("PRIVATE_WEBHOOKS", "true", True),
     ],
 )
 def test_a_good_value_is_taken(variable: str, text: str, value: object) -> None:
@@ -66,6 +72,14 @@ def test_a_good_value_is_taken(variable: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
+        ("FILES", "ftp://a/b"),
+        ("FILES", "s3://"),
+        ("FILES", "s3://key@bucket"),
+        ("S3_ENDPOINT", "s3.example"),
+        ("S3_ENDPOINT", "https://key@s3.example"),
+        ("FILE_BYTES", "0"),
+        ("LINES_PER_HEAD", "-1"),
+        ("PRIVATE_WEBHOOKS", "perhaps"),
         ("HOST", "http://here"),
         ("HOST", "[::1]"),
         ("PORT", "http"),

@@ -68,7 +68,7 @@ TENSOR_LISTS = st.lists(wire_tensors(), max_size=MAX_TENSORS)
 def structs(union: Any) -> st.SearchStrategy[Any]:
     """Valid structs of a type, or of the members of a union."""
     plain = _values(inspect.type_info(union))
-    return plain.map(lambda value: msgspec.convert(value, union))
+    return plain.map(lambda value: msgspec.convert(value, union, str_keys=True))
 
 
 def _values(kind: inspect.Type) -> st.SearchStrategy[Any]:
@@ -83,6 +83,11 @@ def _values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.ListType():
             most = 3 if kind.max_length is None else min(kind.max_length, 3)
             return st.lists(_values(kind.item_type), min_size=kind.min_length or 0, max_size=most)
+        case inspect.DictType():
+            most = 3 if kind.max_length is None else min(kind.max_length, 3)
+            return st.dictionaries(_values(kind.key_type), _values(kind.value_type), max_size=most)
+        case inspect.AnyType():
+            return JSON
         case inspect.LiteralType():
             return st.sampled_from(kind.values)
         case inspect.BytesType():

@@ -76,6 +76,11 @@ def test_docstring_lists_each_class_below_its_base() -> None:
     assert found == {error.__name__: error.__bases__[0].__name__ for error in ERRORS}
 
 
+def test_only_a_request_that_is_refused_has_a_field_at_fault() -> None:
+    assert error_from_code("invalid_request", "no", param="tools").param == "tools"  # pyright: ignore
+    assert not hasattr(error_from_code("peer_gone", "no", param="tools"), "param")
+
+
 def test_unknown_code_is_kept_in_words() -> None:
     error = error_from_code("weather", "it rains", retry_after=3.0)
     assert (type(error), error.message, error.retry_after) == (CorollaError, "weather: it rains", 3.0)

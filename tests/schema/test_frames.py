@@ -57,7 +57,7 @@ def test_known_types_are_those_of_the_table() -> None:
 
 
 def test_what_travels_along_the_route() -> None:
-    assert {*FrameType} - {FrameType.CLOSE, FrameType.FAILURE} == TRAVELLING_TYPES
+    assert {*FrameType} - {FrameType.CLOSE, FrameType.FAILURE, FrameType.TRACE} == TRAVELLING_TYPES
 
 
 def test_a_fork_names_a_session() -> None:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from schema import messages
-from schema.errors import KVCacheFull, MalformedMessage, PeerGone, TooLarge
+from schema.errors import ContextTooLong, InvalidRequest, KVCacheFull, MalformedMessage, PeerGone, TooLarge
 from schema.limits import MAX_BLOCKS, MAX_CONTROL_BYTES, MAX_HOPS, MAX_MODEL_NAME_CHARS, MAX_NAME_CHARS
 from schema.messages import (
     Delta,
@@ -21,7 +22,6 @@ from schema.messages import (
     encode_message,
     hello_version,
     peer_ids,
-    to_plain,
 )
 
 SESSION = "0" * 32
@@ -90,7 +90,7 @@ def test_hex_is_lower_case_and_nothing_else(instance: str) -> None:
 
 @pytest.mark.parametrize("phase", ["fetching", "loading", "probing"])
 def test_every_phase_is_taken(phase: str) -> None:
-    assert to_plain(decode_from_peer(progress(phase=phase)))["phase"] == phase
+    assert msgspec.to_builtins(decode_from_peer(progress(phase=phase)))["phase"] == phase
 
 
 @pytest.mark.parametrize("phase", ["resting", "loading\n", ""], ids=repr)
@@ -175,6 +175,19 @@ def test_error_keeps_its_class_on_the_wire() -> None:
     assert type(ErrorInfo.of(PeerGone("gone")).to_error()) is PeerGone
 
 
+@pytest.mark.parametrize("kind", [InvalidRequest, ContextTooLong])
+@pytest.mark.parametrize("param", ["logit_bias", None])
+def test_an_error_keeps_the_field_at_fault(kind: type[InvalidRequest], param: str | None) -> None:
+    error = ErrorInfo.of(kind("no", param=param)).to_error()
+    assert isinstance(error, kind)
+    assert error.param == param
+
+
+def test_an_error_without_a_field_has_the_bytes_that_it_always_had() -> None:
+    told = msgspec.json.encode(ErrorInfo.of(PeerGone("gone")))
+    assert told == b'{"code":"peer_gone","message":"gone","retry_after":null}'
+
+
 def test_error_keeps_its_words_and_its_retry_hint_on_the_wire() -> None:
     error = ErrorInfo.of(KVCacheFull("full", retry_after=2.5)).to_error()
     assert (error.message, error.retry_after) == ("full", 2.5)
@@ -187,7 +200,7 @@ def test_negative_retry_hint_is_refused() -> None:
 
 def test_route_travels_as_base64() -> None:
     raw = text("probe", session=SESSION, route="AAH/")
-    assert to_plain(decode_from_relay(raw))["route"] == "AAH/"
+    assert msgspec.to_builtins(decode_from_relay(raw))["route"] == "AAH/"
 
 
 def test_bad_base64_is_refused() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from schema.errors import MalformedFrame, MalformedMessage, RouteExpired, RouteForged
+from schema.errors import MalformedFrame, MalformedMessage, RouteForged
 from schema.ids import PeerId, SessionId, Span
 from schema.limits import MAX_BLOCKS, MAX_HOPS
-from schema.routes import Hop, Route, check_expiry, read_route, sign_route, verify_route
+from schema.routes import Hop, Route, read_route, sign_route, verify_route
 
 SECRET, OTHER_SECRET = b"s" * 32, b"t" * 32
 SESSION, OTHER_SESSION = SessionId(b"1" * 16), SessionId(b"2" * 16)
@@ -39,16 +39,6 @@ def test_there_is_no_other_stop(index: int) -> None:
         ROUTE.stop(index)
 
 
-def test_sender_of_a_stop_is_the_stop_before_it() -> None:
-    assert [ROUTE.sender_of(index) for index in range(3)] == [DRIVER, FIRST, SECOND]
-
-
-@pytest.mark.parametrize("index", [-1, 4])
-def test_nobody_sends_to_a_stop_that_is_not_there(index: int) -> None:
-    with pytest.raises(MalformedFrame):
-        ROUTE.sender_of(index)
-
-
 def test_mac_of_another_session_is_forged() -> None:
     with pytest.raises(RouteForged):
         verify_route(RAW, OTHER_SESSION, SECRET)
@@ -73,15 +63,6 @@ def test_reserved_bytes_are_signed() -> None:
 
 def test_reserved_bytes_are_not_looked_at_by_those_without_the_secret() -> None:
     assert read_route(RAW[:2] + b"\1\0" + RAW[4:]) == ROUTE
-
-
-def test_route_lasts_until_it_expires() -> None:
-    check_expiry(ROUTE, now=999.9)
-
-
-def test_route_is_over_from_the_second_it_expires() -> None:
-    with pytest.raises(RouteExpired):
-        check_expiry(ROUTE, now=1000.0)
 
 
 def test_other_route_version_is_refused() -> None:

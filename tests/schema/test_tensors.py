@@ -8,7 +8,7 @@ import pytest
 
 from schema.errors import MalformedTensor, TooLarge
 from schema.limits import MAX_PAYLOAD_BYTES, MAX_RANK, MAX_TENSORS
-from schema.tensors import ITEM_BYTES, DType, Role, WireTensor, decode_tensors, encode_tensors
+from schema.tensors import ITEM_BYTES, DType, Role, WireTensor, decode_tensors, encode_tensors, envelope
 from tests.schema.outcomes import peak_bytes
 
 ONE = WireTensor(DType.INT8, (1,), b"\1")
@@ -46,6 +46,15 @@ def test_every_tensor_is_padded_to_a_multiple_of_four() -> None:
     assert [len(encode_tensors([WireTensor(DType.INT8, (size,), bytes(size))])) % 4 for size in range(5)] == [
         0
     ] * 5
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", DType)
+def test_an_envelope_is_all_of_a_payload_but_the_data(dtype: DType, hidden: int) -> None:
+    shape = (1, 1, hidden)
+    data = bytes(range(1, hidden * ITEM_BYTES[dtype] + 1))
+    before, after = envelope(dtype, shape)
+    assert before + data + after == encode_tensors([WireTensor(dtype, shape, data)])
 
 
 def test_zero_tokens_round_trip() -> None:

@@ -16,8 +16,10 @@ from schema.errors import CorollaError
 from schema.frames import MAGIC, Flags, Frame, FrameType, decode_frame, encode_frame
 from schema.ids import PeerId, SessionId, Span, model_key
 from schema.limits import MAX_HOPS, MAX_PAYLOAD_BYTES
+from schema.resuming import Replay, Resume, encode_replay, encode_resume
 from schema.routes import Hop, Route, sign_route, verify_route
 from schema.tensors import DType, Role, WireTensor, decode_tensors, encode_tensors
+from schema.trace import HopTrace, encode_trace
 from tests.vectors.make_messages import FAILURE, control
 
 FOLDER = Path(__file__).parent
@@ -188,6 +190,7 @@ def tensors() -> Vectors:
 
 ROUTE = sign_route(ROUTES["two hops"], SESSION, SECRET)
 HIDDEN = encode_tensors(TENSORS["bfloat16 hidden states"])
+BROKEN = SessionId(bytes(range(16)))
 ACKNOWLEDGED = encode_tensors(TENSORS["an acknowledgement: zero tokens"])
 FRAMES = {
     "a decode step to hop 0": Frame(FrameType.STEP, 0, SESSION, 7, 130, ROUTE, HIDDEN, Flags.LAST_ONLY, 2),
@@ -208,8 +211,23 @@ FRAMES = {
     "a fork to hop 0": Frame(FrameType.FORK, 0, SESSION, 0, 130, ROUTE, bytes(range(16))),
     "its answer, the same at every stop": Frame(FrameType.FORK, 2, SESSION, 0, 130, ROUTE, bytes(range(16))),
     "whole sequences": Frame(FrameType.FORWARD, 0, SESSION, 3, 0, ROUTE, HIDDEN),
+    "a resume to hop 0, hop 1 is new": Frame(
+        FrameType.RESUME, 0, SESSION, 0, 130, ROUTE, encode_resume(Resume(BROKEN, frozenset({1})))
+    ),
+    "a replay to hop 0, which is not new": Frame(
+        FrameType.REPLAY, 0, SESSION, 1, 0, ROUTE, encode_replay(Replay(frozenset({1}), 2))
+    ),
+    "the same to hop 1, which is new": Frame(
+        FrameType.REPLAY, 1, SESSION, 1, 0, ROUTE, encode_replay(Replay(frozenset({1}), 2, HIDDEN))
+    ),
     "a failure": Frame(
         FrameType.FAILURE, 1, SESSION, 7, 130, ROUTE, messages.encode_failure(FAILURE), epoch=2
+    ),
+    "a decode step whose hops are to say how long they took": Frame(
+        FrameType.STEP, 0, SESSION, 9, 132, ROUTE, HIDDEN, Flags.LAST_ONLY | Flags.TIMED
+    ),
+    "how long it took hop 1: 1.5 ms and 20 ms": Frame(
+        FrameType.TRACE, 1, SESSION, 9, 132, ROUTE, encode_trace(HopTrace(queue=0.0015, compute=0.02))
     ),
     "every number at its end": Frame(
         FrameType.STEP, MAX_HOPS, SESSION, 2**32 - 1, 2**32 - 1, ROUTE, b"", 255, 2**32 - 1

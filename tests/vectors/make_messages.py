@@ -5,9 +5,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from schema import browser, messages
 from schema.errors import MalformedMessage
-from schema.generation import HopTiming, Message, PromptDetails, Sampling, Stopping, Timing, Usage
+from schema.generation import (
+    HeadTiming,
+    HopTiming,
+    JsonFormat,
+    Message,
+    PromptDetails,
+    Sampling,
+    ScoredToken,
+    Stopping,
+    Timing,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    Tools,
+    Usage,
+)
 from schema.ids import PeerId
 from schema.swarm import MissingBlocks, ModelStatus, SwarmStatus, VolunteerStatus
 
@@ -18,6 +35,7 @@ SECOND = PeerId("ffffffffffffffff")
 ROUTE = bytes(range(52))
 FAILURE = messages.Failure(code="kv_cache_full", message="no memory: try again", retry_after=1.5, hop=1)
 ERROR = messages.ErrorInfo(code="peer_gone", message="it left", retry_after=2.0)
+WRONG_FIELD = messages.ErrorInfo(code="invalid_request", message="no such token", param="logit_bias")
 FACTS = messages.ModelFacts(
     name="a/b-é",
     digest="0123456789abcdef" * 4,
@@ -30,8 +48,23 @@ FACTS = messages.ModelFacts(
 USAGE = Usage(5, 2, 7)
 CACHED_USAGE = Usage(50, 2, 52, PromptDetails(cached_tokens=48))
 TIMING = Timing(first_token=0.25, total=1.5, route=[HopTiming("Ada's desk", 0, 16)])
+TOLD_TIMING = Timing(
+    first_token=0.25,
+    total=1.5,
+    route=[HopTiming("Ada's desk", 0, 16, compute=0.0125, queue=0.0005, wire=0.0625, steps=3)],
+    prefill=[HopTiming("Ada's desk", 0, 16, compute=0.125, queue=0.0, wire=0.0625, steps=1)],
+    head=HeadTiming(compute=0.002, steps=40),
+    repairs=1,
+)
 SAMPLING = Sampling(temperature=0.0, top_k=40, seed=-(2**63))
 STOPPING = Stopping(max_tokens=64, stop=["\n\n", "\N{WAVING HAND SIGN}"], stop_token_ids=[0, 2**31 - 1])
+HALF = TokenLogprob(text="\N{REPLACEMENT CHARACTER}", raw=b"\xf0\x9f", logprob=-9999.0)
+SCORED = ScoredToken(text="é", raw=b"\xc3\xa9", logprob=-0.5, top=[HALF])
+WEATHER = Tool(
+    name="get_weather",
+    description="Tomorrow's",
+    parameters={"type": "object", "properties": {"city": {"type": "string"}}},
+)
 SWARM = SwarmStatus(
     models=[
         ModelStatus(
@@ -71,6 +104,7 @@ FROM_PEER: list[messages.FromPeer] = [
     messages.Delta(request="r1", text='"\\\n\N{WAVING HAND SIGN}', tokens=2),
     messages.Finished(request="r1", reason="length", usage=USAGE, timing=TIMING),
     messages.Failed(error=ERROR, request="r1"),
+    messages.Failed(error=WRONG_FIELD, request="r1"),
     messages.Draining(),
     messages.Heartbeat(sessions=1, paused=True),
     messages.Heartbeat(sessions=1, blocks_per_second=987.5),
@@ -88,6 +122,28 @@ FROM_PEER: list[messages.FromPeer] = [
     ),
     messages.Moving(),
     messages.Arrived(),
+    messages.Hello(
+        protocol=1, software="corolla 0.1.0", instance="f0" * 16, name="rose", hears_operators=True
+    ),
+    messages.Delta(
+        request="r3",
+        text="",
+        tokens=0,
+        prompt=messages.PromptPart(
+            text="éa", scored=[ScoredToken(text="é", raw=b"\xc3\xa9", logprob=0.0, is_first=True), SCORED]
+        ),
+    ),
+    messages.Delta(request="r3", text="é", tokens=1, ids=[7], scored=[SCORED]),
+    messages.Delta(
+        request="r4",
+        text="",
+        tokens=9,
+        ids=[],
+        call=messages.CallMade(index=1, name="get_weather", arguments='{"city":"Köln"}'),
+    ),
+    messages.Finished(request="r4", reason="tool_calls", usage=USAGE, timing=TIMING),
+    messages.Finished(request="r6", reason="stop", usage=USAGE, timing=TOLD_TIMING),
+    messages.Embedded(request="r5", index=1, tokens=3, vector=bytes.fromhex("0000803f00000000")),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=["a/b-é"], software="corolla 0.1.0"),
@@ -119,12 +175,41 @@ FROM_RELAY: list[messages.FromRelay] = [
     ),
     messages.Welcome(peer=DRIVER, heartbeat_seconds=5.0, models=[], software="corolla 0.1.0", moves=True),
     messages.GoElsewhere(within_seconds=2.5),
+    messages.Quarantined(reason="Its replies are nonsense; wait for é"),
+    messages.Restored(reason="mended"),
+    messages.Generate(
+        request="r4",
+        body=messages.GenerationRequest(
+            model="a/b-é",
+            messages=[
+                Message("user", "?"),
+                Message("assistant", "", tool_calls=[ToolCall("c1", "get_weather", '{"city":"Köln"}')]),
+                Message("tool", "12 °C", tool_call_id="c1", name="get_weather"),
+            ],
+            sampling=Sampling(temperature=0.0, logit_bias={0: -100.0, 2**31 - 1: 0.5}),
+            stopping=Stopping(max_tokens=0),
+            logprobs=20,
+            echo=True,
+            tools=Tools(functions=[WEATHER, Tool(name="now")], must_call=True, is_parallel=False),
+        ),
+    ),
+    messages.Generate(
+        request="r5",
+        body=messages.GenerationRequest(
+            model="a/b-é", prompt="é", format=JsonFormat(schema={"type": "array", "items": {}}), logprobs=0
+        ),
+    ),
+    messages.Generate(
+        request="r6", body=messages.GenerationRequest(model="a/b-é", prompt="é", format=JsonFormat())
+    ),
+    messages.Embed(request="r7", model="a/b-é", inputs=["hé", [0, 2**31 - 1]]),
 ]
 FROM_PAGE: list[browser.FromPage] = [
     browser.Chat(
         id="1", model="a/b-é", messages=[Message("system", "s")], sampling=SAMPLING, stopping=STOPPING
     ),
     browser.Stop(id="1"),
+    browser.Resume(id="0123456789abcdef01234567", received=7),
 ]
 TO_PAGE: list[browser.ToPage] = [
     browser.PageWelcome(software="corolla 0.1.0", swarm=SWARM),
@@ -170,11 +255,11 @@ def control() -> dict[str, Any]:
         ("failure", messages.encode_failure(FAILURE).decode(), FAILURE),
     ]
     valid = [
-        {"name": name_of(side, message), "from": side, "text": text, "meaning": messages.to_plain(message)}
+        {"name": name_of(side, message), "from": side, "text": text, "meaning": meaning_of(message)}
         for side, text, message in texts
     ]
     short = [
-        {"from": side, "text": text, "meaning": messages.to_plain(decoders[side](text))}
+        {"from": side, "text": text, "meaning": meaning_of(decoders[side](text))}
         for side, list_ in SHORT.items()
         for text in list_
     ]
@@ -188,8 +273,12 @@ def control() -> dict[str, Any]:
     }
 
 
+def meaning_of(message: Any) -> Any:
+    return msgspec.to_builtins(message, str_keys=True)
+
+
 def json_text(message: Any) -> str:
-    return json.dumps(messages.to_plain(message), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(meaning_of(message), ensure_ascii=False, separators=(",", ":"))
 
 
 def name_of(side: str, message: Any) -> str:

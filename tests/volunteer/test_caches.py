@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from schema.errors import (
     NotServing,
     PositionMismatch,
     PrefixUnknown,
+    ResumeRefused,
     SessionUnknown,
 )
 from schema.frames import Flags, FrameType
@@ -34,8 +35,9 @@ from tests.volunteer.tiny import (
     tiny_source,
     tiny_span,
 )
-from volunteer.kvcache import KEPT_SECONDS, KVAccount
+from volunteer.kvcache import IDLE_SECONDS, KEPT_SECONDS, KVAccount
 from volunteer.scheduler import Limits, Scheduler
+from volunteer.sent import SentOutputs
 from volunteer.stage import Stage
 from volunteer.work import Result, Work
 
@@ -44,6 +46,8 @@ ROOM_BYTES = LEAST_ROOM * BLOCKS * KV_BYTES_PER_TOKEN
 """What a sequence takes that is no longer than the least room."""
 A, B, C, D = (SessionId(letter * 16) for letter in (b"a", b"b", b"c", b"d"))
 POOL_PAGES = 6
+SENT_BYTES = 10_000
+"""Of some sessions, and not of all."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def pool(model: SpanModel) -> Iterator[GraphedDecoder]:
 
 @pytest.fixture
 def stage(model: SpanModel, facts: ModelFacts) -> Stage:
-    return Stage(model, facts, KVAccount(2**20))
+    return Stage(model, facts, KVAccount(2**20), SentOutputs(2**20))
 
 
 def hidden(tokens: int, seed: int = 0) -> Tensor:
@@ -83,11 +87,23 @@ def hidden(tokens: int, seed: int = 0) -> Tensor:
 def step(
     session: SessionId, body: Tensor, position: int = 0, kind: FrameType = FrameType.STEP, epoch: int = 0
 ) -> Work:
-    return Work(kind, session, 0, position, epoch, SPAN, encode_tensors([to_wire(body)]))
+    payload = encode_tensors([to_wire(body)])
+    return Work(kind, session, 0, position, epoch, SPAN, payload, feeds_hop=True)
 
 
 def fork(session: SessionId, of: SessionId, position: int, span: Span = SPAN, epoch: int = 0) -> Work:
     return Work(FrameType.FORK, session, 0, position, epoch, span, b"its payload", Flags.NONE, forks=of)
+
+
+def resume(session: SessionId, broken: SessionId, position: int, *, feeds_new: bool = True) -> Work:
+    return Work(
+        FrameType.RESUME, session, 0, position, 0, SPAN, b"its payload", resumes=broken, feeds_new=feeds_new
+    )
+
+
+def replay(session: SessionId, tokens: int, position: int = 0) -> Work:
+    """At a stop that is not new, before one that is."""
+    return Work(FrameType.REPLAY, session, 0, position, 0, SPAN, b"", tokens=tokens, feeds_new=True)
 
 
 def run(stage: Stage, work: Work, now: float = 0.0) -> Result:
@@ -204,8 +220,10 @@ def test_a_session_that_ended_in_the_middle_of_a_slice_is_not_kept(stage: Stage)
 # ---- memory ------------------------------------------------------------------------------------
 
 
-def rooms(model: SpanModel, facts: ModelFacts, count: int, share: float = 1.0) -> Stage:
-    return Stage(model, facts, KVAccount(count * ROOM_BYTES, kept_share=share))
+def rooms(
+    model: SpanModel, facts: ModelFacts, count: int, share: float = 1.0, sent: SentOutputs | None = None
+) -> Stage:
+    return Stage(model, facts, KVAccount(count * ROOM_BYTES, kept_share=share), sent)
 
 
 def test_what_is_kept_makes_room_before_anything_is_refused(model: SpanModel, facts: ModelFacts) -> None:
@@ -331,6 +349,140 @@ def test_a_fork_for_which_a_pool_has_no_page_leaves_nothing(
     assert (pool.pool.free_pages, pool.pool.free_rows, stage.kv_used) == (POOL_PAGES, 5, 0)
 
 
+# ---- sessions that go on as others ---------------------------------------------------------------
+
+
+def slice_for(session: SessionId, body: Tensor, position: int = 0, *, feeds_new: bool) -> Work:
+    """A REPLAY at a stop that is new."""
+    payload = encode_tensors([to_wire(body)])
+    return Work(
+        FrameType.REPLAY,
+        session,
+        0,
+        position,
+        0,
+        SPAN,
+        payload,
+        tokens=body.shape[1],
+        feeds_hop=True,
+        feeds_new=feeds_new,
+    )
+
+
+@pytest.mark.parametrize("position", [10, 7, 1])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_session_goes_on_as_another_at_no_cost_and_to_the_bit(
+    model: SpanModel, facts: ModelFacts, request: pytest.FixtureRequest, position: int, pooled: bool
+) -> None:
+    if pooled:
+        request.getfixturevalue("pool")
+    stage = Stage(model, facts, KVAccount(2**20), SentOutputs(2**20))
+    fed = hidden(10)
+    run(stage, step(A, fed))
+    run(stage, step(C, fed))
+    used = stage.kv_used
+    assert run(stage, resume(B, A, position)).payload == b"its payload"
+    assert (stage.sessions, stage.kv_used) == (2, used)
+    for at in range(position, position + 3):
+        token = hidden(1, seed=100 + at)
+        mine = run(stage, step(B, token, at))
+        assert torch.equal(output(mine), output(run(stage, step(C, token, at))))
+    assert isinstance(error_of(run(stage, step(A, hidden(1), 10))), SessionUnknown)
+    stage.close_all()
+    assert (stage.sessions, stage.kept, stage.kv_used) == (0, 0, 0)
+
+
+def test_what_was_sent_on_is_sent_again_to_the_bit(stage: Stage) -> None:
+    """Of a prompt, single tokens and a fork alike."""
+    sent = [output(run(stage, step(A, hidden(10))))]
+    sent += [output(run(stage, step(A, hidden(1, seed=at), at))) for at in range(10, 14)]
+    whole = torch.cat(sent, dim=1)
+    run(stage, resume(B, A, 13))
+    assert torch.equal(output(run(stage, replay(B, 8))), whole[:, :8])
+    assert torch.equal(output(run(stage, replay(B, 5, 8))), whole[:, 8:13])
+    stage.keep(B, 0.0)
+    run(stage, fork(C, B, 11))
+    assert torch.equal(output(run(stage, replay(C, 11))), whole[:, :11])
+
+
+def test_whoever_is_sent_it_holds_what_the_other_did(model: SpanModel, facts: ModelFacts) -> None:
+    """And can go on with it itself, in parts as any prompt."""
+    one, other = (Stage(model, facts, KVAccount(2**20), SentOutputs(2**20)) for _ in range(2))
+    fed, token = hidden(40), hidden(1, seed=5)
+    sent = output(run(one, step(A, fed)))
+    (first,) = other.run([work := slice_for(B, fed, feeds_new=True)], 16, 0.0)
+    assert (first.is_unfinished, first.tokens) == (True, 16)
+    other.run([work], 16, 0.0)
+    (last,) = other.run([work], 16, 0.0)
+    torch.testing.assert_close(output(last), sent)
+    torch.testing.assert_close(output(run(other, step(B, token, 40))), output(run(one, step(A, token, 40))))
+    torch.testing.assert_close(output(run(other, replay(B, 40))), sent)
+
+
+def test_a_new_stop_answers_nothing_to_one_that_is_left(stage: Stage) -> None:
+    result = run(stage, slice_for(A, hidden(10), feeds_new=False))
+    assert (result.error, result.payload, result.tokens) == (None, b"", 10)
+    assert stage.sessions == 1
+
+
+def test_stops_that_are_left_compute_nothing(stage: Stage) -> None:
+    run(stage, step(A, hidden(10)))
+    run(stage, resume(B, A, 10, feeds_new=False))
+    work = Work(FrameType.REPLAY, B, 0, 0, 0, SPAN, b"", tokens=10)
+    result = run(stage, work)
+    assert (result.error, result.payload, result.tokens) == (None, b"", 0)
+
+
+@pytest.mark.parametrize("what", ["unknown", "kept", "shorter", "of other blocks", "not kept"])
+def test_what_cannot_go_on_is_refused_by_name_and_left_as_it_was(
+    model: SpanModel, facts: ModelFacts, what: str
+) -> None:
+    stage = rooms(model, facts, 8, sent=SentOutputs(0 if what == "not kept" else 2**20))
+    work = resume(B, A, 11 if what == "shorter" else 10)
+    if what == "kept":
+        keep(stage, A)
+    elif what != "unknown":
+        run(stage, step(A, hidden(10)))
+    if what == "of other blocks":
+        work = replace(work, span=Span(0, 1))
+    before = (stage.sessions, stage.kept, stage.kv_used)
+    assert isinstance(error_of(run(stage, work)), ResumeRefused)
+    assert (stage.sessions, stage.kept, stage.kv_used) == before
+
+
+def test_a_session_that_has_begun_goes_on_as_no_other(stage: Stage) -> None:
+    run(stage, step(A, hidden(10)))
+    run(stage, step(B, hidden(4)))
+    assert isinstance(error_of(run(stage, resume(B, A, 10))), PositionMismatch)
+    assert stage.sessions == 2
+
+
+def test_what_was_begun_of_a_session_that_goes_on_is_dropped(stage: Stage) -> None:
+    run(stage, step(A, hidden(10)))
+    (result,) = stage.run([step(A, hidden(40), 10, FrameType.PREFILL)], 16, 0.0)
+    assert result.is_unfinished
+    run(stage, resume(B, A, 10))
+    assert output(run(stage, step(B, hidden(1), 10))).shape == (1, 1, HIDDEN)
+    stage.close(B)
+    assert (stage.sessions, stage.kv_used) == (0, 0)
+
+
+def test_several_sequences_cannot_be_sent_again(stage: Stage) -> None:
+    run(stage, step(A, hidden(10).expand(2, -1, -1).contiguous()))
+    assert isinstance(error_of(run(stage, resume(B, A, 10))), ResumeRefused)
+    assert run(stage, resume(B, A, 10, feeds_new=False)).error is None
+
+
+def test_what_is_sent_again_is_freed_with_its_session(model: SpanModel, facts: ModelFacts) -> None:
+    sent = SentOutputs(2**20)
+    stage = rooms(model, facts, 8, sent=sent)
+    for end in (stage.close, lambda _: stage.close_all(), lambda _: stage.expire(IDLE_SECONDS + 1)):
+        run(stage, step(A, hidden(10)))
+        assert sent.used
+        end(A)
+        assert (len(sent), sent.used) == (0, 0)
+
+
 # ---- thousands of sessions -----------------------------------------------------------------------
 
 
@@ -353,6 +505,7 @@ class Life:
     def act(self) -> None:
         self.now += self.rng.random()
         weights = {self.begin: 4, self.begin_fork: 4, self.go_on: 8, self.cancel: 2, self.end: 3}
+        weights |= {self.resume: 3, self.replay: 2}
         weights[self.compute] = 8
         self.rng.choices(list(weights), list(weights.values()))[0]()
         if self.rng.random() < 0.002:
@@ -370,6 +523,23 @@ class Life:
             position = self.rng.choice([1, 5, 40, 70])
             session, kept = SessionId(self.rng.randbytes(16)), self.rng.choice(self.over[-8:])
             self.submit(fork(session, kept, position), position)
+
+    def resume(self) -> None:
+        """A session breaks off, and goes on under another name; what is left of it is freed."""
+        if self.open:
+            broken, session = self.rng.choice(list(self.open)), SessionId(self.rng.randbytes(16))
+            self.unfinished.discard(broken)
+            position = self.rng.randint(1, self.open[broken])
+            self.submit(resume(session, broken, position, feeds_new=self.rng.random() < 0.5), position)
+            self.scheduler.cancel(broken)
+            self.compute()
+            if broken in self.open:
+                self.close(broken, keeps=False)
+
+    def replay(self) -> None:
+        if self.open:
+            session = self.rng.choice(list(self.open))
+            self.scheduler.add(replay(session, self.rng.randint(1, 80)), self.now)
 
     def go_on(self) -> None:
         if self.open:
@@ -420,22 +590,28 @@ def test_thousands_of_random_sessions_leave_nothing_behind(
     model: SpanModel, facts: ModelFacts, request: pytest.FixtureRequest, pooled: bool
 ) -> None:
     decoder: GraphedDecoder | None = request.getfixturevalue("pool") if pooled else None
-    stage = rooms(model, facts, 8, share=0.5)
+    sent = SentOutputs(SENT_BYTES)
+    stage = rooms(model, facts, 8, share=0.5, sent=sent)
     life = Life(stage, random.Random(5))
     evicted = 0
-    for _ in range(6000):
+    for _ in range(9000):
         before = stage.kept
         life.act()
         evicted += max(0, before - stage.kept)
         assert stage.kv_used <= stage.account.capacity
         assert 0 <= stage.account.kept <= stage.account.most_kept
         assert len(stage.account) == stage.sessions
+        assert 0 <= sent.used <= SENT_BYTES
+        assert len(sent) <= stage.sessions + stage.kept
         if decoder is not None:
             held = (POOL_PAGES - decoder.pool.free_pages) * decoder.pool.page_bytes
             assert held == stage.kv_used or (held < stage.kv_used and life.unfinished)
     assert {"FORK", "PREFILL", "STEP", "prefix_unknown", "kv_cache_full", "idle"} <= life.seen
+    assert {"RESUME", "REPLAY", "resume_refused"} <= life.seen
     assert evicted > 100
+    assert sent.evicted > 100
     stage.close_all()
+    assert (len(sent), sent.used) == (0, 0)
     assert (stage.sessions, stage.kept, stage.kv_used, stage.account.kept) == (0, 0, 0, 0)
     if decoder is not None:
         assert (decoder.pool.free_pages, decoder.pool.free_rows) == (POOL_PAGES, 5)

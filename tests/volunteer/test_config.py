@@ -18,6 +18,7 @@ from volunteer.config import (
     BUSY_PERCENT,
     DTYPES,
     KERNELS,
+    REPAIR_MEMORY,
     Config,
     ModelChoice,
     QuantizationChoice,
@@ -98,6 +99,11 @@ class TestFlags:
     def test_give_a_share_of_the_memory_to_what_is_kept(self, text: str, share: float) -> None:
         assert parse().prefix_cache == KEPT_SHARE
         assert parse("--prefix-cache", text).prefix_cache == share
+
+    @pytest.mark.parametrize("size", ["0", "1GB"])
+    def test_give_memory_to_what_was_sent_on(self, size: str) -> None:
+        assert parse().repair_memory == REPAIR_MEMORY
+        assert parse("--repair-memory", size).repair_memory == size
 
     def test_pause_for_others_only_when_asked_to(self) -> None:
         assert parse().pause_when_busy is None

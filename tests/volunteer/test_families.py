@@ -230,6 +230,19 @@ def test_a_chain_of_spans_is_the_whole_model(whole: Whole, cuts: str) -> None:
     assert_same(chain_run(whole.head, whole.spans[cuts], prompts(1)), whole.run)
 
 
+def test_what_is_projected_is_the_whole_models(whole: Whole) -> None:
+    """But for its scale: vectors of texts are made of it, and of length 1."""
+    projected: list[Tensor] = []
+    projection = cast(nn.Module, whole.model.get_output_embeddings())
+    hook = projection.register_forward_pre_hook(lambda module, inputs: projected.append(inputs[0]))
+    try:
+        cast(Any, whole.model)(prompts(1))
+    finally:
+        hook.remove()
+    ours, theirs = whole.head.normed(whole.run.hidden[0]), projected[0]
+    assert relative_error(ours / ours.norm(), theirs / theirs.norm()) < CLOSE
+
+
 def test_a_left_padded_batch_is_the_whole_models(whole: Whole) -> None:
     ids, mask = prompts(2), left_padding()
     spans = whole.spans["three spans"]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,9 +14,9 @@ from corolla.exchange import Exchange
 from corolla.prefixes import LEAST_TOKENS, PrefixIndex
 from schema.errors import KVCacheFull, QueueFull, Unavailable
 from schema.frames import Flags, FrameType
-from schema.generation import GenerationRequest, Sampling, Stopping
-from schema.messages import Delta, Failed, Finished, FromPeer, Generate
-from tests.corolla.fakes import Hops, failure, until
+from schema.generation import GenerationRequest, Message, Sampling, Stopping, Tool, Tools
+from schema.messages import Delta, Embed, Embedded, Failed, Finished, FromPeer, Generate, PromptPart
+from tests.corolla.fakes import HIDDEN, Hops, failure, until
 from tests.corolla.tiny_text import scripted_head
 from volunteer.head_service import HeadService
 
@@ -133,6 +134,90 @@ class TestAReply:
         told.refusal = refusal
         service.start(generate())
         await service.finish()
+        assert hops.closed
+
+
+class TestWhatIsToldBesideText:
+    async def test_scores_come_with_their_tokens_to_the_end(self, service: HeadService, told: Told) -> None:
+        body = msgspec.structs.replace(generate().body, logprobs=2)
+        service.start(Generate(request="r", body=body))
+        await service.finish()
+        deltas = [one for one in told.messages if isinstance(one, Delta)]
+        assert all(one.scored is not UNSET and one.ids is not UNSET for one in deltas)
+        assert [len(one.scored or []) for one in deltas] == [len(one.ids or []) for one in deltas]
+        assert sum(len(one.ids or []) for one in deltas) == 10
+        assert deltas[-1].text == ""
+
+    async def test_a_prompt_comes_first_and_is_no_token(self, service: HeadService, told: Told) -> None:
+        service.start(Generate(request="r", body=msgspec.structs.replace(generate().body, echo=True)))
+        await service.finish()
+        first, second = told.messages[:2]
+        assert isinstance(first, Delta)
+        assert isinstance(second, Delta)
+        assert (first.prompt, first.text, first.ids, first.tokens) == (
+            PromptPart(text="Hi", scored=[]),
+            "",
+            [],
+            0,
+        )
+        assert second.prompt is UNSET
+
+    async def test_without_being_asked_for_there_is_nothing(self, service: HeadService, told: Told) -> None:
+        service.start(generate())
+        await service.finish()
+        for one in told.messages[:-1]:
+            assert isinstance(one, Delta)
+            assert (one.scored, one.prompt, one.call) == (UNSET, UNSET, UNSET)
+
+    async def test_every_call_has_a_message(self, service: HeadService, told: Told) -> None:
+        calls = ", ".join(f'{{"name": "now", "arguments": {{"at": {hour}}}}}' for hour in range(3))
+        head = scripted_head(f"[{calls}]")
+        cast(Any, head.codec)._tokenizer.chat_template = "{% if tools %}[TOOL_CALLS]{% endif %}x"
+        head.model._script[:0] = head.codec.encode_prompt("[TOOL_CALLS]")  # type: ignore[attr-defined]
+        service.install(head, "tiny")
+        body = GenerationRequest(
+            model="tiny",
+            messages=[Message("user", "Hi")],
+            sampling=Sampling(temperature=0),
+            tools=Tools(functions=[Tool("now")]),
+        )
+        service.start(Generate(request="r", body=body))
+        await service.finish()
+        made = [one.call for one in told.messages if isinstance(one, Delta) and one.call]
+        assert [(call.index, call.arguments) for call in made] == [(i, f'{{"at": {i}}}') for i in range(3)]
+        (end,) = told.ends()
+        assert isinstance(end, Finished)
+        assert end.reason == "tool_calls"
+
+
+class TestVectors:
+    async def test_of_another_model_are_refused(self, service: HeadService, told: Told) -> None:
+        service.start(Embed(request="r", model="huge", inputs=["Hi"]))
+        await service.finish()
+        (end,) = told.ends()
+        assert isinstance(end, Failed)
+        assert end.error.code == "not_serving"
+
+    async def test_come_for_each_text_and_are_finished(self, service: HeadService, told: Told) -> None:
+        head = scripted_head("")
+        cast(Any, head.model).hidden_size = HIDDEN
+        cast(Any, head.model).normed = lambda hidden: hidden + 1.0
+        service.install(head, "tiny")
+        service.start(Embed(request="r", model="tiny", inputs=["Hi", "you there"]))
+        await service.finish()
+        *vectors, end = told.messages
+        assert [(one.index, one.tokens) for one in vectors if isinstance(one, Embedded)] == [(0, 2), (1, 9)]
+        assert {len(one.vector) for one in vectors if isinstance(one, Embedded)} == {4 * HIDDEN}
+        assert isinstance(end, Finished)
+        assert (end.request, end.usage.prompt_tokens) == ("r", 11)
+
+    async def test_can_be_cancelled(self, service: HeadService, told: Told, hops: Hops) -> None:
+        hops.held = True
+        service.start(Embed(request="r", model="tiny", inputs=["Hi"] * 20))
+        await until(lambda: hops.waiting)
+        service.cancel("r")
+        await service.finish()
+        assert told.messages == []
         assert hops.closed
 
 

@@ -31,7 +31,9 @@ from schema.messages import (
     Offer,
     Probe,
     Progress,
+    Quarantined,
     Ready,
+    Restored,
     decode_failure,
 )
 from schema.routes import Hop
@@ -240,6 +242,20 @@ class TestServing:
         (answer,) = relay.frames
         assert (answer.type, answer.hop, answer.session) == (FrameType.STEP, 1, session)
         assert decode_tensors(answer.payload)[0].shape == (1, 1, SHAPE.hidden)
+
+    async def test_its_owner_reads_what_an_operator_decides_and_it_serves_on(
+        self, relay: ScriptedRelay, config: Config, start: Start, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        await start(config)
+        await relay.wait_until_serving()
+        assert relay.of(Hello)[0].hears_operators is True
+        await relay.send(Quarantined(reason="its replies are nonsense"))
+        await relay.send(Restored(reason="mended"))
+        await relay.send(work(new_session_id()))
+        await relay.wait_for(lambda: relay.frames)
+        assert "out of new routes: its replies are nonsense" in caplog.text
+        assert "in routes again: mended" in caplog.text
 
     async def test_what_the_last_hop_was_asked_for_is_not_asked_of_others(
         self, relay: ScriptedRelay, config: Config, start: Start

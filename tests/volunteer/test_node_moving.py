@@ -1,6 +1,7 @@
 """A volunteer that is given other blocks while it serves: it finishes what it has, and serves those."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,9 +22,11 @@ from schema.messages import (
 )
 from tests.corolla.tiny_text import SHAPE
 from tests.volunteer.nodes import Start, closing, generate, grant_route, whole, work
-from tests.volunteer.scripted_relay import ScriptedRelay
+from tests.volunteer.scripted_relay import PATIENCE_SECONDS, ScriptedRelay
 from volunteer import node as node_module
 from volunteer.config import Config
+from volunteer.device import DeviceThread
+from volunteer.loading import Candidate
 
 OTHER = Span(1, 3)
 
@@ -124,6 +127,46 @@ class TestMoving:
         assert relay.early == []
         (model,) = relay.of(Offer)[-1].models
         assert (model.wanted_start, model.wanted_end) == (OTHER.start, OTHER.end)
+
+    async def test_frees_its_memory_before_it_offers_anything_though_its_link_broke_meanwhile(
+        self,
+        relay: ScriptedRelay,
+        config: Config,
+        start: Start,
+        at_once: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        running = await start(config)
+        await relay.wait_until_serving()
+        order: list[str] = []
+        is_freeing, may_free = asyncio.Event(), asyncio.Event()
+        release, consider = running.loader.release, running.loader.consider
+
+        async def release_slowly(device: DeviceThread) -> None:
+            is_freeing.set()
+            await may_free.wait()
+            await release(device)
+            order.append("freed")
+
+        def note(wanted: Sequence[str]) -> list[Candidate]:
+            order.append("offered")
+            return consider(wanted)
+
+        monkeypatch.setattr(running.loader, "release", release_slowly)
+        monkeypatch.setattr(running.loader, "consider", note)
+        await move(relay)
+        await asyncio.wait_for(is_freeing.wait(), PATIENCE_SECONDS)
+        lost = running.node._mail
+        await relay.connections[-1].close(1012)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while running.node._mail is lost:
+                await asyncio.to_thread(lambda: None)
+        for _ in range(10):  # it would look what it has on these threads, too
+            await asyncio.to_thread(lambda: None)
+        assert order == []
+        may_free.set()
+        await relay.wait_until_serving(times=2)
+        assert order == ["freed", "offered"]
 
     async def test_joins_anew_when_its_replica_stops_meanwhile(
         self, relay: ScriptedRelay, config: Config, start: Start, at_once: list[int]

@@ -4,6 +4,8 @@ A step that this process drives itself is prepared before it has a payload, and 
 """
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -12,12 +14,17 @@ from corolla.exchange import Exchange, Launch
 from schema.errors import SessionUnknown
 from schema.frames import Flags, Frame, FrameType
 from schema.ids import SessionId, Span, session_at_hop
+from schema.resuming import Replay, Resume, decode_replay, encode_replay, encode_resume
 from schema.routes import Hop
+from schema.tensors import DType, WireTensor, encode_tensors
+from schema.trace import decode_trace
 from tests.corolla.fakes import ANEMONE, BELLIS, ME, RecordingLink, deliver, route_of, until
 from volunteer.device import DeviceThread
 from volunteer.scheduler import Limits
 from volunteer.span_service import SpanService
 from volunteer.work import Result, Work
+
+TWO_TOKENS = encode_tensors([WireTensor(DType.FLOAT32, (1, 2, 4), bytes(32))])
 
 
 class Echo:
@@ -64,11 +71,13 @@ class Served:
         self.exchange.serve(self.spans)
         self.exchange.attach(self.link)
 
-    def step(self, name: bytes, kind: FrameType = FrameType.STEP, payload: bytes = b"x") -> None:
+    def step(
+        self, name: bytes, kind: FrameType = FrameType.STEP, payload: bytes = b"x", flags: int = Flags.NONE
+    ) -> None:
         """A frame of a session that another peer drives arrives."""
         session = SessionId(name * 16)
         route = route_of(Hop(ME, Span(0, 2)), session=session, origin=BELLIS)
-        deliver(self.exchange, Frame(kind, 0, session, 0, 0, route, payload))
+        deliver(self.exchange, Frame(kind, 0, session, 0, 0, route, payload, flags))
 
     def prepare(self, name: bytes) -> Launch:
         """A step of a session that this peer drives, through its own blocks to another's."""
@@ -81,6 +90,10 @@ class Served:
     def close(self, name: bytes) -> None:
         """This peer ends a session that it drives."""
         self.spans.on_close(session_at_hop(ME, SessionId(name * 16)))
+
+
+def _id(name: bytes) -> SessionId:
+    return SessionId(name * 16)
 
 
 @pytest.fixture
@@ -97,6 +110,39 @@ async def test_counts_a_session_from_its_first_step_to_its_close(served: Served)
     assert len(served.spans) == 2
     served.step(b"a", FrameType.CLOSE)
     assert len(served.spans) == 1
+
+
+async def test_of_a_timed_step_its_driver_is_told_how_long_it_took_right_behind_the_answer(
+    served: Served,
+) -> None:
+    begun = time.monotonic()
+    blocked = threading.Event()
+    running = served.device.call(lambda: blocked.wait(20.0))
+    served.step(b"a", flags=Flags.TIMED | Flags.LAST_ONLY)
+    served.step(b"b")
+    blocked.set()
+    await running
+    await until(lambda: len(served.link.frames) == 3)
+    told = [frame.type for frame in served.link.frames if frame.session == _id(b"a")]
+    assert told == [FrameType.STEP, FrameType.TRACE]
+    answer, trace = (frame for frame in served.link.frames if frame.session == _id(b"a"))
+    assert (answer.hop, answer.flags) == (1, Flags.TIMED | Flags.LAST_ONLY)
+    assert trace == answer._replace(type=FrameType.TRACE, hop=0, flags=Flags.NONE, payload=trace.payload)
+    queue, compute = decode_trace(trace.payload)
+    assert compute >= 0
+    assert 0 < queue + compute <= time.monotonic() - begun
+
+
+async def test_a_timed_slice_that_fails_is_a_failure_alone(served: Served) -> None:
+    def refuse(batch: Sequence[Work], prefill_tokens: int, now: float) -> list[Result]:
+        return [Result(work, error=SessionUnknown("no")) for work in batch]
+
+    engine = await served.device.install(Echo)
+    engine.run = refuse
+    served.step(b"a", FrameType.PREFILL, TWO_TOKENS, Flags.TIMED)
+    await until(lambda: served.link.frames)
+    await served.device.call(lambda: None)
+    assert [frame.type for frame in served.link.frames] == [FrameType.FAILURE]
 
 
 async def test_a_session_that_is_kept_is_not_served_any_more(served: Served) -> None:
@@ -116,6 +162,38 @@ async def test_a_fork_begins_a_session_and_is_answered_with_itself(served: Serve
     await until(lambda: served.link.frames)
     (answer,) = served.link.frames
     assert (answer.type, answer.hop, answer.payload) == (FrameType.FORK, 1, b"b" * 16)
+
+
+async def test_a_resume_is_answered_with_itself_and_ends_what_waits_of_the_broken_session(
+    served: Served,
+) -> None:
+    blocked = threading.Event()
+    running = served.device.call(lambda: blocked.wait(20.0))
+    served.step(b"b")
+    served.step(b"a", FrameType.RESUME, payload=(resume := encode_resume(Resume(_id(b"b"), frozenset()))))
+    blocked.set()
+    await running
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert (answer.type, answer.hop, answer.payload) == (FrameType.RESUME, 1, resume)
+    assert len(served.spans) == 2  # its driver has still to close the broken one
+    served.step(b"b")
+    assert served.link.frames[-1].type == FrameType.FAILURE
+
+
+async def test_a_replay_goes_on_with_what_it_was_about(served: Served) -> None:
+    new = frozenset({0, 1})
+    served.step(b"a", FrameType.REPLAY, payload=encode_replay(Replay(new, 2, TWO_TOKENS)))
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert decode_replay(answer.payload) == Replay(new, 2, TWO_TOKENS)
+
+
+async def test_a_replay_of_other_tokens_than_it_says_is_refused(served: Served) -> None:
+    served.step(b"a", FrameType.REPLAY, payload=encode_replay(Replay(frozenset({0}), 9, TWO_TOKENS)))
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert (answer.type, b"malformed_frame" in bytes(answer.payload)) == (FrameType.FAILURE, True)
 
 
 async def test_sends_answers_to_the_driver(served: Served) -> None:

@@ -16,6 +16,7 @@ from playwright.async_api import Browser, BrowserType, ConsoleMessage, Page, asy
 from benchmarks.processes import RelayProcess, relay
 from tests.conftest import DEMO_MODEL
 from tests.web.scripted import ScriptedRelay
+from tests.web.scripted_swarm import ScriptedSwarm, scripted_swarm
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -27,8 +28,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status of 401"
-"""What Chromium logs when a sign-in is refused, as a test wants it to be."""
+EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status of "
+"""What Chromium logs when the relay refuses what a page asks of its interface, as a test wants it to."""
+INTERFACE = ("/api/", "/v1/")
 
 
 def find_chromium(kind: BrowserType) -> str:
@@ -67,7 +69,10 @@ async def browser_page(browser: Browser) -> AsyncIterator[Page]:
     problems: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(EXPECTED_PROBLEM):
+        is_refusal = message.text.startswith(EXPECTED_PROBLEM)
+        if is_refusal and any(part in message.location["url"] for part in INTERFACE):
+            return
+        if message.type in ("error", "warning"):
             problems.append(message.text)
 
     page.on("console", note)
@@ -81,6 +86,14 @@ async def browser_page(browser: Browser) -> AsyncIterator[Page]:
 def scripted(browser_page: Page, lonely_relay: RelayProcess) -> ScriptedRelay:
     """A page whose WebSocket the test answers; its files come from a real relay."""
     return ScriptedRelay(browser_page, lonely_relay.url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def played(browser_page: Page, lonely_relay: RelayProcess) -> AsyncIterator[ScriptedSwarm]:
+    """The relay's `/api` and `/v1`, answered by the test; the pages come from a real relay."""
+    async with scripted_swarm(lonely_relay.url) as swarm:
+        yield swarm
+        await browser_page.goto("about:blank")  # before nobody answers it any more
 
 
 @pytest.fixture(scope="session")

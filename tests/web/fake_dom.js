@@ -7,6 +7,10 @@ class FakeNode {
   childNodes = [];
   parentNode = null;
 
+  get lastChild() {
+    return this.childNodes.at(-1) ?? null;
+  }
+
   get firstChild() {
     return this.childNodes[0] ?? null;
   }
@@ -27,6 +31,11 @@ class FakeNode {
     }
   }
 
+  replaceChildren(...nodes) {
+    for (const child of [...this.childNodes]) this.removeChild(child);
+    this.append(...nodes);
+  }
+
   removeChild(child) {
     this.childNodes.splice(this.childNodes.indexOf(child), 1);
     child.parentNode = null;
@@ -34,6 +43,8 @@ class FakeNode {
 }
 
 class FakeText extends FakeNode {
+  nodeType = 3;
+
   constructor(data) {
     super();
     this.data = data;
@@ -42,11 +53,21 @@ class FakeText extends FakeNode {
   get textContent() {
     return this.data;
   }
+
+  get nodeValue() {
+    return this.data;
+  }
+
+  appendData(more) {
+    this.data += more;
+  }
 }
 
 class FakeFragment extends FakeNode {}
 
 class FakeElement extends FakeNode {
+  nodeType = 1;
+  style = {};
   attributes = new Map();
   classList = { add: (name) => this.attributes.set("class", name) };
 
@@ -61,6 +82,7 @@ class FakeElement extends FakeNode {
 }
 
 export const fakeDocument = {
+  createElementNS: (_, tag) => new FakeElement(tag),
   createElement: (tag) => new FakeElement(tag),
   createTextNode: (data) => new FakeText(data),
   createDocumentFragment: () => new FakeFragment(),

@@ -22,7 +22,9 @@ const TAGS = new Set(
   ),
 );
 const ATTRIBUTES = new Set(
-  "class dir type data-copy tabindex role aria-label start href target rel title".split(" "),
+  "class dir type data-copy data-language data-tex tabindex role aria-label start href target rel title".split(
+    " ",
+  ),
 );
 
 function assertHarmless(page) {
@@ -182,7 +184,89 @@ describe("text made to hold up the page", () => {
 
   test("very long text is shown as it is", () => {
     const text = "**a** ".repeat(50_000);
-    assert.equal(html(text), `<p>${text}</p>`);
+    const page = render(text);
+    assert.ok(page.textContent === text);
+    assert.ok(elements(page).every(({ tag }) => tag === "p" || tag === "div"));
+  });
+
+  test("a line without end comes in pieces, so that each is laid out once", () => {
+    const text = "x".repeat(1_000_000);
+    const { childNodes, textContent } = render(text);
+    assert.ok(textContent === text);
+    assert.ok(childNodes.every((piece) => piece.textContent.length <= 4001));
+  });
+
+  test("a paragraph without end, of marks that could mean something", () => {
+    for (const mark of [
+      "[",
+      "*",
+      "`",
+      "**a ",
+      "![",
+      "_",
+      "$a ",
+      "\\(",
+      "<a ",
+      "&",
+      "[a](",
+      "~~",
+      "> ",
+      "- ",
+      "1. ",
+      "\\[\n",
+      "a\n\n",
+    ]) {
+      const text = mark.repeat(150_000 / mark.length);
+      assert.doesNotThrow(() => render(text), mark);
+    }
+  });
+});
+
+describe("what hides or turns around", () => {
+  test("control characters are shown as their pictures", () => {
+    assert.equal(html("a \u001b[31mred\u0007"), "<p>a ␛[31mred␇</p>");
+    assert.match(html("```\n\u001b[2J\n```"), /␛\[2J/);
+  });
+
+  test("marks that turn text around are named", () => {
+    assert.equal(html("user\u202Etxt.exe"), "<p>user⟨U+202E⟩txt.exe</p>");
+    assert.equal(html("`a\u2066b`"), "<p><code>a⟨U+2066⟩b</code></p>");
+    assert.match(html("```js\nif (a\u2067) // \u2066\n```"), /⟨U\+2067⟩\) \/\/ ⟨U\+2066⟩/);
+  });
+
+  test("marks that right-to-left text needs stay, outside of code", () => {
+    assert.equal(html("\u2067שלום\u2069"), "<p>\u2067שלום\u2069</p>");
+  });
+});
+
+describe("formulas", () => {
+  const texs = (text) =>
+    elements(render(text))
+      .filter(({ attributes }) => attributes.has("data-tex"))
+      .map(({ attributes }) => [attributes.get("class"), attributes.get("data-tex")]);
+
+  test("in a line and by themselves, with either kind of mark", () => {
+    assert.deepEqual(texs("so $a^2$ and \\(b_1\\)"), [
+      ["formula", "a^2"],
+      ["formula", "b_1"],
+    ]);
+    assert.deepEqual(texs("so:\n$$\na\n= b\n$$\nand\n\n\\[ c \\]"), [
+      ["formula block", "a\n= b"],
+      ["formula block", "c"],
+    ]);
+  });
+
+  test("are shown as they were written until they are drawn", () => {
+    assert.equal(html("x $a < b$"), "<p>x <span><code>$a &lt; b$</code></span></p>");
+  });
+
+  test("money is none", () => {
+    for (const text of ["It costs $5 or $10.", "$ 5 $", "a $5", "`$a$`", "\\$a$", "from $5, to 6$7"])
+      assert.deepEqual(texs(text), [], text);
+  });
+
+  test("keep underscores and stars from being emphasis", () => {
+    assert.deepEqual(texs("$a_1 * b_2 * c_3$"), [["formula", "a_1 * b_2 * c_3"]]);
   });
 });
 

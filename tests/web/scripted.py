@@ -14,6 +14,7 @@ from schema.browser import (
     PageWelcome,
     ReplyDelta,
     ReplyDone,
+    Resume,
     Stop,
     SwarmChanged,
     ToPage,
@@ -68,6 +69,10 @@ class ScriptedRelay:
         await self.page.goto(self.url)
         return ChatPage(self.page)
 
+    async def second_tab(self) -> "ScriptedRelay":
+        """Another tab of the same browser, with a relay's end of its own."""
+        return ScriptedRelay(await self.page.context.new_page(), self.url)
+
     def _accept(self, socket: WebSocketRoute) -> None:
         self._sockets.append(socket)
         socket.on_message(lambda text: self._received.put_nowait(decode_from_page(text)))
@@ -87,6 +92,11 @@ class ScriptedRelay:
     async def next_chat(self) -> Chat:
         message = await asyncio.wait_for(self._received.get(), WAIT_SECONDS)
         assert isinstance(message, Chat), message
+        return message
+
+    async def next_resume(self) -> Resume:
+        message = await asyncio.wait_for(self._received.get(), WAIT_SECONDS)
+        assert isinstance(message, Resume), message
         return message
 
     async def next_stop(self) -> Stop:

@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { blockedWords, mayBeShown } from "../../web/js/readiness.js";
+import { newConversation } from "../../web/js/conversation.js";
 import { DEFAULTS } from "../../web/js/settings.js";
-import { chosenModel, createStore, reduce } from "../../web/js/store.js";
+import { chosenModel, createStore, infoOf, initialState, reduce, turnsOf } from "../../web/js/store.js";
 
 const model = (id, complete) => ({
   id,
@@ -20,26 +21,24 @@ const OPEN = { type: "link", link: { phase: "open" } };
 const LOST = { type: "link", link: { phase: "waiting", until: 0 } };
 
 const initial = () => ({
+  ...initialState({ id: "c", at: 1, defaults: { ...DEFAULTS }, wantedModel: null }),
   access: "open",
-  link: { phase: "connecting" },
-  swarm: null,
-  wantedModel: null,
-  settings: { ...DEFAULTS },
-  turns: [],
-  notice: null,
 });
+const ASK = { type: "ask", turn: "t", parent: null, id: "a", model: "demo", question: "Why?", at: 2 };
+const DONE = { type: "done", id: "a", reason: "stop", usage: null, timing: null };
 const after = (...actions) => actions.reduce(reduce, initial());
 const news = (...models) => ({ type: "swarm", swarm: swarm(...models) });
 
 describe("the connection", () => {
-  test("when lost, ends the replies under way", () => {
-    const state = after(
-      OPEN,
-      news(model("demo", true)),
-      { type: "ask", id: "a", model: "demo", question: "?" },
-      LOST,
-    );
-    assert.equal(state.turns[0].reply.phase, "interrupted");
+  test("when lost, leaves replies under way: they go on when it is back", () => {
+    const state = after(OPEN, news(model("demo", true)), ASK, { type: "follow", ids: ["a"] }, LOST);
+    assert.equal(turnsOf(state)[0].reply.phase, "waiting");
+    assert.deepEqual([...state.followed], []);
+  });
+
+  test("of somebody who has to sign in again, ends the replies under way", () => {
+    const state = after(OPEN, ASK, { type: "link", link: { phase: "signed_out" } });
+    assert.equal(turnsOf(state)[0].reply.phase, "interrupted");
   });
 
   test("when lost, makes what was known of the swarm old: nothing is shown as serving", () => {
@@ -92,4 +91,74 @@ test("listeners hear of changes, and only of changes", () => {
   store.dispatch({ type: "pick", model: "a" });
   store.dispatch({ type: "delta", id: "nobody", text: "x" });
   assert.deepEqual(heard, [[null, "a"]]);
+});
+
+describe("several conversations", () => {
+  const other = newConversation("d", DEFAULTS, 3);
+
+  test("a reply goes on in the one that is left, until nothing of it waits to be written", () => {
+    const left = after(ASK, { type: "open", conversation: other });
+    assert.deepEqual([...left.background.keys()], ["c"]);
+    const done = [{ type: "delta", id: "a", text: "So." }, DONE].reduce(reduce, left);
+    assert.equal(turnsOf({ ...done, conversation: done.background.get("c") })[0].reply.text, "So.");
+    assert.equal(reduce(left, { type: "settled", conversation: "c" }), left);
+    assert.equal(reduce(done, { type: "settled", conversation: "c" }).background.size, 0);
+  });
+
+  test("come back as they went", () => {
+    const state = after(ASK, { type: "open", conversation: other });
+    const back = reduce(state, { type: "open", conversation: newConversation("c", DEFAULTS, 1) });
+    assert.equal(turnsOf(back).length, 1);
+    assert.equal(back.background.size, 0);
+  });
+
+  test("are listed from the first question on, under its words", () => {
+    assert.deepEqual([...after().infos.keys()], []);
+    assert.deepEqual(
+      [...after(ASK).infos.values()].map(({ title }) => title),
+      ["Why?"],
+    );
+  });
+
+  test("have settings of their own, and new ones begin with the defaults", () => {
+    const state = after(ASK, { type: "settings", settings: { ...DEFAULTS, seed: 7 }, at: 4 });
+    assert.equal(state.infos.get("c").settings.seed, 7);
+    assert.equal(state.defaults.seed, null);
+  });
+
+  test("a name that a person gave stays", () => {
+    const state = after(
+      ASK,
+      DONE,
+      { type: "rename", conversation: "c", title: "Mine", at: 5 },
+      {
+        ...ASK,
+        turn: "u",
+        parent: "t",
+        id: "b",
+        question: "And?",
+      },
+    );
+    assert.equal(state.infos.get("c").title, "Mine");
+    assert.equal(state.conversation.title, "Mine");
+  });
+
+  test("another tab's turns appear, and the branch that is shown goes on to them", () => {
+    const mine = after(ASK, DONE);
+    const theirs = [{ ...ASK, turn: "u", parent: "t", id: "b", question: "And?", at: 9 }].reduce(
+      reduce,
+      mine,
+    );
+    const turns = [...theirs.conversation.turns.values()];
+    const merged = reduce(mine, {
+      type: "merge",
+      conversation: "c",
+      info: infoOf(theirs.conversation),
+      turns,
+    });
+    assert.deepEqual(
+      turnsOf(merged).map(({ question }) => question),
+      ["Why?", "And?"],
+    );
+  });
 });

@@ -25,13 +25,13 @@ async def open_page(page: Page, server: Swarm | RelayProcess) -> ChatPage:
     return ChatPage(page)
 
 
-def sent_chats(page: Page) -> list[dict]:
+def sent_chats(page: Page, kind: str = "chat") -> list[dict]:
     """What the page asks for, as it does: grows while the page is used."""
     chats: list[dict] = []
 
     def keep(text: str | bytes) -> None:
         message = json.loads(text)
-        if message["type"] == "chat":
+        if message["type"] == kind:
             chats.append(message)
 
     page.on("websocket", lambda socket: socket.on("framesent", keep))
@@ -77,6 +77,21 @@ async def test_escape_stops_a_reply_and_what_appeared_stays(browser_page: Page, 
     assert (await chat.ask_and_wait("What is 7 + 5?")).strip()
 
 
+async def test_a_reply_that_was_cut_off_goes_on_as_if_it_had_not_been(
+    browser_page: Page, swarm: Swarm
+) -> None:
+    chat = await open_page(browser_page, swarm)
+    await chat.set(Temperature="0")
+    whole = await chat.ask_and_wait("Tell me a short story about a fox.")
+    await chat.set(Most_tokens_in_a_reply="12")
+    await chat.retry.click()
+    await expect(chat.last).to_contain_text("Cut off", timeout=30_000)
+    await chat.set(Most_tokens_in_a_reply="")
+    await chat.last.get_by_role("button", name="Continue").click()
+    await chat.wait_for_end()
+    await expect(chat.text).to_have_text(whole)
+
+
 async def test_retry_replaces_the_reply(browser_page: Page, swarm: Swarm) -> None:
     chat = await open_page(browser_page, swarm)
     chats = sent_chats(browser_page)
@@ -88,6 +103,23 @@ async def test_retry_replaces_the_reply(browser_page: Page, swarm: Swarm) -> Non
     await expect(chat.turns).to_have_count(1)
     await expect(chat.text).to_have_text(first)
     assert [chat["messages"] for chat in chats] == [[{"role": "user", "content": "What is 7 + 5?"}]] * 2
+
+
+async def test_a_reload_in_the_middle_of_a_reply_loses_nothing_of_it(
+    browser_page: Page, swarm: Swarm
+) -> None:
+    resumed = sent_chats(browser_page, "resume")
+    chat = await open_page(browser_page, swarm)
+    await chat.set(Temperature="0")
+    whole = await chat.ask_and_wait("Tell me a short story about a fox.")
+    await chat.retry.click()
+    await expect(chat.stop).to_be_visible()
+    await expect(chat.text).not_to_be_empty(timeout=30_000)
+    await browser_page.reload()
+    await chat.wait_for_end()
+    await expect(chat.text).to_have_text(whole)
+    await expect(chat.last).to_contain_text(re.compile(r"\d+ tokens? .*first after"))
+    assert len(resumed) == 1
 
 
 async def test_the_next_question_carries_the_conversation(browser_page: Page, swarm: Swarm) -> None:

@@ -55,6 +55,49 @@ async def test_a_reply_cannot_run_load_or_link_anything(scripted: ScriptedRelay)
     assert asked == []
 
 
+async def test_formulas_and_code_cannot_either(scripted: ScriptedRelay) -> None:
+    asked: list[str] = []
+    chat = await scripted.open()
+    await chat.ask("Say something bad in TeX.")
+    text = (
+        "$\\href{javascript:window.hacked=1}{x}$ and $\\includegraphics{https://evil.example/a.png}$\n\n"
+        "$$\\style{position:fixed}{\\color{red} y}$$\n\n$$z^2$$\n\n"
+        "```html\n<script>window.hacked = 'code'</script><img src=x onerror=window.hacked=1>\n```\n"
+    )
+    scripted.page.on("request", lambda request: asked.append(request.url))
+    scripted.finish((await scripted.next_chat()).id, text)
+    await chat.wait_for_end()
+    await expect(chat.text.locator("math")).to_have_count(1)
+    await expect(chat.text.locator(".hl-tag").first).to_be_visible()
+    await expect(chat.text.locator("script, img, math a, math [href], [style*=fixed]")).to_have_count(0)
+    assert await scripted.page.evaluate("() => window.hacked") is None
+    assert all(url.startswith(scripted.url) for url in asked), asked
+
+
+async def test_control_and_direction_characters_are_seen(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Turn around.")
+    text = "\x1b[31mred\x1b[0m invoice\u202efdp.exe\n\n```\nif (admin\u2066) { // \u2069\n```"
+    scripted.finish((await scripted.next_chat()).id, text)
+    await chat.wait_for_end()
+    await expect(chat.text).to_contain_text("\u241b[31mred\u241b[0m invoice\u27e8U+202E\u27e9fdp.exe")
+    await expect(chat.text.locator("pre")).to_contain_text("admin\u27e8U+2066\u27e9")
+
+
+async def test_one_line_of_a_megabyte_leaves_the_page_usable(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("A long line.")
+    reply = (await scripted.next_chat()).id
+    for _ in range(64):
+        scripted.say(reply, "x" * 16_384)
+    await chat.question.fill("Still here?")
+    scripted.finish(reply)
+    await chat.wait_for_end()
+    assert len(await chat.text.inner_text()) >= 64 * 16_384
+    assert await chat.has_no_sideways_scroll()
+    await expect(chat.question).to_have_value("Still here?")
+
+
 async def test_a_question_is_shown_as_text(scripted: ScriptedRelay) -> None:
     chat = await scripted.open()
     await chat.ask("<img src=x onerror=alert(1)> **not bold**")

@@ -1,9 +1,12 @@
 """How a reply can end, and what a person can do about it. The relay's end is played by the test."""
 
+import re
+
 import pytest
 from playwright.async_api import expect
 
-from schema.browser import PageError, ReplyDone
+from schema.browser import PageError, ReplyDone, Resume
+from schema.generation import HeadTiming, HopTiming, Timing, Usage
 from schema.messages import ErrorInfo
 from tests.web.scripted import ScriptedRelay
 
@@ -31,6 +34,35 @@ async def test_figures_and_route_stand_below_it(scripted: ScriptedRelay) -> None
     await expect(served_by).to_have_text(
         ["rosa 0\N{EN DASH}3", "iris 4\N{EN DASH}7", "linden 8\N{EN DASH}11"]
     )
+
+
+async def test_where_the_time_went_is_one_click_away(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello.")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "Hi.")
+    route = [
+        HopTiming("rosa", 0, 4, compute=0.012, queue=0.001, wire=0.004, steps=3),
+        HopTiming("iris", 4, 8, compute=0.02, queue=0.0, wire=0.031, steps=3),
+        HopTiming("linden", 8, 12),
+    ]
+    prefill = [HopTiming("rosa", 0, 4, compute=0.1, wire=0.05, steps=2)]
+    head = HeadTiming(compute=0.003, steps=3)
+    timing = Timing(first_token=0.25, total=2.25, route=route, prefill=prefill, head=head, repairs=1)
+    scripted.send(ReplyDone(id=reply, reason="stop", usage=Usage(5, 41, 46), timing=timing))
+    await chat.last.get_by_role("button", name="Where the time went").click()
+    shown = chat.last.get_by_role("region", name="Where the time went")
+    await expect(shown.get_by_text("1 hop was replaced on the way")).to_be_visible()
+    step = shown.get_by_role("figure", name="A step, the mean of 3: 71 ms for one token")
+    await expect(step.get_by_role("listitem")).to_have_text(
+        [
+            re.compile("^Head.*3 ms"),
+            re.compile("^rosa.*17 ms.*4 ms on the way, 1 ms waiting, 12 ms computing"),
+            re.compile("^iris.*51 ms.*31 ms on the way, 20 ms computing"),
+            re.compile("^linden.*unknown"),
+        ]
+    )
+    await expect(shown.get_by_role("figure", name="A slice of the prompt")).to_be_visible()
 
 
 async def test_stop_is_sent_and_later_text_is_not_shown(scripted: ScriptedRelay) -> None:
@@ -63,30 +95,50 @@ async def test_an_error_is_shown_with_a_retry_that_works(scripted: ScriptedRelay
     await expect(chat.last.get_by_text("has left")).to_have_count(0)
 
 
-async def test_a_lost_connection_interrupts_it_and_retry_works_when_it_is_back(
+async def test_a_lost_connection_does_not_end_it(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "Half a \N{HIBISCUS}")
+    await expect(chat.text).to_have_text("Half a \N{HIBISCUS}")
+    await scripted.drop()
+    assert await scripted.next_resume() == Resume(id=reply, received=9)
+    scripted.finish(reply, " is a whole one.")
+    await expect(chat.text).to_have_text("Half a \N{HIBISCUS} is a whole one.")
+    await expect(scripted.page.get_by_text("cannot be reached")).to_be_hidden()
+    await expect(chat.retry).to_be_enabled()
+
+
+async def test_a_reload_does_not_end_it(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await scripted.page.reload()
+    assert await scripted.next_resume() == Resume(id=reply, received=6)
+    await expect(chat.stop).to_be_visible()
+    scripted.finish(reply, " loaf.")
+    await expect(chat.text).to_have_text("Half a loaf.")
+
+
+async def test_one_that_the_relay_does_not_have_any_more_is_interrupted_and_retry_works(
     scripted: ScriptedRelay,
 ) -> None:
     chat = await scripted.open()
     await chat.ask("Hello?")
-    scripted.say((await scripted.next_chat()).id, "Half a")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "Half a")
     await expect(chat.text).to_have_text("Half a")
-    await scripted.drop()
-    await expect(chat.last.get_by_text("The connection was lost")).to_be_visible()
-    await expect(chat.retry).to_be_enabled(timeout=15_000)
-    await expect(scripted.page.get_by_text("cannot be reached")).to_be_hidden()
+    await scripted.page.reload()
+    await scripted.next_resume()
+    gone = ErrorInfo(code="not_found", message="The rest of it is not here any more.")
+    scripted.send(PageError(id=reply, error=gone))
+    await expect(chat.last.get_by_text("not here any more")).to_be_visible()
+    await expect(chat.text).to_have_text("Half a")
     await chat.retry.click()
     scripted.finish((await scripted.next_chat()).id, "A whole one.")
     await expect(chat.text).to_have_text("A whole one.")
-
-
-async def test_one_that_was_under_way_at_a_reload_is_shown_as_interrupted(scripted: ScriptedRelay) -> None:
-    chat = await scripted.open()
-    await chat.ask("Hello?")
-    scripted.say((await scripted.next_chat()).id, "Half a")
-    await expect(chat.text).to_have_text("Half a")
-    await scripted.page.reload()
-    await expect(chat.text).to_have_text("Half a")
-    await expect(chat.retry).to_be_enabled()
 
 
 async def test_a_conversation_that_is_too_long_is_refused_in_words(scripted: ScriptedRelay) -> None:

@@ -1,10 +1,9 @@
-/** A reply's figures, how it is read to screen readers, and what survives a reload. */
+/** A reply's figures, and how it is read to screen readers. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { readableEnd, spoken } from "../../web/js/announce.js";
 import { endingWords, figures } from "../../web/js/figures.js";
-import { readTurns } from "../../web/js/storage.js";
 
 const reply = (changes = {}) => ({
   id: "a",
@@ -59,25 +58,4 @@ describe("reading aloud", () => {
   test("reads the rest at the end", () => assert.equal(readableEnd("One. Tw", 5, true), 7));
   test("does not stop inside a number", () => assert.equal(readableEnd("It is 3.14 or so", 0, false), 0));
   test("leaves the marks out", () => assert.equal(spoken("## A **b** `c`\n- d\n> e"), "A b c d e"));
-});
-
-describe("a kept conversation", () => {
-  const kept = [{ question: "q", reply: reply() }];
-  test("comes back", () => assert.deepEqual(readTurns(JSON.parse(JSON.stringify(kept))), kept));
-  test("shows a reply that was under way as interrupted", () => {
-    assert.equal(
-      readTurns([{ question: "q", reply: reply({ phase: "streaming" }) }])[0].reply.phase,
-      "interrupted",
-    );
-  });
-  for (const broken of [
-    null,
-    {},
-    "x",
-    [null],
-    [{ question: 1 }],
-    [{ question: "q", reply: { id: "a", phase: "odd" } }],
-  ]) {
-    test(`${JSON.stringify(broken)} becomes an empty one`, () => assert.deepEqual(readTurns(broken), []));
-  }
 });

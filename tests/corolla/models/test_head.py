@@ -44,6 +44,13 @@ def test_logits_are_the_whole_models(head: HeadModel, whole: PreTrainedModel) ->
     assert torch.equal(head.logits(hidden), whole.lm_head(whole.model.norm(hidden)))
 
 
+def test_what_is_projected_can_be_had_without_that(head: HeadModel, whole: PreTrainedModel) -> None:
+    hidden = hidden_states(2, 3)
+    assert torch.equal(head.normed(hidden), whole.model.norm(hidden))
+    with pytest.raises(ShapeMismatch):
+        head.normed(hidden[:, :, 1:])
+
+
 def test_learned_positions_count_from_the_position_given(gpt2_head: HeadModel) -> None:
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     in_two = [gpt2_head.embed(ids[:, :3]), gpt2_head.embed(ids[:, 3:], position=3)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import hypothesis
+import openai
 import pytest
 
 from relay import pages, replies
@@ -105,4 +106,11 @@ async def token(relay: RunningRelay) -> str:
 async def http(relay: RunningRelay, token: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a good token."""
     async with client_of(relay, token) as client:
+        yield client
+
+
+@pytest.fixture
+async def assistant(relay: RunningRelay, token: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    """OpenAI's own client, unchanged."""
+    async with openai.AsyncOpenAI(base_url=f"{relay.url}/v1", api_key=token, max_retries=0) as client:
         yield client

@@ -7,7 +7,7 @@ from tests.relay.core.support import RunningRelay
 
 
 async def rows(relay: RunningRelay) -> list[VolunteerRecord]:
-    return await relay.services.store.volunteers(seen_since=0.0)
+    return await relay.services.store.volunteers()
 
 
 async def assigned(peer: ScriptedPeer, message: Offer) -> Assignment:

@@ -46,6 +46,27 @@ class ScriptedPage:
             if not isinstance(message, browser.SwarmChanged):
                 raise AssertionError(f"{kind.__name__} was due, not {message}")
 
+    async def hear_reply(self, reply: str) -> tuple[str, browser.ReplyDone]:
+        """All that comes of a reply, and how it ends; only news of the swarm may come in between."""
+        text = ""
+        while True:
+            message = await self.hear_anything()
+            if isinstance(message, browser.ReplyDone) and message.id == reply:
+                return text, message
+            if isinstance(message, browser.ReplyDelta) and message.id == reply:
+                text += message.text
+            elif not isinstance(message, browser.SwarmChanged):
+                raise AssertionError(f"more of {reply} was due, not {message}")
+
+    async def hear_text(self, reply: str, length: int) -> str:
+        """The next characters of a reply, so many of them."""
+        text = ""
+        while len(text) < length:
+            one = await self.hear(browser.ReplyDelta)
+            assert one.id == reply
+            text += one.text
+        return text
+
     async def closed(self) -> int | None:
         try:
             async with asyncio.timeout(DEADLINE):

@@ -51,7 +51,15 @@ def test_how_a_connection_ended(departure: Departure, kind: EvidenceKind | None)
 
 @pytest.mark.parametrize("hop", [0, 1])
 @pytest.mark.parametrize(
-    "code", ["kv_cache_full", "session_unknown", "prefix_unknown", "position_mismatch", "queue_full"]
+    "code",
+    [
+        "kv_cache_full",
+        "session_unknown",
+        "prefix_unknown",
+        "resume_refused",
+        "position_mismatch",
+        "queue_full",
+    ],
 )
 def test_who_is_full_or_has_forgotten_is_not_to_blame(code: str, hop: int) -> None:
     assert of_failure(code, hop) == ("refused", False)

@@ -12,7 +12,17 @@ from relay.lateness import SAMPLED_STEPS, UNANSWERED_SECONDS
 from relay.peer import Peer
 from schema.errors import KVCacheFull, NotFinite, StepFailed
 from schema.frames import FrameType
-from schema.messages import Draining, ErrorInfo, Failed, Failure, Generate, HopLost, Ready, encode_failure
+from schema.messages import (
+    Draining,
+    ErrorInfo,
+    Failed,
+    Failure,
+    Generate,
+    HopLost,
+    Probe,
+    Ready,
+    encode_failure,
+)
 from schema.swarm import EvidenceKind
 from tests.relay.core.joining_steps import loaded
 from tests.relay.core.peers import Journey, ScriptedPeer, answer, fail
@@ -62,6 +72,26 @@ async def test_nobody_gets_a_name_by_answering_itself(relay: RunningRelay, first
 async def test_a_probe_that_passed_is_seen(relay: RunningRelay) -> None:
     volunteer = await relay.serving()
     assert seen(relay, volunteer) == {"probe_passed": 1}
+
+
+async def test_a_ready_that_answers_no_probe_is_nothing(relay: RunningRelay) -> None:
+    volunteer = await relay.serving()
+    for session in ("0" * 32, "1" * 32):
+        await volunteer.say(Ready(session=session))
+    await volunteer.is_served()
+    assert seen(relay, volunteer) == {"probe_passed": 1}
+
+
+async def test_a_probe_that_is_passed_again_is_seen_again(relay: RunningRelay) -> None:
+    volunteer = await relay.serving()
+    now = asyncio.get_running_loop().time()
+    relay.services.probing.ask(now)
+    relay.services.probing.ask(now + relay.services.settings.probe_seconds)
+    probe = await volunteer.hear(Probe)
+    for _ in range(2):
+        await volunteer.pass_probe(probe)
+    await volunteer.is_served()
+    assert seen(relay, volunteer) == {"probe_passed": 2}
 
 
 async def test_replies_are_seen_of_their_head(relay: RunningRelay, token: str) -> None:
@@ -263,7 +293,7 @@ async def test_nor_is_a_relay_that_stops(sqlite_file: Path) -> None:
 
 async def test_the_silent_are_seen(relay: RunningRelay) -> None:
     volunteer = await relay.serving()
-    relay.services.hub.end_unresponsive(now=1e9)
+    relay.services.hub.end_unresponsive(relay.services.hub, now=1e9)
     await has_left(relay, volunteer)
     assert seen(relay, volunteer) == {"probe_passed": 1, "silent": 1}
 

@@ -8,6 +8,7 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 
 from relay import forwarding
+from relay.peer import Peer
 from schema.frames import FrameType, decode_frame
 from schema.ids import SessionId, Span, model_key, new_session_id
 from schema.limits import MAX_PAYLOAD_BYTES
@@ -74,6 +75,28 @@ async def test_a_failure_reaches_the_driver_from_any_hop(
     payload = encode_failure(Failure(code="kv_cache_full", message="no room", hop=1))
     await second.send(journey.frame(1, payload, FrameType.FAILURE))
     assert await driver.frame() == journey.frame(1, payload, FrameType.FAILURE)
+
+
+async def test_what_a_hop_says_of_its_time_reaches_the_driver_from_any_hop(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer
+) -> None:
+    journey = relay.journey(driver, first, second)
+    for hop, sender in enumerate((first, second)):
+        trace = journey.frame(hop, bytes(8), FrameType.TRACE)
+        await sender.send(trace)
+        assert await driver.frame() == trace
+    assert relay.services.metrics.frames_forwarded[FrameType.TRACE] == 2
+
+
+async def test_what_a_hop_says_of_its_time_is_nobodys_failure_when_the_driver_is_gone(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer
+) -> None:
+    journey = relay.journey(driver, first)
+    await driver.close()
+    await eventually(lambda: relay.services.hub.get(driver.id) is None)
+    await first.send(journey.frame(0, bytes(8), FrameType.TRACE))
+    await first.is_served()
+    assert sum(relay.services.metrics.refusals.values()) == 1  # the ping of `is_served`
 
 
 async def test_a_close_reaches_all_hops_at_once(
@@ -193,6 +216,32 @@ async def test_the_oldest_routes_are_forgotten_and_verified_again(monkeypatch: p
     assert len(swarmlet.forwarder._routes) == 2
     swarmlet.forwarder.forward(driver, swarmlet.journey.frame(0))
     assert swarmlet.metrics.frames_forwarded[FrameType.STEP] == 6
+
+
+async def test_only_routes_that_are_known_are_known_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgotten, closed, or lost with a peer: what is kept of a peer ends with its routes."""
+    monkeypatch.setattr(forwarding, "MAX_CACHED_ROUTES", 3)
+    swarmlet = Swarmlet()
+    driver, volunteer, other = swarmlet.peers
+
+    def passed(*peers: Peer) -> Journey:
+        session = new_session_id()
+        hops = tuple(Hop(peer.id, Span(number, number + 1)) for number, peer in enumerate(peers))
+        route = Route(driver.id, hops, model_key("m"), int(time.time()) + 100)
+        journey = Journey(session, sign_route(route, session, swarmlet.secret))
+        swarmlet.forwarder.forward(driver, journey.frame(0))
+        return journey
+
+    for _ in range(3):
+        passed(other)
+    closed = passed(volunteer)
+    passed(volunteer, other)
+    passed(volunteer)
+    swarmlet.forwarder.forward(driver, closed.frame(0, b"", FrameType.CLOSE))
+    assert swarmlet.forwarder.peer_left(other.id) == 1
+    assert swarmlet.forwarder.peer_left(other.id) == 0
+    assert swarmlet.forwarder.peer_left(volunteer.id) == 1
+    assert swarmlet.forwarder._routes == swarmlet.forwarder._passing == {}
 
 
 async def test_probes_that_nobody_waits_for_are_not_remembered() -> None:

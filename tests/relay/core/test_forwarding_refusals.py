@@ -79,8 +79,8 @@ async def test_who_is_not_on_the_route_cannot_send_on_it(
     await assert_refused(relay, second, relay.journey(driver, first).frame(0), "wrong_hop")
 
 
-@pytest.mark.parametrize("kind", [FrameType.CLOSE, FrameType.FAILURE])
-async def test_who_is_not_on_the_route_cannot_end_its_session(
+@pytest.mark.parametrize("kind", [FrameType.CLOSE, FrameType.FAILURE, FrameType.TRACE])
+async def test_who_is_not_on_the_route_has_nothing_to_say_of_its_session(
     relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer, kind: FrameType
 ) -> None:
     await assert_refused(relay, second, relay.journey(driver, first).frame(0, b"", kind), "wrong_hop")

@@ -85,16 +85,16 @@ async def test_peers_may_come_and_go_while_they_are_looked_through(hub: Hub) -> 
 
 async def test_a_peer_that_missed_three_heartbeats_is_ended(hub: Hub) -> None:
     peer = await connected(hub)
-    hub.end_unresponsive(NOW + PATIENCE)
+    hub.end_unresponsive(hub, NOW + PATIENCE)
     assert reason(peer) is None
-    hub.end_unresponsive(NOW + PATIENCE + 0.001)
+    hub.end_unresponsive(hub, NOW + PATIENCE + 0.001)
     assert reason(peer) == "unresponsive"
 
 
 async def test_a_peer_that_was_heard_is_not_ended(hub: Hub) -> None:
     peer = await connected(hub)
     peer.heard = NOW + PATIENCE
-    hub.end_unresponsive(NOW + PATIENCE + 1)
+    hub.end_unresponsive(hub, NOW + PATIENCE + 1)
     assert reason(peer) is None
 
 
@@ -102,14 +102,14 @@ async def test_a_peer_that_speaks_but_does_not_read_is_ended(hub: Hub) -> None:
     peer = await connected(hub)
     peer.enqueue(b"activations", Urgency.DECODE)
     peer.heard = NOW + PATIENCE + 1
-    hub.end_unresponsive(NOW + PATIENCE + 1)
+    hub.end_unresponsive(hub, NOW + PATIENCE + 1)
     assert reason(peer) == "unresponsive"
 
 
 async def test_a_peer_is_not_silent_while_the_relay_works_for_it(hub: Hub) -> None:
     peer = await connected(hub)
     with peer.excused():
-        hub.end_unresponsive(NOW + 1e6)
+        hub.end_unresponsive(hub, NOW + 1e6)
     assert reason(peer) is None
     assert peer.heard <= asyncio.get_running_loop().time()
 
@@ -117,7 +117,7 @@ async def test_a_peer_is_not_silent_while_the_relay_works_for_it(hub: Hub) -> No
 async def test_a_peer_that_has_just_connected_is_not_ended(hub: Hub) -> None:
     peer = await connected(hub)
     peer.enqueue("welcome", Urgency.CONTROL)
-    hub.end_unresponsive(NOW + 0.001)
+    hub.end_unresponsive(hub, NOW + 0.001)
     assert reason(peer) is None
 
 
@@ -149,7 +149,7 @@ async def test_a_silent_peer_is_said_goodbye_to_and_counted(relay: RunningRelay)
     for peer in relay.services.hub:
         if peer.id == lively.id:
             peer.heard = later
-    relay.services.hub.end_unresponsive(later)
+    relay.services.hub.end_unresponsive(relay.services.hub, later)
     assert await silent.goodbye() == ("unresponsive", 4408)
     await lively.is_served()
     assert await relay.metric("refusals_total", reason="unresponsive") == 1

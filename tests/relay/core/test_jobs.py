@@ -4,17 +4,18 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from relay import jobs
+from relay.elsewhere import RemotePeer
 from relay.jobs import JOBS, Job
 from relay.records import Evidence
 from relay.reputation import HOUR, PRIOR_SCORE, hour_of
 from relay.services import Services
 from relay.standings import KEEP_SECONDS
+from relay.store import Store
 from schema.credentials import parse_credential
 from schema.errors import Unavailable
 from schema.ids import PeerId
@@ -82,59 +83,75 @@ async def test_silence_is_noticed_by_the_job_itself(relay: RunningRelay) -> None
     assert await client.goodbye() == ("unresponsive", 4408)
 
 
-async def test_rows_of_connected_volunteers_are_kept_alive(relay: RunningRelay) -> None:
+async def test_rows_of_connected_volunteers_count_as_long_as_their_replica_lives(
+    relay: RunningRelay,
+) -> None:
     volunteer = await relay.serving()
-    (row,) = await relay.services.store.volunteers(seen_since=0.0)
-    await relay.services.store.save_volunteer(dataclasses.replace(row, seen_at=1.0))
-    await jobs.mark_alive(relay.services)
-    (row,) = await relay.services.store.volunteers(seen_since=time.time() - DEADLINE)
+    await relay.services.store.renew_lease(1.0)
+    lately = time.time() - DEADLINE
+    assert await relay.services.store.volunteers(seen_since=lately) == []
+    await jobs.renew_lease(relay.services)
+    (row,) = await relay.services.store.volunteers(seen_since=lately)
     assert row.peer == volunteer.id
 
 
-async def test_the_rows_of_many_are_kept_alive_a_few_at_a_time(
+async def test_who_leaves_while_the_database_is_away_frees_its_span_when_it_is_back(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "TOUCHED_AT_ONCE", 1)
-    monkeypatch.setattr(jobs, "TOUCH_SECONDS", 0.01)
-    volunteers = [await relay.serving(name=name) for name in ("one", "two", "three")]
-    for row in await relay.services.store.volunteers(seen_since=0.0):
-        await relay.services.store.save_volunteer(dataclasses.replace(row, seen_at=1.0))
-    touch, at_once = relay.services.store.touch, list[int]()
+    gone, stays = await relay.serving(0, 4), await relay.serving(4, 8)
+    asked = asyncio.Event()
 
-    async def counted(peers: Collection[PeerId], now: float) -> None:
-        at_once.append(len(peers))
-        await touch(peers, now)
+    async def away(peer: PeerId, replica: str) -> bool:
+        asked.set()
+        raise Unavailable("the database is away")
 
-    monkeypatch.setattr(relay.services.store, "touch", counted)
-    await jobs.mark_alive(relay.services)
-    assert at_once[:3] == [1, 1, 1]
-    rows = await relay.services.store.volunteers(seen_since=time.time() - DEADLINE)
-    assert {row.peer for row in rows} == {volunteer.id for volunteer in volunteers}
+    with monkeypatch.context() as patched:
+        patched.setattr(relay.services.store, "remove_volunteer", away)
+        gone.reset()
+        await asyncio.wait_for(asked.wait(), DEADLINE)
+    assert {row.peer for row in await relay.services.store.volunteers()} == {gone.id, stays.id}
+    await jobs.remove_rows_left(relay.services)
+    assert [row.peer for row in await relay.services.store.volunteers()] == [stays.id]
+
+
+async def test_rows_of_those_who_are_connected_or_on_their_way_stay(relay: RunningRelay) -> None:
+    here, gone = await relay.serving(0, 4), await relay.serving(4, 8)
+    (row,) = [row for row in await relay.services.store.volunteers() if row.peer == gone.id]
+    gone.reset()
+    await eventually(lambda: not relay.services.hub.find(gone.id))
+    on_its_way = PeerId("a" * 16)
+    relay.services.hub.elsewhere[on_its_way] = RemotePeer(on_its_way, "x", 0.0, None, 1000)
+    for peer, replica in ((on_its_way, row.replica), (gone.id, row.replica), ("b" * 16, "another")):
+        other = dataclasses.replace(row, peer=PeerId(peer), replica=replica)
+        await relay.services.store.save_volunteer(other)
+    await jobs.remove_rows_left(relay.services)
+    left = {row.peer for row in await relay.services.store.volunteers()}
+    assert left == {here.id, on_its_way, "b" * 16}
 
 
 async def test_a_new_speed_is_written_down_once(relay: RunningRelay) -> None:
     volunteer = await relay.serving()
     await volunteer.say(Heartbeat(blocks_per_second=12.5))
     await volunteer.is_served()
-    await jobs.mark_alive(relay.services)
-    (row,) = await relay.services.store.volunteers(seen_since=0.0)
+    await jobs.update_rows(relay.services)
+    (row,) = await relay.services.store.volunteers()
     assert row.blocks_per_second == 12.5
     await relay.services.store.save_volunteer(dataclasses.replace(row, blocks_per_second=1.0))
-    await jobs.mark_alive(relay.services)
-    (row,) = await relay.services.store.volunteers(seen_since=0.0)
+    await jobs.update_rows(relay.services)
+    (row,) = await relay.services.store.volunteers()
     assert row.blocks_per_second == 1.0, "it was told no other since"
 
 
 async def test_rows_that_nobody_refreshes_are_removed_at_last(relay: RunningRelay) -> None:
     await relay.serving()
-    (row,) = await relay.services.store.volunteers(seen_since=0.0)
-    now = time.time()
-    old = dataclasses.replace(row, peer="e" * 16, seen_at=now - jobs.FORGET_SECONDS - 1)
-    recent = dataclasses.replace(row, peer="f" * 16, seen_at=now - jobs.FORGET_SECONDS + 60)
-    for one in (old, recent):
-        await relay.services.store.save_volunteer(one)
+    (row,) = await relay.services.store.volunteers()
+    now, settings = time.time(), relay.services.settings
+    for peer, replica, age in (("e" * 16, "old", 1), ("f" * 16, "recent", -60)):
+        async with Store.open(dataclasses.replace(settings, replica=replica)) as store:
+            await store.save_volunteer(dataclasses.replace(row, peer=PeerId(peer), replica=replica))
+            await store.renew_lease(now - jobs.FORGET_SECONDS - age)
     await jobs.remove_rubbish(relay.services)
-    left = {one.peer for one in await relay.services.store.volunteers(seen_since=0.0)}
+    left = {one.peer for one in await relay.services.store.volunteers()}
     assert left == {row.peer, "f" * 16}
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import dataclasses
+import time
 
 from msgspec import UNSET
 
+from relay.joining import STALE_SECONDS
+from relay.store import Store
 from schema.errors import Unavailable
 from schema.ids import SessionId
 from schema.messages import (
@@ -110,13 +113,19 @@ async def test_volunteers_that_offer_at_once_do_not_take_the_same_hole(relay: Ru
     assert sorted((one.start, one.end) for one in given) == [(0, 2), (2, 4), (4, 6), (6, 8)]
 
 
+async def renew_lease(relay: RunningRelay, replica: str, now: float) -> None:
+    """As a replica of that name does."""
+    async with Store.open(dataclasses.replace(relay.services.settings, replica=replica)) as store:
+        await store.renew_lease(now)
+
+
 async def test_a_volunteer_on_another_replica_counts(relay: RunningRelay) -> None:
     peer = await relay.serving(0, 4)
     (row,) = await rows(relay)
     peer.reset()
     await eventually(lambda: relay.services.hub.get(peer.id) is None)
-    elsewhere = dataclasses.replace(row, replica="elsewhere")
-    await relay.services.store.save_volunteer(elsewhere)
+    await relay.services.store.save_volunteer(dataclasses.replace(row, replica="elsewhere"))
+    await renew_lease(relay, "elsewhere", time.time())
     given = await assigned(await relay.dial(), offer(max_blocks=4))
     assert (given.start, given.end) == (4, 8)
 
@@ -126,9 +135,8 @@ async def test_a_row_that_nobody_refreshes_holds_nothing(relay: RunningRelay) ->
     (row,) = await rows(relay)
     peer.reset()
     await eventually(lambda: relay.services.hub.get(peer.id) is None)
-    await relay.services.store.save_volunteer(
-        dataclasses.replace(row, replica="dead", seen_at=row.seen_at - 60)
-    )
+    await relay.services.store.save_volunteer(dataclasses.replace(row, replica="dead"))
+    await renew_lease(relay, "dead", time.time() - STALE_SECONDS - 1)
     given = await assigned(await relay.dial(), offer(max_blocks=4))
     assert (given.start, given.end) == (0, 4)
 

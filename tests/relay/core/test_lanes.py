@@ -3,7 +3,15 @@
 import pytest
 
 from relay.bus import ReplicaKey
-from relay.lanes import MAX_BODY_BYTES, MAX_REMEMBERED, Inbound, Lost, Outbound
+from relay.lanes import (
+    CONTROL_RESERVE_BYTES,
+    DECODE_RESERVE_BYTES,
+    MAX_BODY_BYTES,
+    MAX_REMEMBERED,
+    Inbound,
+    Lost,
+    Outbound,
+)
 from relay.parcels import Kind, Parcel
 from schema.frames import Frame, FrameType, encode_frame
 from schema.ids import PeerId, new_session_id
@@ -46,14 +54,16 @@ def test_the_urgent_goes_first_and_equals_in_order() -> None:
     assert [parcel.number for parcel in taken] == [0, 1, 2, 3, 4]
 
 
-def test_a_full_lane_takes_nothing_but_control() -> None:
+def test_prompts_that_fill_a_lane_refuse_no_step_and_steps_no_control() -> None:
     lane = outbound(limit=100)
-    assert put(lane, bytes(100))
+    assert put(lane, bytes(100), Urgency.PREFILL)
+    assert not put(lane, b"more", Urgency.PREFILL)
+    assert put(lane, bytes(DECODE_RESERVE_BYTES))
     assert not put(lane, b"more")
-    assert put(lane, b"close", Urgency.CONTROL)
-    lane.take()
-    lane.take()
-    assert put(lane, b"more")
+    assert put(lane, bytes(CONTROL_RESERVE_BYTES - DECODE_RESERVE_BYTES), Urgency.CONTROL)
+    assert not put(lane, b"close", Urgency.CONTROL)
+    parcels(lane)
+    assert put(lane, b"more", Urgency.PREFILL)
 
 
 def test_a_lane_of_which_nothing_is_confirmed_is_full() -> None:

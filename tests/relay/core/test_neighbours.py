@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.bus import Crossing, InProcessBus
+from relay.bus import Crossing
 from relay.lanes import Lost
 from relay.metrics import Metrics
 from relay.neighbours import Neighbour, Neighbours
 from relay.parcels import Kind, Notice
 from schema.ids import PeerId
 from schema.outbox import Urgency
+from tests.relay.core.buses import UnsteadyBus
 from tests.relay.core.waiting import eventually
 
 PEER = PeerId("b" * 16)
@@ -42,7 +43,7 @@ class RecordingOffice:
     def on_lost(self, neighbour: Neighbour, lost: list[Lost]) -> None: ...
 
 
-class FailingBus(InProcessBus):
+class FailingBus(UnsteadyBus):
     """Raises once where it should publish."""
 
     fails = False

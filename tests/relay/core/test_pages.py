@@ -71,10 +71,8 @@ async def test_a_chat_is_answered_piece_by_piece(head: ScriptedPeer, page: Scrip
     asked = await answer(head, "Hel", "lo", reason="length")
     assert asked.body.messages == QUESTION
     assert asked.body.sampling.temperature == 0.5
-    assert await page.hear(browser.ReplyDelta) == browser.ReplyDelta(id="mine", text="Hel")
-    assert await page.hear(browser.ReplyDelta) == browser.ReplyDelta(id="mine", text="lo")
-    done = await page.hear(browser.ReplyDone)
-    assert (done.id, done.reason) == ("mine", "length")
+    text, done = await page.hear_reply("mine")
+    assert (text, done.reason) == ("Hello", "length")
     assert done.usage
     assert done.usage.completion_tokens == 2
     assert done.timing
@@ -154,7 +152,7 @@ async def test_stopping_one_reply_leaves_the_other_alone(head: ScriptedPeer, pag
     assert await page.hear(browser.ReplyDone) != browser.ReplyDone(id="b", reason=None)
 
 
-async def test_a_page_that_closes_cancels_its_replies(
+async def test_a_page_that_closes_cancels_replies_whose_ids_could_be_guessed(
     relay: RunningRelay, head: ScriptedPeer, page: ScriptedPage
 ) -> None:
     await page.ask("a")

@@ -43,6 +43,7 @@ async def test_a_heads_error_ends_the_reply_by_name(
     await page.is_served()
 
 
+@pytest.mark.usefixtures("one_head_only")
 async def test_a_head_that_leaves_ends_the_reply_with_an_error(
     head: ScriptedPeer, page: ScriptedPage
 ) -> None:

@@ -1,4 +1,4 @@
-"""relay/pages.py: the page's files, and nothing else, under their headers."""
+"""relay/web_files.py: the pages' files, and nothing else, under their headers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from relay.pages import SECURITY_HEADERS
+from relay.web_files import PAGES, SECURITY_HEADERS, is_among, takes_gzip
 from tests.relay.core.support import RunningRelay
 
 
@@ -19,7 +19,7 @@ async def http(relay: RunningRelay) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/", "text/html"),
+        *((path, "text/html") for path in PAGES),
         ("/static/js/main.js", "text/javascript"),
         ("/static/css/base.css", "text/css"),
         ("/static/favicon.svg", "image/svg+xml"),
@@ -45,6 +45,56 @@ async def test_a_file_that_has_not_changed_is_not_sent_again(http: httpx.AsyncCl
     assert first.headers["Cache-Control"] == "no-cache"
     again = await http.get("/static/js/main.js", headers={"If-None-Match": first.headers["ETag"]})
     assert again.status_code == 304
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert "Content-Length" not in again.headers or again.headers["Content-Length"] == "0"
+
+
+@pytest.mark.parametrize("path", ["/", "/static/js/main.js", "/static/css/base.css"])
+async def test_text_comes_compressed_to_those_who_take_it(http: httpx.AsyncClient, path: str) -> None:
+    short = await http.get(path, headers={"Accept-Encoding": "br, gzip"})
+    long = await http.get(path, headers={"Accept-Encoding": "identity"})
+    assert short.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in long.headers
+    assert short.content == long.content
+    assert int(short.headers["Content-Length"]) < len(long.content) / 1.5
+    assert short.headers["Vary"] == long.headers["Vary"] == "Accept-Encoding"
+    assert short.headers["ETag"] != long.headers["ETag"]
+
+
+async def test_a_tag_is_that_of_one_form_only(http: httpx.AsyncClient) -> None:
+    short = await http.get("/static/js/main.js", headers={"Accept-Encoding": "gzip"})
+    wanted = {"Accept-Encoding": "identity", "If-None-Match": short.headers["ETag"]}
+    assert (await http.get("/static/js/main.js", headers=wanted)).status_code == 200
+
+
+async def test_the_head_of_a_file_has_no_body(http: httpx.AsyncClient) -> None:
+    response = await http.head("/static/js/main.js")
+    assert response.status_code == 200
+    assert response.content == b""
+
+
+@pytest.mark.parametrize(
+    ("accepted", "taken"),
+    [
+        ("gzip", True),
+        ("br;q=1.0, GZIP;q=0.8", True),
+        ("x-gzip", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("br, identity", False),
+        ("", False),
+    ],
+)
+def test_what_accept_encoding_allows(accepted: str, taken: bool) -> None:
+    assert takes_gzip(accepted) is taken
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [('"a"', True), ('"b", W/"a"', True), ("*", True), ('"b"', False), ("", False), ("a", False)],
+)
+def test_what_if_none_match_names(tags: str, found: bool) -> None:
+    assert is_among('"a"', tags) is found
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.placement import Held, Placement, common_blocks, place, typical_speed
-from relay.throughputs import throughputs
+from relay.throughputs import throughputs, with_span
 from schema.errors import JoinRefused
 from schema.ids import Span
 from schema.messages import BlockRun, ModelOffer
@@ -16,6 +16,7 @@ from tests.relay.core.peers import FACTS, MODEL, model_offer
 
 BLOCKS = FACTS.blocks
 SPEEDS = st.floats(0.0, allow_nan=False)
+SOME_SPEEDS = st.sampled_from([1.0, 3.0, 10.0])
 
 
 def held(start: int, end: int, speed: float = 0.0, *, head: bool = True, model: str = MODEL) -> Held:
@@ -74,6 +75,28 @@ def test_no_other_span_of_that_length_fills_more_holes(
 def test_the_same_swarm_gives_the_same_span(others: list[Held], max_blocks: int, speed: float) -> None:
     offer = model_offer(max_blocks=max_blocks)
     assert placed(offer, *others, speed=speed) == placed(offer, *others, speed=speed)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, BLOCKS - 2), SOME_SPEEDS, st.integers(1, 4)), max_size=6), SOME_SPEEDS
+)
+def test_several_that_hold_the_same_may_be_given_as_one(
+    runs: list[tuple[int, float, int]], speed: float
+) -> None:
+    together = [Held(MODEL, Span(start, start + 2), True, each, number) for start, each, number in runs]
+    apart = [held(start, start + 2, each) for start, each, number in runs for _ in range(number)]
+    before = throughputs(BLOCKS, [(one.span, one.blocks_per_second) for one in apart])
+    afterwards = [
+        sorted(with_span(before, placed(model_offer(max_blocks=3), *others, speed=speed).span, speed / 3))
+        for others in (together, apart)
+    ]
+    assert afterwards[0] == pytest.approx(afterwards[1])
+
+
+def test_the_unmeasured_are_taken_for_typical_of_all_and_not_of_their_groups() -> None:
+    many_slow = Held(MODEL, Span(0, 2), True, 1.0, volunteers=5)
+    fast = held(2, 4, 100.0), held(4, 6, 100.0)
+    assert placed(model_offer(max_blocks=2), many_slow, *fast, held(6, 8)).span == Span(6, 8)
 
 
 @given(st.lists(st.integers(1, BLOCKS), min_size=1, max_size=12), st.booleans())

@@ -1,6 +1,6 @@
 """relay/planner.py: a step takes the least time on a route, and gaps are told in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay.candidates import Candidates
-from relay.planner import Wishes, describe_gaps, missing_blocks, plan, plan_route
+from relay.planner import NO_WISHES, Wishes, describe_gaps, gaps_in, plan
 from relay.prices import PREFERRED_SESSIONS, Holder, price_of
 from schema.errors import ModelUnavailable
 from schema.ids import PeerId, Span
@@ -27,6 +27,18 @@ def peer(number: int) -> PeerId:
 
 def holder(number: int, start: int, end: int, sessions: int = 0) -> Holder:
     return Holder(peer(number), Span(start, end), sessions)
+
+
+def missing_blocks(holders: Iterable[Holder], wanted: Span) -> list[Span]:
+    """The parts of `wanted` that nobody holds, in order."""
+    return gaps_in(Candidates(holders).held(), wanted)
+
+
+def plan_route(
+    holders: Iterable[Holder], wanted: Span, origin: PeerId, wishes: Wishes = NO_WISHES
+) -> tuple[Hop, ...]:
+    """As `plan`, the hops alone."""
+    return plan(Candidates(holders), wanted, origin, wishes).hops
 
 
 def peers_of(hops: Sequence[Hop]) -> list[PeerId]:
@@ -305,6 +317,16 @@ def test_what_changes_one_by_one_is_what_is_built_at_once(data: st.DataObject) -
     fresh = Candidates(now.values())
     assert kept.best(DRIVER) == fresh.best(DRIVER)
     assert missing_blocks(kept.holders(), WHOLE) == missing_blocks(now.values(), WHOLE)
+
+
+def test_what_is_nothing_new_about_a_volunteer_changes_nothing() -> None:
+    """Most heartbeats are that: new prices, and a search in a list of thousands, would be wasted on them."""
+    candidates = Candidates([holder(1, 0, 6, sessions=3), holder(2, 0, 6)])
+    before = candidates.best(DRIVER)
+    candidates.put(holder(1, 0, 6, sessions=3))
+    assert all(now is then for now, then in zip(candidates.best(DRIVER), before, strict=True))
+    candidates.put(holder(1, 0, 6, sessions=4))
+    assert [one.holder.sessions for one in candidates.best(DRIVER)] == [0, 4]
 
 
 # ---- refusals ----

@@ -10,25 +10,28 @@ import msgspec
 import pytest
 
 from corolla.carrier import MOVE_SECONDS
-from relay import jobs, lateness, neighbours, replicas
+from relay import jobs, lateness, neighbours, replicas, sockets
 from relay.bus import Crossing, InProcessBus
 from relay.neighbours import Neighbour
 from relay.parcels import VolunteerNews, decode_parcel
+from relay.placement import Placement
 from relay.swarm import Volunteer
 from schema import messages
-from schema.errors import FrameLost, Moved, PeerGone, QueueFull, Unavailable
+from schema.errors import FrameLost, Moved, PeerGone, QueueFull, Unavailable, Unresponsive
 from schema.frames import FrameType, decode_frame
 from schema.ids import PeerId, Span
 from schema.outbox import Urgency
+from tests.relay.core.buses import UnsteadyBus
 from tests.relay.core.peers import MODEL, ScriptedPeer, answer, finish, offer, say_texts
 from tests.relay.core.rest_client import CHAT, QUESTION, client_of
 from tests.relay.core.support import RunningRelay, database_away, running_relay
+from tests.relay.core.vectors import EMBEDDINGS, embed, vector
 from tests.relay.core.waiting import eventually
 
 SECRET = b"s" * 32
 
 
-class LossyBus(InProcessBus):
+class LossyBus(UnsteadyBus):
     """Loses the next parcels of a kind of urgency that are published."""
 
     losing: Urgency | None = None
@@ -123,6 +126,24 @@ async def test_a_failure_reaches_a_driver_of_another_replica(pair: Pair) -> None
     assert await driver.failure() == failure
 
 
+async def test_what_a_hop_says_of_its_time_reaches_a_driver_of_another_replica(pair: Pair) -> None:
+    driver, hop = await pair.one.dial(kind="client"), await pair.other.dial()
+    await pair.settled()
+    trace = pair.one.journey(driver, hop).frame(0, bytes(8), FrameType.TRACE)
+    await hop.send(trace)
+    assert await driver.frame() == trace
+
+
+async def test_a_frame_of_a_type_that_only_a_newer_replica_knows_is_skipped(pair: Pair) -> None:
+    driver, hop = await pair.one.dial(kind="client"), await pair.other.dial()
+    await pair.settled()
+    journey = pair.one.journey(driver, hop)
+    pair.other.services.forwarder.arrive(hop.id, journey.frame(0, kind=200))
+    assert pair.other.services.metrics.skipped_frames == 1
+    await driver.send(journey.frame(0))
+    assert await hop.frame() == journey.frame(0)
+
+
 async def test_a_hop_with_a_full_queue_fails_that_session_alone(pair: Pair) -> None:
     driver, full, well = [
         await pair.one.dial(kind="client"),
@@ -196,6 +217,25 @@ async def test_a_reader_who_leaves_cancels_on_a_head_of_another_replica(pair: Pa
     assert (await head.hear(messages.Cancel)).request == generate.request
 
 
+async def test_a_head_of_another_replica_makes_vectors(pair: Pair) -> None:
+    head = await pair.other.serving(head=True)
+    await pair.settled()
+    async with client_of(pair.one, await pair.one.token("client")) as http:
+        asking = asyncio.create_task(http.post(EMBEDDINGS, json={"model": MODEL, "input": "one"}))
+        await embed(head, 1.0)
+        assert (await asking).json()["data"][0]["embedding"] == vector(1.0)
+
+
+async def test_a_head_of_another_replica_is_told_that_nobody_waits_for_its_vectors(pair: Pair) -> None:
+    head = await pair.other.serving(head=True)
+    await pair.settled()
+    async with client_of(pair.one, await pair.one.token("client")) as http:
+        asking = asyncio.create_task(http.post(EMBEDDINGS, json={"model": MODEL, "input": "one"}))
+        asked = await head.hear(messages.Embed)
+        asking.cancel()
+        assert await head.hear(messages.Cancel) == messages.Cancel(request=asked.request)
+
+
 async def test_a_reply_goes_on_at_another_head_when_one_of_another_replica_leaves(pair: Pair) -> None:
     head = await pair.other.serving(head=True)
     await pair.settled()
@@ -203,7 +243,9 @@ async def test_a_reply_goes_on_at_another_head_when_one_of_another_replica_leave
         asking = asyncio.create_task(http.post(CHAT, json=QUESTION))
         generate = await head.hear(messages.Generate)
         await say_texts(head, generate, "good ")
-        await eventually(lambda: [reply for reply in running_replies(pair.one) if reply._told])
+        await eventually(
+            lambda: [reply for reply in running_replies(pair.one) if reply.first_token is not None]
+        )
         spare = await pair.one.serving(head=True)
         await head.close()
         await answer(spare, "good ", "day")
@@ -258,15 +300,81 @@ async def test_changes_are_told_after_one_that_could_not_be_told(
     assert "the replica made a mistake" in caplog.text
 
 
+CHANGES: list[tuple[str, object]] = [
+    ("device", "another GPU"),
+    ("blocks_per_second", 7.5),
+    ("placement", Placement(MODEL, Span(0, 8), False)),
+    ("placement", Placement(MODEL, Span(0, 8), False, room=7)),
+    ("placement", Placement(MODEL, Span(0, 8), False, room=7, cached=(Span(0, 7),))),
+    ("dtype", "bfloat16"),
+    ("quantization", "nf4"),
+    ("done", 6),
+    ("total", 7),
+    ("sessions", 7),
+    ("granted", 7),
+    ("is_paused", True),
+    ("is_in_doubt", True),
+    ("score", 0.75),
+    ("settled_at", 7.5),
+    ("state", "draining"),
+]
+
+
+async def test_whatever_changes_about_a_volunteer_is_told(pair: Pair) -> None:
+    volunteer = await pair.other.serving()
+    await pair.settled()
+    there, local = pair.other.services.swarm.get(volunteer.id), pair.other.services.hub.get(volunteer.id)
+    assert there is not None
+    assert local is not None
+    for name, value in CHANGES:
+        setattr(there, name, value)
+        await pair.other.services.replicas.announce()
+        # As text: placements are equal whatever else their volunteers could hold.
+        await eventually(
+            lambda name=name, value=value: repr(getattr(known(pair.one, volunteer), name)) == repr(value)
+        )
+    local.rtt = 7.5
+    await pair.other.services.replicas.announce()
+    await eventually(lambda: (seen := known(pair.one, volunteer)) and seen.peer.rtt == 7.5)
+
+
+async def test_of_many_volunteers_those_that_have_changed_are_told_of(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "LOOKED_AT", 2)
+    peers = [await pair.other.serving(name=f"number {number}") for number in range(5)]
+    await pair.settled()
+    telling, told = pair.other.services.replicas, list[PeerId]()
+    monkeypatch.setattr(telling, "beat", telling.neighbours.beat)  # which tells of changes, too
+    await telling.announce()
+    news_of = replicas._news_of
+
+    def noting(volunteer: Volunteer) -> VolunteerNews:
+        told.append(volunteer.peer.id)
+        return news_of(volunteer)
+
+    monkeypatch.setattr(replicas, "_news_of", noting)
+    changed, gone = [peers[0].id, peers[4].id], peers[2].id
+    for peer in changed:
+        volunteer = pair.other.services.swarm.get(peer)
+        assert volunteer is not None
+        volunteer.granted = 7
+    pair.other.services.swarm.drop(gone)
+    await telling.announce()
+    assert told == changed
+    await eventually(lambda: pair.one.services.swarm.get(gone) is None)
+    assert len(pair.one.services.swarm) == 4
+
+
 async def test_a_volunteer_without_a_lease_is_out_of_routes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volunteer = await pair.other.serving()
     await pair.settled()
     now = asyncio.get_running_loop().time()
-    pair.one.services.replicas.renew([], now)
+    await pair.one.services.replicas.renew([], now)
     assert pair.one.services.swarm.get(volunteer.id) is not None
-    pair.one.services.replicas.renew([], now + replicas.LEASE_SECONDS + 1)
+    await pair.one.services.replicas.renew([], now + replicas.LEASE_SECONDS + 1)
     assert pair.one.services.swarm.get(volunteer.id) is None
 
 
@@ -281,7 +389,7 @@ async def test_rows_renew_leases_and_a_database_that_is_away_ends_none(pair: Pai
             await jobs.renew_leases(pair.one.services)
     assert pair.one.services.swarm.get(volunteer.id) is known
     # It is back, and the other replica has not renewed anything yet.
-    pair.one.services.replicas.renew([], asyncio.get_running_loop().time())
+    await pair.one.services.replicas.renew([], asyncio.get_running_loop().time())
     assert pair.one.services.swarm.get(volunteer.id) is known
     await jobs.renew_leases(pair.one.services)
     assert pair.one.services.swarm.get(volunteer.id) is known
@@ -377,7 +485,9 @@ async def test_a_reply_goes_on_elsewhere_when_the_replica_of_its_head_was_withou
         asking = asyncio.create_task(http.post(CHAT, json=QUESTION))
         generate = await head.hear(messages.Generate)
         await say_texts(head, generate, "good ")
-        await eventually(lambda: [reply for reply in running_replies(pair.other) if reply._told])
+        await eventually(
+            lambda: [reply for reply in running_replies(pair.other) if reply.first_token is not None]
+        )
         spare = await pair.other.serving(head=True)
         pair.bus.set_away(True)
         pair.bus.set_away(False)
@@ -504,7 +614,7 @@ async def test_the_row_of_a_volunteer_that_has_moved_names_its_new_replica(pair:
     await volunteer.goodbye()
     await new.say(messages.Arrived())
     await pair.settled()
-    await jobs.mark_alive(pair.one.services)
+    await jobs.update_rows(pair.one.services)
     (row,) = await pair.one.services.store.volunteers(0.0)
     assert (row.replica, row.state, row.start, row.end) == ("one", "serving", 0, 8)
 
@@ -517,7 +627,7 @@ async def test_a_volunteer_that_moves_is_everywhere_what_it_was(pair: Pair) -> N
     local = pair.other.services.hub.get(volunteer.id)
     assert local is not None
     local.rtt = 0.25
-    pair.other.services.replicas.announce()
+    await pair.other.services.replicas.announce()
     await eventually(lambda: (seen := known(pair.one, volunteer)) is not None and seen.is_in_doubt)
     before = known(pair.one, volunteer)
     assert before is not None
@@ -528,7 +638,7 @@ async def test_a_volunteer_that_moves_is_everywhere_what_it_was(pair: Pair) -> N
     await volunteer.goodbye()
     await new.say(messages.Arrived())
     await pair.settled()
-    await jobs.mark_alive(pair.one.services)
+    await jobs.update_rows(pair.one.services)
     (row,) = await pair.one.services.store.volunteers(0.0)
     assert (row.replica, row.room, row.settled_at) == ("one", 4, there.settled_at)
     adopted = known(pair.one, volunteer)
@@ -567,14 +677,14 @@ async def test_what_the_new_replica_sees_of_a_volunteer_changes_its_score(pair: 
     await volunteer.goodbye()
     await new.say(messages.Arrived())
     await pair.settled()
-    await jobs.mark_alive(pair.one.services)
+    await jobs.update_rows(pair.one.services)
     adopted = known(pair.one, volunteer)
     assert adopted is not None
     before = adopted.score
     pair.one.services.outcomes.note(volunteer.id, "failed")
     await jobs.write_evidence(pair.one.services)
     assert adopted.score < before
-    pair.one.services.replicas.announce()
+    await pair.one.services.replicas.announce()
     await eventually(lambda: (seen := known(pair.other, volunteer)) and seen.score == adopted.score)
 
 
@@ -643,7 +753,7 @@ async def test_who_goes_elsewhere_while_it_is_given_other_blocks_serves_them_the
     await new.load(told)
     await new.pass_probe(await new.hear(messages.Probe))
     await new.hear(messages.Serving)
-    await jobs.mark_alive(pair.one.services)
+    await jobs.update_rows(pair.one.services)
     rows = await pair.one.services.store.volunteers(0.0)
     assert sorted((row.start, row.state, row.replica) for row in rows) == [
         (0, "serving", "one"),
@@ -672,7 +782,7 @@ async def test_who_has_gone_elsewhere_before_it_could_be_told_keeps_its_blocks(p
     assert (left.state, left.placement.span, pair.other.services.metrics.moves) == ("serving", Span(0, 4), 0)
     await new.say(messages.Arrived())
     await new.is_served()
-    await jobs.mark_alive(pair.one.services)
+    await jobs.update_rows(pair.one.services)
     rows = await pair.one.services.store.volunteers(0.0)
     assert sorted((row.start, row.state, row.replica) for row in rows) == [
         (0, "serving", "one"),
@@ -696,6 +806,10 @@ async def test_a_head_moves_in_the_middle_of_a_reply(pair: Pair) -> None:
         assert (await asking).json()["choices"][0]["message"]["content"] == "good day"
 
 
+async def saying_nothing() -> None:
+    pass
+
+
 async def test_who_goes_on_elsewhere_is_told_of_alone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     volunteer, other = await pair.other.serving(), await pair.other.serving()
     await pair.settled()
@@ -706,7 +820,7 @@ async def test_who_goes_on_elsewhere_is_told_of_alone(pair: Pair, monkeypatch: p
         told.append(volunteer.peer.id)
         return news_of(volunteer)
 
-    monkeypatch.setattr(leaving, "announce", lambda: None)  # the last word about it is said all the same
+    monkeypatch.setattr(leaving, "announce", saying_nothing)  # the last word about it is said all the same
     monkeypatch.setattr(replicas, "_news_of", noting)
     here = pair.other.services.swarm.get(volunteer.id)
     assert here is not None
@@ -724,7 +838,7 @@ async def test_that_a_volunteer_serves_no_more_is_told_before_it_goes_on_elsewhe
 ) -> None:
     volunteer = await pair.other.serving()
     await pair.settled()
-    monkeypatch.setattr(pair.other.services.replicas, "announce", lambda: None)
+    monkeypatch.setattr(pair.other.services.replicas, "announce", saying_nothing)
     pair.other.services.swarm.drop(volunteer.id)
     await move(volunteer, pair.one)
     await volunteer.say(messages.Moving())
@@ -790,6 +904,33 @@ async def test_who_arrives_when_it_has_been_given_up_meanwhile_is_told_to_connec
 
 def test_a_peer_has_longer_to_arrive_than_it_tries_to() -> None:
     assert replicas.TRANSIT_SECONDS > 2 * MOVE_SECONDS
+    assert sockets.ARRIVAL_SECONDS > 2 * MOVE_SECONDS
+
+
+async def test_a_connection_on_which_nobody_arrives_is_ended(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hop = await pair.other.dial()
+    await pair.settled()
+    monkeypatch.setattr(sockets, "ARRIVAL_SECONDS", 0.01)
+    new = await move(hop, pair.one)
+    assert await new.goodbye() == (Unresponsive.code, Unresponsive.close_code)
+    assert pair.one.refusals(Unresponsive.code) == 1
+    await hop.is_served()  # where it is
+    assert pair.other.refusals(Unresponsive.code) == 0
+    await eventually(lambda: pair.one.services.metrics.connections["volunteer"] == 0)
+
+
+async def test_who_has_arrived_stays(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    hop = await pair.other.dial()
+    await pair.settled()
+    monkeypatch.setattr(sockets, "ARRIVAL_SECONDS", 1.0)
+    new = await move(hop, pair.one)
+    await hop.say(messages.Moving())
+    await hop.goodbye()
+    await new.say(messages.Arrived())
+    await eventually(lambda: not any("_expect_arrival" in repr(task) for task in asyncio.all_tasks()))
+    await new.is_served()
 
 
 async def test_a_peer_that_connects_elsewhere_without_a_word_replaces_itself(pair: Pair) -> None:

@@ -7,7 +7,7 @@ import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from relay import replies
+from relay import replies, told
 from schema.errors import (
     ContextTooLong,
     CorollaError,
@@ -21,7 +21,7 @@ from schema.errors import (
 from schema.generation import GenerationRequest, Message, Sampling, Timing, Usage
 from schema.ids import PeerId
 from schema.limits import MAX_CONTROL_BYTES
-from schema.messages import Cancel, Delta, ErrorInfo, Failed, Finished, Generate
+from schema.messages import Cancel, Delta, Embed, ErrorInfo, Failed, Finished, Generate
 from schema.outbox import Urgency
 from tests.relay.core.peers import MODEL, ScriptedPeer, answer, fail, finish, say_texts
 from tests.relay.core.support import RunningRelay
@@ -151,7 +151,7 @@ async def test_a_finished_reply_is_timed_here_and_its_tokens_are_counted(
 async def test_a_head_that_never_stops_writing_is_stopped(
     relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies, "MAX_REPLY_CHARS", 1000)
+    monkeypatch.setattr(told, "MAX_REPLY_CHARS", 1000)
     async with relay.services.replies.start(QUESTION) as reply:
         asked = await head.hear(Generate)
         await say_texts(head, asked, *["x" * 100] * 20)
@@ -165,7 +165,7 @@ async def test_a_head_that_never_stops_writing_is_stopped(
 async def test_deltas_without_text_count_too(
     relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies, "MAX_REPLY_CHARS", 1000)
+    monkeypatch.setattr(told, "MAX_REPLY_CHARS", 1000)
     async with relay.services.replies.start(QUESTION):
         await say_texts(head, await head.hear(Generate), *[""] * 20)
         await head.hear(Cancel)
@@ -417,3 +417,47 @@ async def test_a_cancel_that_nobody_waits_for_does_no_harm(relay: RunningRelay, 
         await head.close()
         await eventually(lambda: len(relay.services.hub) == 0)
     assert len(relay.services.replies) == 0
+
+
+# ---- what is counted ----
+
+
+async def replies_counted(relay: RunningRelay) -> list[tuple[int, int]]:
+    """Of one asker: how many replies, and how many tokens they have written."""
+    used = await relay.services.usage.of(relay.services.store, "asker", 0)
+    return [(one.replies, one.completion_tokens) for one in used]
+
+
+async def test_a_reply_whose_reader_leaves_before_it_has_read_the_end_is_counted_once(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION, "asker"):
+        asked = await head.hear(Generate)
+        await head.say(Delta(request=asked.request, text="Hi", tokens=1, ids=[7]))
+        await finish(head, asked, tokens=1)
+        await head.is_served()
+    await head.is_served()  # and heard no `cancel`
+    assert await replies_counted(relay) == [(1, 1)]
+
+
+async def test_a_reply_that_is_left_in_the_middle_is_counted_as_far_as_it_was_told(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION, "asker"):
+        asked = await head.hear(Generate)
+        await head.say(Delta(request=asked.request, text="Hi", tokens=1, ids=[7]))
+        await head.is_served()
+    assert await head.hear(Cancel) == Cancel(request=asked.request)
+    assert await replies_counted(relay) == [(1, 1)]
+
+
+async def test_an_end_that_is_none_is_not_counted(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.embed(MODEL, ["a", "b"], "asker") as reply:
+        asked = await head.hear(Embed)
+        usage = Usage(prompt_tokens=9, completion_tokens=0, total_tokens=9)
+        await head.say(
+            Finished(request=asked.request, reason="stop", usage=usage, timing=Timing(first_token=0, total=0))
+        )
+        with pytest.raises(GenerationFailed, match="fewer vectors"):
+            await anext(reply.events(DEADLINE))
+    assert await replies_counted(relay) == []

@@ -1,4 +1,4 @@
-"""relay/rest.py: replies in the shapes of OpenAI's API, and what becomes of those who leave."""
+"""relay/rest/: replies in the shapes of OpenAI's API, and what becomes of those who leave."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from schema.errors import KVCacheFull
 from schema.generation import Stopping
 from schema.messages import Cancel, Generate
-from tests.relay.core.peers import MODEL, PROMPT_TOKENS, ScriptedPeer, fail, finish, say_texts
+from tests.relay.core.peers import FACTS, MODEL, PROMPT_TOKENS, ScriptedPeer, fail, finish, say_texts
 from tests.relay.core.rest_client import (
     CHAT,
     PROMPT,
@@ -31,6 +31,7 @@ async def test_a_chat_reply_has_openais_shape(head: ScriptedPeer, http: httpx.As
     body = response.json()
     assert body.pop("id").startswith("chatcmpl-")
     assert body.pop("created") > 0
+    assert body.pop("system_fingerprint") == f"fp_{FACTS.digest[:12]}"
     assert body == {
         "object": "chat.completion",
         "model": MODEL,

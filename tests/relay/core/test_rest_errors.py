@@ -1,4 +1,4 @@
-"""relay/rest.py: every refusal has OpenAI's shape, a fitting status and a name."""
+"""relay/rest/: every refusal has OpenAI's shape, a fitting status and a name."""
 
 import asyncio
 import json
@@ -15,12 +15,18 @@ from schema.errors import (
     InvalidRequest,
     KVCacheFull,
     ModelUnavailable,
+    QueueFull,
+    Replaced,
+    TooLarge,
+    Unauthorized,
 )
 from schema.limits import MAX_HTTP_BODY_BYTES
 from schema.messages import Generate
 from tests.relay.core.peers import MODEL, ScriptedPeer, fail
 from tests.relay.core.rest_client import CHAT, PROMPT, QUESTION, TEXT, assert_error, client_of
 from tests.relay.core.support import RunningRelay, database_away
+
+RESPONSES = "/v1/responses"
 
 # ---- errors before the first token: the status says it ----
 
@@ -92,6 +98,7 @@ async def test_a_database_that_is_away_makes_it_unavailable_with_when_to_come_ba
         (ContextTooLong("too long"), 400, "invalid_request_error"),
         (InvalidRequest("no"), 400, "invalid_request_error"),
         (KVCacheFull("no room", retry_after=2.5), 503, "server_error"),
+        (QueueFull("no head reads"), 503, "server_error"),
         (GenerationFailed("it broke"), 502, "server_error"),
         (CorollaError("a mistake"), 500, "server_error"),
     ],
@@ -103,7 +110,47 @@ async def test_a_heads_error_before_the_first_token_is_a_status(
     await fail(head, await head.hear(Generate), error)
     response = await posting
     assert_error(response, status, error.code, kind)
-    assert response.headers.get("Retry-After") == ("3" if error.retry_after else None)
+    retry_after = "3" if error.retry_after else "5" if status == 503 else None
+    assert response.headers.get("Retry-After") == retry_after
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "by_head", "by_client"),
+    [
+        (CHAT, QUESTION, "logit_bias", "logit_bias"),
+        (CHAT, QUESTION, "response_format", "response_format"),
+        (TEXT, PROMPT, "prompt", "prompt"),
+        (RESPONSES, {"model": MODEL, "input": "hello"}, "messages", "input"),
+        (RESPONSES, {"model": MODEL, "input": "hello"}, "response_format", "text"),
+        (RESPONSES, {"model": MODEL, "input": "hello"}, "tools", "tools"),
+    ],
+    ids=str,
+)
+async def test_a_head_names_the_field_at_fault(
+    head: ScriptedPeer,
+    http: httpx.AsyncClient,
+    path: str,
+    body: dict[str, Any],
+    by_head: str,
+    by_client: str,
+    stream: bool,
+) -> None:
+    """As the endpoint calls it."""
+    posting = asyncio.create_task(http.post(path, json=body | {"stream": stream}))
+    await fail(head, await head.hear(Generate), ContextTooLong("too long", param=by_head))
+    error = assert_error(await posting, 400, "context_length_exceeded", "invalid_request_error")
+    assert error["param"] == by_client
+
+
+@pytest.mark.parametrize("error", [Unauthorized("no token"), Replaced("twice"), TooLarge("too long")])
+async def test_what_a_head_has_no_say_in_is_a_reply_that_failed(
+    head: ScriptedPeer, http: httpx.AsyncClient, error: CorollaError
+) -> None:
+    posting = asyncio.create_task(http.post(CHAT, json=QUESTION))
+    await fail(head, await head.hear(Generate), error)
+    told = assert_error(await posting, 502, GenerationFailed.code, "server_error")
+    assert told["message"] == error.message
 
 
 @pytest.mark.parametrize(
@@ -140,10 +187,11 @@ async def test_a_field_that_is_wrong_or_unknown_is_refused_by_name(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("tools", [{"type": "function"}]),
-        ("logprobs", True),
-        ("response_format", {"type": "json_object"}),
+        ("store", True),
+        ("audio", {"voice": "alloy"}),
+        ("tools", [{"type": "web_search"}]),
+        ("reasoning_effort", "high"),
+        ("made_up", 1),
     ],
 )
 async def test_a_field_that_is_not_supported_is_refused_by_name(
@@ -182,7 +230,7 @@ async def test_a_body_that_is_too_large_to_be_handed_on_is_refused(
 # ---- what Starlette would answer by itself ----
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/api/nothing", "/v1", "/nothing", "/v1/models/gpt-4"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/api/nothing", "/v1", "/nothing"])
 async def test_a_path_that_does_not_exist_is_an_error_of_the_apis_shape(
     relay: RunningRelay, http: httpx.AsyncClient, path: str
 ) -> None:

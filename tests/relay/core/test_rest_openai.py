@@ -1,7 +1,6 @@
-"""relay/rest.py: OpenAI's own client, unchanged, blocking and not, streaming and not."""
+"""relay/rest/: OpenAI's own client, unchanged, blocking and not, streaming and not."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -13,13 +12,6 @@ from schema.messages import Generate
 from tests.relay.core.peers import MODEL, PROMPT_TOKENS, ScriptedPeer, answer, fail, say_texts
 from tests.relay.core.rest_client import PROMPT, QUESTION, answered
 from tests.relay.core.support import RunningRelay
-
-
-@pytest.fixture
-async def assistant(relay: RunningRelay, token: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    """OpenAI's own client, unchanged."""
-    async with openai.AsyncOpenAI(base_url=f"{relay.url}/v1", api_key=token, max_retries=0) as client:
-        yield client
 
 
 async def test_openais_client_chats(head: ScriptedPeer, assistant: openai.AsyncOpenAI) -> None:

@@ -1,12 +1,14 @@
-"""relay/rest.py: the models, the swarm, health and figures."""
+"""relay/rest/: the models, the swarm, health and figures."""
 
 import asyncio
 from pathlib import Path
 
 import httpx
+import openai
+from msgspec.structs import replace
 
-from schema.messages import Cancel, Generate
-from tests.relay.core.peers import MODEL, ScriptedPeer
+from schema.messages import Assignment, Cancel, Generate, Probe, Serving
+from tests.relay.core.peers import FACTS, MODEL, ScriptedPeer, offer
 from tests.relay.core.rest_client import CHAT, QUESTION, answered, assert_error, client_of
 from tests.relay.core.support import RunningRelay, database_away, running_relay
 
@@ -20,6 +22,32 @@ async def test_models_are_those_that_would_answer_now(relay: RunningRelay, http:
     (model,) = body["data"]
     assert model.pop("created") == relay.services.started
     assert model == {"id": MODEL, "object": "model", "owned_by": "corolla"}
+
+
+async def test_one_model_is_told_of_by_its_name(sqlite_file: Path) -> None:
+    name = "somebody/a-model"
+    async with running_relay(sqlite_file, models=(MODEL, name)) as relay:
+        async with client_of(relay, await relay.token("client")) as http:
+            incomplete = await http.get(f"/v1/models/{name}")
+            assert_error(incomplete, 503, "model_unavailable", "server_error")
+            unknown = await http.get("/v1/models/somebody/another")
+            assert_error(unknown, 404, "not_found", "invalid_request_error")
+            head = await relay.dial()
+            await head.say(offer(0, FACTS.blocks, head=True, facts=replace(FACTS, name=name)))
+            await head.load(await head.hear(Assignment))
+            await head.pass_probe(await head.hear(Probe))
+            await head.hear(Serving)
+            body = (await http.get(f"/v1/models/{name}")).json()
+        assert body == {
+            "id": name,
+            "object": "model",
+            "created": relay.services.started,
+            "owned_by": "corolla",
+        }
+        async with openai.AsyncOpenAI(
+            base_url=f"{relay.url}/v1", api_key=await relay.token("client")
+        ) as client:
+            assert (await client.models.retrieve(name)).id == name
 
 
 async def test_the_swarm_is_shown_to_clients(relay: RunningRelay, http: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""relay/rest.py: `GET /api/volunteers/{id}`, a volunteer's score with its evidence."""
+"""relay/rest/: `GET /api/volunteers/{id}`, a volunteer's score with its evidence."""
 
 from pathlib import Path
 

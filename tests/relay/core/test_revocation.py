@@ -21,7 +21,7 @@ class AskedStore:
         self.is_away = False
         self._revoked = revoked or set()
 
-    async def revoked_since(self, when: float) -> set[str]:
+    async def ended_since(self, when: float, now: float) -> set[str]:
         self.asked.append(NOW - when)
         if self.is_away:
             raise Unavailable("the database is away")
@@ -30,7 +30,7 @@ class AskedStore:
 
 async def test_each_time_the_tokens_revoked_since_the_last_time_are_asked_for() -> None:
     store = AskedStore()
-    revocation = Revocation(cast(Store, store), Hub(1.0), NOW)
+    revocation = Revocation(cast(Store, store), [Hub(1.0)], NOW)
     for now in (NOW + 2, NOW + 4):
         await revocation.close_revoked(now)
     assert store.asked == [CLOCKS_APART_SECONDS, CLOCKS_APART_SECONDS - 2]
@@ -38,7 +38,7 @@ async def test_each_time_the_tokens_revoked_since_the_last_time_are_asked_for() 
 
 async def test_none_is_missed_while_the_database_is_away() -> None:
     store = AskedStore()
-    revocation = Revocation(cast(Store, store), Hub(1.0), NOW)
+    revocation = Revocation(cast(Store, store), [Hub(1.0)], NOW)
     store.is_away = True
     with pytest.raises(Unavailable):
         await revocation.close_revoked(NOW + 100)
@@ -50,7 +50,7 @@ async def test_none_is_missed_while_the_database_is_away() -> None:
 @pytest.mark.parametrize("later", [ALL_SECONDS + 1, -1000.0])
 async def test_now_and_then_all_are_asked_for_whatever_the_clocks_say(later: float) -> None:
     store = AskedStore()
-    revocation = Revocation(cast(Store, store), Hub(1.0), NOW)
+    revocation = Revocation(cast(Store, store), [Hub(1.0)], NOW)
     await revocation.close_revoked(NOW + later)
     await revocation.close_revoked(NOW + later + 2)
     assert store.asked == [NOW, CLOCKS_APART_SECONDS - later]
@@ -59,5 +59,5 @@ async def test_now_and_then_all_are_asked_for_whatever_the_clocks_say(later: flo
 async def test_the_connections_of_those_found_are_ended() -> None:
     hub = Hub(1.0)
     peers = [await connected(hub, letter * 16, token_id=letter) for letter in "ab"]
-    await Revocation(cast(Store, AskedStore({"a"})), hub, NOW).close_revoked(NOW + 2)
+    await Revocation(cast(Store, AskedStore({"a"})), [hub], NOW).close_revoked(NOW + 2)
     assert [reason(peer) for peer in peers] == ["unauthorized", None]

@@ -203,7 +203,7 @@ async def test_a_changed_cookie_does_not_work(page: httpx.AsyncClient, token: st
     await sign_in(page, token)
     good = page.cookies[COOKIE]
     page.cookies.clear()
-    assert (await with_cookie(page, good.encode())).json() == {"access": "signed_in"}
+    assert (await with_cookie(page, good.encode())).json() == {"access": "signed_in", "kind": "client"}
     token_id, expires, mac = good.split(".")
     flipped = mac[:-1] + ("0" if mac[-1] != "0" else "1")
     for changed in (

@@ -192,7 +192,7 @@ async def test_a_peer_that_leaves_while_the_relay_works_for_it_leaves_nothing_be
     peer.reset()
     await eventually(lambda: len(relay.services.hub) == 0 and not relay.server.server_state.tasks)
     assert relay.services.swarm.volunteers() == []
-    assert await relay.services.store.volunteers(seen_since=0.0) == []
+    assert await relay.services.store.volunteers() == []
 
 
 async def test_the_relays_heartbeat_is_heard(relay: RunningRelay) -> None:

@@ -39,7 +39,7 @@ async def test_the_newer_connection_serves_in_the_olders_place(relay: RunningRel
     journey = relay.journey(driver, newer)
     await driver.send(journey.frame(0))
     assert await newer.frame() == journey.frame(0)
-    rows = await relay.services.store.volunteers(seen_since=0.0)
+    rows = await relay.services.store.volunteers()
     assert [(row.peer, row.state) for row in rows] == [(newer.id, "serving")]
 
 
@@ -83,7 +83,7 @@ async def test_the_older_connections_departure_leaves_the_newer_alone(relay: Run
     await older.closed()
     await eventually(lambda: relay.services.metrics.connections["volunteer"] == 1)
     assert [volunteer.state for volunteer in relay.services.swarm.volunteers()] == ["serving"]
-    assert len(await relay.services.store.volunteers(seen_since=0.0)) == 1
+    assert len(await relay.services.store.volunteers()) == 1
 
 
 async def test_a_volunteer_that_connects_again_and_again_ends_up_serving(relay: RunningRelay) -> None:

@@ -94,6 +94,20 @@ async def test_who_is_paused_before_it_serves_or_while_it_leaves_is_shown_as_wha
     assert swarm_of(volunteer(1, is_paused=True, state=state)).status().volunteers[0].state == state
 
 
+async def test_who_rests_is_known_until_it_serves_again_or_leaves() -> None:
+    one, other = volunteer(1, is_paused=True), volunteer(2)
+    swarm = swarm_of(one, other)
+    other.is_in_doubt = True
+    swarm.refresh(other)
+    assert set(swarm.resting) == {one.peer.id, other.peer.id}
+    one.is_paused = False
+    swarm.refresh(one)
+    assert not swarm.takes_no_sessions(one.peer.id)
+    assert set(swarm.resting) == {other.peer.id}
+    swarm.drop(other.peer.id)
+    assert not swarm.resting
+
+
 async def test_who_left_does_not_count() -> None:
     one = volunteer(1)
     swarm = swarm_of(one)

@@ -8,13 +8,13 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from benchmarks.raw_websocket import masked
-from relay import sockets, websocket
-from relay.hub import Hub
+from relay import jobs, sockets, websocket
 from relay.peer import Peer
 from relay.websocket import WebSocketProtocol
 from schema import messages
 from schema.errors import Unresponsive
 from schema.frames import FrameType, decode_frame
+from schema.ids import PeerId
 from tests.relay.core.peers import ScriptedPeer, offer
 from tests.relay.core.support import RunningRelay, running_relay
 from tests.relay.core.waiting import eventually
@@ -212,6 +212,74 @@ async def test_a_peer_that_leaves_by_itself_is_gone(relay: RunningRelay) -> None
     await eventually(lambda: not connections(relay))
 
 
+# ---- heartbeats ----
+
+
+class _Broken:
+    """What fails where it should not."""
+
+    def __call__(self, *_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+
+async def speed_of(relay: RunningRelay, peer: ScriptedPeer) -> float:
+    found = relay.services.swarm.get(PeerId(peer.id))
+    assert found is not None
+    return found.blocks_per_second
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"type":"heartbeat","blocks_per_second":12.5}', id="as this project writes it"),
+        pytest.param('{"blocks_per_second":12.5, "type":"heartbeat"}', id="as others may"),
+    ],
+)
+async def test_a_heartbeat_is_heard_however_it_is_written(relay: RunningRelay, text: str) -> None:
+    peer = await relay.serving()
+    there = relay.services.hub.get(peer.id)
+    assert there is not None
+    there.heard = -1.0
+    await peer.socket.send(text)
+    await peer.is_served()
+    assert await speed_of(relay, peer) == 12.5
+    assert there.heard > 0
+
+
+async def test_a_heartbeat_in_fragments_is_one(relay: RunningRelay) -> None:
+    peer = await relay.serving()
+    await peer.socket.send(['{"type":"heart', 'beat","blocks_per', '_second":12.5}'])
+    await peer.is_served()
+    assert await speed_of(relay, peer) == 12.5
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('{"type":"heartbeat","sessions":-1}', "malformed_message"),
+        ('{"type":"heartbeat"', "malformed_message"),
+    ],
+)
+async def test_a_broken_heartbeat_ends_its_connection_by_name(
+    relay: RunningRelay, text: str, code: str
+) -> None:
+    peer, other = await relay.serving(), await relay.serving()
+    await peer.socket.send(text)
+    assert (await peer.goodbye())[0] == code
+    await other.is_served()
+
+
+async def test_a_heartbeat_that_the_relay_fails_at_ends_its_connection_alone(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, other = await relay.serving(), await relay.serving()
+    with monkeypatch.context() as patched:
+        patched.setattr(relay.services.joining, "heartbeat", _Broken())
+        await peer.socket.send('{"type":"heartbeat"}')
+        assert (await peer.goodbye())[0] == "internal_error"
+    await other.is_served()
+
+
 # ---- the way there and back ----
 
 
@@ -224,20 +292,28 @@ async def test_how_far_a_peer_is_gets_measured_when_it_comes(relay: RunningRelay
     assert there.rtt >= 0
 
 
-async def test_round_trips_are_smoothed_and_measured_again_in_turns(relay: RunningRelay) -> None:
+async def test_round_trips_are_smoothed(relay: RunningRelay) -> None:
     peer = await relay.dial()
     there = relay.services.hub.get(peer.id)
     assert there is not None
     await eventually(lambda: there.rtt is not None)
     there.rtt = 8.0
-    hub = Hub(1.0)
-    hub.add(there)
-    hub.ping_some(turns=2)
-    await peer.is_served()
-    assert there.rtt == 8.0, "it is another's turn"
-    hub.ping_some(turns=2)
+    there.ping()
     await eventually(lambda: there.rtt != 8.0)
     assert 6.9 < there.rtt < 8.0
+
+
+async def test_round_trips_are_measured_again_without_anybody_asking(
+    sqlite_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PING_SECONDS", 0.01)
+    async with running_relay(sqlite_file) as relay:
+        peer = await relay.dial()
+        there = relay.services.hub.get(peer.id)
+        assert there is not None
+        await eventually(lambda: there.rtt is not None)
+        there.rtt = 8.0
+        await eventually(lambda: there.rtt != 8.0)
 
 
 async def test_an_answer_to_no_ping_is_not_believed(relay: RunningRelay) -> None:

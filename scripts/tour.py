@@ -1,0 +1,141 @@
+"""Takes the pictures of docs/tour.md and the README: `python -m scripts.tour`.
+
+A relay and three volunteers with the demonstration model, and a real Chromium in which an operator asks,
+looks around, has a file answered and makes a key. Pictures are of the pages as they are then.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from benchmarks.processes import RelayProcess, relay, volunteers
+from scripts.reference import DOCS
+
+MODEL = "corolla-demo"
+SPANS = {"rose": "0:4", "iris": "4:8", "lily": "8:12"}
+QUESTIONS = ("What is Corolla?", "Tell me a short story about a fox.")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+TOUR = DOCS / "tour"
+WIDE, TALL, PHONE = (1200, 760), (1200, 1180), (390, 780)
+PATIENCE_MS = 120_000
+
+
+def main() -> int:
+    chromium = next((path for name in NAMES if (path := shutil.which(name))), None)
+    TOUR.mkdir(exist_ok=True)
+    with (
+        relay(MODEL, LOG_LEVEL="WARNING", OPEN_JOIN="true") as server,
+        volunteers(server, SPANS),
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=False, args=FLAGS)
+        context = browser.new_context(color_scheme="light", base_url=server.url)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        sign_in(context, server)
+        show_chat(page)
+        show_swarm(page)
+        show_own(context, page)
+        show_dark(page)
+        browser.close()
+    return 0
+
+
+def sign_in(context: BrowserContext, server: RelayProcess) -> None:
+    """As an operator, who sees every page."""
+    token = server.token("admin", "Ada")
+    answer = context.request.post(
+        "/api/session", data={"token": token}, headers={"Origin": server.url}, fail_on_status_code=True
+    )
+    answer.dispose()
+
+
+def show_chat(page: Page) -> None:
+    resize(page, WIDE)
+    page.goto("/")
+    for number, question in enumerate(QUESTIONS, start=1):
+        page.get_by_placeholder("Ask anything").fill(question)
+        page.locator("#send").click()
+        page.get_by_text("tokens/s").nth(number - 1).wait_for()
+    page.screenshot(path=DOCS / "screenshot.png")
+    page.get_by_role("button", name="Where the time went").last.click()
+    page.get_by_text("A step, the mean of").wait_for()
+    page.get_by_text("on the way").last.scroll_into_view_if_needed()
+    take(page, "time")
+
+
+def show_swarm(page: Page) -> None:
+    resize(page, TALL)
+    page.goto("/swarm")
+    page.get_by_text("Live", exact=True).wait_for()
+    page.get_by_role("link", name="rose").first.wait_for()
+    take(page, "swarm")
+    page.get_by_role("link", name="rose").first.click()
+    page.get_by_role("heading", name="rose").wait_for()
+    take(page, "volunteer")
+
+
+def show_own(context: BrowserContext, page: Page) -> None:
+    resize(page, WIDE)
+    page.goto("/join")
+    page.get_by_role("button", name="Make a token").wait_for()
+    take(page, "join")
+    page.goto("/jobs")
+    page.get_by_label("Choose a file").set_input_files(
+        {"name": "questions.jsonl", "mimeType": "application/jsonl", "buffer": lines().encode()}
+    )
+    page.get_by_role("button", name="Upload and begin").click()
+    page.get_by_role("button", name="Errors by line").wait_for()
+    take(page, "jobs")
+    key = {"kind": "client", "name": "evaluation", "tokens_a_day": 100_000}
+    origin = page.evaluate("location.origin")
+    made = context.request.post("/api/tokens", data=key, headers={"Origin": origin}, fail_on_status_code=True)
+    made.dispose()
+    page.goto("/keys")
+    page.get_by_text("evaluation").first.wait_for()
+    take(page, "keys")
+    page.goto("/operators")
+    page.get_by_text("rose").first.wait_for()
+    take(page, "operators")
+
+
+def show_dark(page: Page) -> None:
+    page.emulate_media(color_scheme="dark")
+    resize(page, PHONE)
+    page.goto("/")
+    page.get_by_text("tokens/s").last.wait_for()
+    take(page, "phone")
+    resize(page, TALL)
+    page.goto("/swarm")
+    page.get_by_role("link", name="rose").first.wait_for()
+    take(page, "swarm-dark")
+
+
+def lines() -> str:
+    """A file of questions, the last of which no model here can answer."""
+    bodies = [
+        {"model": MODEL, "prompt": prompt, "max_tokens": 12} for prompt in ("Once upon", "1 2 3", "A fox")
+    ]
+    bodies.append({"model": "nobody-serves-this", "prompt": "", "max_tokens": 1})
+    return "\n".join(
+        json.dumps({"custom_id": f"line-{number}", "method": "POST", "url": "/v1/completions", "body": body})
+        for number, body in enumerate(bodies, start=1)
+    )
+
+
+def resize(page: Page, size: tuple[int, int]) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+
+
+def take(page: Page, name: str) -> None:
+    path: Path = TOUR / f"{name}.png"
+    page.screenshot(path=path, animations="disabled")
+    print(path.relative_to(DOCS.parent), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

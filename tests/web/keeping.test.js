@@ -1,0 +1,314 @@
+/** What is kept of conversations: merged between tabs, listed, found, exported and imported. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { fileName, toJson, toMarkdown } from "../../web/js/chat/export.js";
+import { BadFile, readConversations } from "../../web/js/chat/import.js";
+import { grouped, listed } from "../../web/js/chat/listing.js";
+import { Keeper } from "../../web/js/chat/keeper.js";
+import { mergeConversation, mergeInfo, mergeTurn } from "../../web/js/chat/merging.js";
+import { findIn, marked, queryWords } from "../../web/js/chat/search.js";
+import { MemoryShelf } from "../../web/js/chat/shelf.js";
+import { pathOf } from "../../web/js/chat/tree.js";
+import { newConversation, reduceConversation } from "../../web/js/conversation.js";
+import { DEFAULTS } from "../../web/js/settings.js";
+import { createStore, infoOf, initialState } from "../../web/js/store.js";
+
+const ask = (turn, parent, question, at) => ({
+  type: "ask",
+  turn,
+  parent,
+  id: turn.toLowerCase(),
+  model: "demo",
+  question,
+  at,
+});
+const say = (id, text) => ({ type: "delta", id, text });
+const done = (id) => ({ type: "done", id, reason: "stop", usage: null, timing: null });
+const from = (conversation, ...actions) => actions.reduce(reduceConversation, conversation);
+const after = (...actions) => from(newConversation("c", DEFAULTS, 0), ...actions);
+const turnsOf = ({ turns }) => [...turns.values()];
+const NOBODY = new Set();
+
+test("what is still being written when the page is left is for the next one", async () => {
+  class Slow extends MemoryShelf {
+    write() {
+      return new Promise(() => {}); // as a browser does that closes the tab meanwhile
+    }
+  }
+  const store = createStore(initialState({ id: "c", at: 0, defaults: DEFAULTS, wantedModel: null }));
+  const keeper = new Keeper(store, { tell() {}, listen() {} }, { resume() {} });
+  await keeper.start(async () => new Slow());
+  store.dispatch(ask("A", null, "Why?", 1));
+  keeper.flush();
+  store.dispatch(say("a", "So far"));
+  const texts = keeper.leave().map(({ turns: [turn] }) => turn.reply.text);
+  assert.deepEqual(texts, ["", "So far"]);
+});
+
+describe("two states of a turn", () => {
+  const base = after(ask("A", null, "Why?", 1));
+  const state = (...actions) => from(base, ...actions).turns.get("A");
+  const cases = {
+    "more text over less": [state(say("a", "So far")), state(say("a", "So"))],
+    "an end over a reply under way": [state(say("a", "So"), done("a")), state(say("a", "So far"))],
+    "a stop over a reply under way": [
+      state(say("a", "So"), { type: "stop", id: "a" }),
+      state(say("a", "So f")),
+    ],
+    "what goes on over what only lost sight": [
+      state(say("a", "So far")),
+      state(say("a", "So"), { type: "interrupt", id: "a" }),
+    ],
+    "lost sight over a reply that nobody hears": [
+      state(say("a", "So"), { type: "interrupt", id: "a" }),
+      state(say("a", "So")),
+    ],
+    "what was gone on with over what was not": [
+      state(
+        say("a", "So"),
+        { type: "stop", id: "a" },
+        { type: "continue", turn: "A", id: "b", model: "m", at: 5 },
+      ),
+      state(say("a", "So far"), done("a")),
+    ],
+    "figures over none": [
+      state(say("a", "So"), { ...done("a"), usage: { completion_tokens: 1 } }),
+      state(say("a", "So"), done("a")),
+    ],
+  };
+  for (const [what, [further, other]] of Object.entries(cases)) {
+    test(`${what}, whichever side asks`, () => {
+      assert.equal(mergeTurn(further, other), further);
+      assert.equal(mergeTurn(other, further), further);
+    });
+  }
+});
+
+test("facts about a conversation come from whoever set them last", () => {
+  const info = infoOf(after(ask("A", null, "Why?", 10)));
+  const named = { ...info, title: "Mine", titled: 20 };
+  const moved = { ...info, leaf: "B", touched: 30, settings: { ...DEFAULTS, seed: 1 } };
+  for (const merged of [mergeInfo(named, moved), mergeInfo(moved, named)]) {
+    assert.deepEqual([merged.title, merged.leaf, merged.settings.seed], ["Mine", "B", 1]);
+  }
+});
+
+test("a conversation that is written after it was deleted is there again", () => {
+  const info = infoOf(after(ask("A", null, "Why?", 10)));
+  assert.equal(mergeInfo({ ...info, deleted: 20 }, info).deleted, 20);
+  assert.equal(mergeInfo({ ...info, deleted: 20 }, { ...info, updated: 30 }).deleted, 0);
+});
+
+describe("a conversation in two tabs", () => {
+  const both = after(ask("A", null, "Why?", 1), say("a", "So."), done("a"));
+  const here = from(both, ask("B", "A", "Here?", 2));
+  const there = from(both, ask("C", "A", "There?", 3));
+  const merge = (mine, theirs, followed = NOBODY) =>
+    mergeConversation(mine, infoOf(theirs), turnsOf(theirs), followed);
+
+  test("has the turns of both, and each tab stays on its branch", () => {
+    const merged = merge(here, there);
+    assert.deepEqual([...merged.turns.keys()], ["A", "B", "C"]);
+    assert.deepEqual(
+      pathOf(merged).map(({ id }) => id),
+      ["A", "B"],
+    );
+    assert.deepEqual(
+      pathOf(merge(there, here)).map(({ id }) => id),
+      ["A", "C"],
+    );
+  });
+
+  test("goes on to what the other one added at its end", () => {
+    assert.deepEqual(
+      pathOf(merge(both, there)).map(({ id }) => id),
+      ["A", "C"],
+    );
+  });
+
+  test("takes text from the other tab, but not of a reply that it hears itself", () => {
+    const ahead = from(here, say("b", "So far"));
+    assert.equal(merge(here, ahead).turns.get("B").reply.text, "So far");
+    assert.equal(merge(here, ahead, new Set(["b"])).turns.get("B").reply.text, "");
+    const ended = from(ahead, done("b"));
+    assert.equal(merge(here, ended, new Set(["b"])).turns.get("B").reply.phase, "done");
+  });
+
+  test("stays the same object when there is nothing new", () => assert.equal(merge(here, both), here));
+});
+
+describe("the shelf in memory", () => {
+  test("keeps, marks and purges as the one on the device does", async () => {
+    const shelf = new MemoryShelf();
+    const conversation = after(ask("A", null, "Why?", 1));
+    await shelf.write(infoOf(conversation), turnsOf(conversation));
+    assert.equal((await shelf.read("c")).turns.length, 1);
+    assert.equal((await shelf.read("c", [])).turns.length, 0);
+    await shelf.purge("c", 99);
+    assert.equal((await shelf.infos()).length, 1);
+    await shelf.mark("c", 50);
+    await shelf.purge("c", 49);
+    assert.equal((await shelf.infos())[0].deleted, 50);
+    await shelf.purge("c", 50);
+    assert.deepEqual(await shelf.infos(), []);
+  });
+});
+
+describe("the list", () => {
+  const info = (id, updated, deleted = 0) => ({ ...infoOf(after()), id, updated, deleted });
+  const DAY = 86_400_000;
+
+  test("has the one used last first, and no deleted ones", () => {
+    const infos = new Map(
+      [info("a", 1), info("b", 3), info("x", 5, 6), info("d", 2)].map((one) => [one.id, one]),
+    );
+    assert.deepEqual(
+      listed(infos).map(({ id }) => id),
+      ["b", "d", "a"],
+    );
+  });
+
+  test("stands under headings by day", () => {
+    const midnight = 100 * DAY;
+    const days = [midnight + 5, midnight - 5, midnight - 3 * DAY, midnight - 20 * DAY, 0];
+    assert.deepEqual(
+      grouped(
+        days.map((updated, index) => info(`${index}`, updated)),
+        midnight,
+      ).map(({ title, infos }) => [title, infos.length]),
+      [
+        ["Today", 1],
+        ["Yesterday", 1],
+        ["Previous 7 days", 1],
+        ["Previous 30 days", 1],
+        ["Older", 1],
+      ],
+    );
+  });
+});
+
+describe("searching", () => {
+  const turns = turnsOf(
+    after(ask("A", null, "How do bees see?", 1), say("a", "With five **eyes**, in Köln.")),
+  );
+  const find = (query) => findIn(queryWords(query), "Insects", turns);
+
+  test("finds all words, wherever they are", () => {
+    assert.match(find("insects eyes"), /eyes/);
+    assert.match(find("bees five"), /bees/);
+    assert.equal(find("bees six"), null);
+  });
+  test("does not mind case and accents", () => assert.match(find("KOLN"), /Köln/));
+  test("shows no piece when the name alone matches", () => assert.equal(find("insect"), ""));
+  test("shows the text around the word only", () => {
+    const long = turnsOf(after(ask("A", null, `${"x ".repeat(500)}needle${" y".repeat(500)}`, 1)));
+    const excerpt = findIn(["needle"], "", long);
+    assert.ok(excerpt.length < 120 && excerpt.includes("needle") && excerpt.startsWith("…"), excerpt);
+  });
+  test("marks the words, also where their case and accents differ", () => {
+    assert.deepEqual(
+      marked("In KÖLN, ﬁne", queryWords("koln fine")).filter(({ match }) => match),
+      [
+        { text: "KÖLN", match: true },
+        { text: "ﬁne", match: true },
+      ],
+    );
+  });
+});
+
+describe("files", () => {
+  const conversation = after(
+    ask("A", null, "Why?\n# Not a title", 1_700_000_000_000),
+    say("a", "So."),
+    done("a"),
+    ask("A2", null, "Why not?", 1_700_000_000_001),
+    { type: "interrupt", id: "a2" },
+    { type: "choose", turn: "A", at: 1_700_000_000_002 },
+  );
+  const written = () => JSON.parse(toJson([conversation], 0));
+  const reading = (change) => {
+    const file = written();
+    change(file, file.conversations[0]);
+    return () => readConversations(JSON.stringify(file));
+  };
+
+  test("come back with every branch", () => {
+    const [read] = readConversations(toJson([conversation], 0));
+    assert.deepEqual({ ...read, turns: turnsOf(read) }, { ...conversation, turns: turnsOf(conversation) });
+  });
+
+  test("as Markdown have the branch that is shown, with questions that cannot pose as headings", () => {
+    const text = toMarkdown(conversation);
+    assert.match(text, /> Why\?\n> # Not a title\n\n\*\*demo\*\*\n\nSo\.\n/);
+    assert.doesNotMatch(text, /Why not/);
+  });
+
+  test("a reply under way is read as interrupted", () => {
+    const [read] = reading((_, one) => {
+      one.turns[0].reply.phase = "streaming";
+    })();
+    assert.equal(read.turns.get("A").reply.phase, "interrupted");
+  });
+
+  test("what is not known is left out", () => {
+    const [read] = reading((_, one) => {
+      one.evil = 1;
+      one.turns[0].evil = 1;
+      one.turns[0].reply.evil = 1;
+      one.settings.evil = 1;
+    })();
+    assert.doesNotMatch(JSON.stringify([{ ...read, turns: turnsOf(read) }]), /evil/);
+  });
+
+  const bad = {
+    'no file of conversations: its "format" is not': (file) => delete file.format,
+    "version is 2; this page reads version 1": (file) => (file.version = 2),
+    "conversations has to be a list; it is missing": (file) => delete file.conversations,
+    "conversations[0] has to be an object; it is null": (file) => (file.conversations = [null]),
+    "two of its conversations have the same id": (file) => file.conversations.push(file.conversations[0]),
+    "conversations[0].id has to be a text of 1 to 64 characters": (_, one) => (one.id = ""),
+    "conversations[0].created has to be a time": (_, one) => (one.created = "yesterday"),
+    "conversations[0].title has 201 characters": (_, one) => (one.title = "x".repeat(201)),
+    "conversations[0].settings has to be an object": (_, one) => (one.settings = []),
+    "conversations[0].leaf is no turn of it": (_, one) => (one.leaf = "nowhere"),
+    "conversations[0].turns[1].id occurs twice": (_, one) => (one.turns[1].id = "A"),
+    "conversations[0].turns[0].question has to be a text; it is 7": (_, one) => (one.turns[0].question = 7),
+    'the turn "A" has the unknown parent "X"': (_, one) => (one.turns[0].parent = "X"),
+    "is its own ancestor": (_, one) => {
+      one.turns[0].parent = "A2";
+      one.turns[1].parent = "A";
+    },
+    "conversations[0].turns[0].reply.phase has to be one of": (_, one) => (one.turns[0].reply.phase = "odd"),
+    "conversations[0].turns[0].reply.base has to be a whole number": (_, one) =>
+      (one.turns[0].reply.base = -1),
+    "conversations[0].turns[0].reply.usage.total_tokens has to be": (_, one) =>
+      (one.turns[0].reply.usage = { prompt_tokens: 1, completion_tokens: 1 }),
+  };
+  for (const [words, change] of Object.entries(bad)) {
+    test(`are refused: ${words}`, () => {
+      const expected = (error) =>
+        error instanceof BadFile && error.message.toLowerCase().includes(words.toLowerCase());
+      assert.throws(reading(change), expected);
+    });
+  }
+
+  test("that are not JSON are refused", () => assert.throws(() => readConversations("{"), BadFile));
+
+  test("with a chain of twenty thousand turns are read in no time worth mentioning", () => {
+    const file = written();
+    const [turn] = file.conversations[0].turns;
+    file.conversations[0].turns = Array.from({ length: 20_000 }, (_, index) => ({
+      ...turn,
+      id: `${index}`,
+      parent: index === 19_999 ? null : `${index + 1}`,
+    }));
+    file.conversations[0].leaf = "0";
+    assert.equal(pathOf(readConversations(JSON.stringify(file))[0]).length, 20_000);
+  });
+
+  test("have names that any system takes", () => {
+    assert.equal(fileName("../What is 7 + 5? <b>", "md"), "What-is-7-5-b.md");
+    assert.equal(fileName("…", "json"), "conversation.json");
+  });
+});
