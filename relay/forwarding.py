@@ -194,15 +194,17 @@ class Forwarder:
         """
         self._times.peer_left(peer)
         broken = 0
-        for key in list(self._passing.get(peer, ())):
+        for key in self._passing.pop(peer, ()):
             route = self._routes[key]
-            self._forget_route(key)
-            broken += peer != route.origin
-            driver = self._hub.get(route.origin)
             if peer == route.origin:
+                self._forget_route(key)
                 self._remember_closed(key)
                 self._close_for(route, raw_route=key[len(route.session) :])
-            elif driver is not None:
+                continue
+            broken += 1
+            # The route stays: its driver, which closes it on the other hops, may die before it does.
+            driver = self._hub.get(route.origin)
+            if driver is not None:
                 driver.tell(HopLost(session=route.session.hex(), peer=peer))
         return broken
 
@@ -250,10 +252,10 @@ class Forwarder:
         if route is None:
             return
         for peer in set(route.stops):
-            keys = self._passing[peer]
-            del keys[key]
+            keys = self._passing.get(peer, {})  # nothing of one that has left
+            keys.pop(key, None)
             if not keys:
-                del self._passing[peer]
+                self._passing.pop(peer, None)
 
     def _forward_step(self, sender: Peer, route: VerifiedRoute, header: Header, message: bytes) -> None:
         stops = route.stops

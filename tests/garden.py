@@ -181,10 +181,14 @@ class Garden:
 
     def wait_for_no_sessions(self) -> None:
         """Return when no volunteer holds a KV cache, as their heartbeats say."""
-        wait_until(
-            lambda: not any(one.sessions for one in self.relay.swarm().volunteers),
-            "every session is freed on every hop",
-        )
+        try:
+            wait_until(lambda: not self.sessions(), "every session is freed on every hop")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.sessions()}\n{self.last_words()}") from error
+
+    def sessions(self) -> dict[str, int]:
+        """How many KV caches each volunteer holds that holds any."""
+        return {one.name: one.sessions for one in self.relay.swarm().volunteers if one.sessions}
 
     def uproot(self) -> None:
         """Kill every volunteer: at the end of all tests none has to finish anything."""

@@ -45,7 +45,8 @@ async def test_a_job_is_answered_and_its_results_downloaded(browser_page: Page, 
     file: FilePayload = {"name": "three.jsonl", "mimeType": "application/jsonl", "buffer": content}
     await browser_page.get_by_label("Choose a file").set_input_files(file)
     await browser_page.get_by_role("button", name="Upload and begin").click()
-    job = browser_page.get_by_role("region", name="Your jobs").get_by_role("listitem")
+    jobs = browser_page.get_by_role("region", name="Your jobs").get_by_role("listitem")
+    job = jobs.filter(has_text="three.jsonl")  # other tests' jobs are this person's too
     await expect(job).to_contain_text("Done, with errors", timeout=ANSWER_MS)
     await expect(job).to_contain_text("2 of 3 lines answered, 1 failed")
     async with browser_page.expect_download() as waiting:

@@ -179,6 +179,19 @@ async def test_the_sessions_of_a_driver_that_is_gone_are_closed_on_every_hop(
         assert (frame.type, frame.session) == (FrameType.CLOSE, journey.session)
 
 
+async def test_what_is_left_of_a_broken_session_is_closed_when_its_driver_leaves_too(
+    relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer
+) -> None:
+    journey = relay.journey(driver, first, second)
+    await driver.send(journey.frame(0))
+    await first.frame()
+    await first.close()
+    await driver.hear(HopLost)
+    driver.reset()  # before it could close the session
+    closed = decode_frame(await second.frame())
+    assert (closed.type, closed.session) == (FrameType.CLOSE, journey.session)
+
+
 async def test_other_drivers_are_not_told(
     relay: RunningRelay, driver: ScriptedPeer, first: ScriptedPeer, second: ScriptedPeer
 ) -> None:
@@ -219,7 +232,7 @@ async def test_the_oldest_routes_are_forgotten_and_verified_again(monkeypatch: p
 
 
 async def test_only_routes_that_are_known_are_known_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgotten, closed, or lost with a peer: what is kept of a peer ends with its routes."""
+    """Forgotten, closed, or lost with their driver: what is kept of a peer ends with its routes."""
     monkeypatch.setattr(forwarding, "MAX_CACHED_ROUTES", 3)
     swarmlet = Swarmlet()
     driver, volunteer, other = swarmlet.peers
@@ -240,7 +253,8 @@ async def test_only_routes_that_are_known_are_known_of_a_peer(monkeypatch: pytes
     swarmlet.forwarder.forward(driver, closed.frame(0, b"", FrameType.CLOSE))
     assert swarmlet.forwarder.peer_left(other.id) == 1
     assert swarmlet.forwarder.peer_left(other.id) == 0
-    assert swarmlet.forwarder.peer_left(volunteer.id) == 1
+    assert swarmlet.forwarder.peer_left(volunteer.id) == 2
+    assert swarmlet.forwarder.peer_left(driver.id) == 0
     assert swarmlet.forwarder._routes == swarmlet.forwarder._passing == {}
 
 
