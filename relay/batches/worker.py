@@ -99,6 +99,8 @@ class Worker:
         """Batches whose chunks were given back, and the models that they wait for."""
         self._may_be_more = False
         """Whether the last look has found a chunk: then lines that begin make place for the next one."""
+        self._full: set[str] = set()
+        """Batches of which the last look wanted no chunk, since enough of their lines waited here."""
 
     async def run(self, services: Services) -> None:
         """Until it is cancelled; then what it has is given back."""
@@ -144,16 +146,12 @@ class Worker:
         unread = sum(work.idle is None for work in self._works.values())
         if self._gate.is_shut or unread >= MOST_UNREAD or len(self._works) >= MOST_CHUNKS:
             return False
-        idle: Counter[str] = Counter()
-        waiting: Counter[str] = Counter()
-        for work in self._works.values():
-            idle[work.held.batch_id] += work.waits()
-            waiting.update(work.waits_for())
+        waiting = Counter(model for work in self._works.values() for model in work.waits_for())
         aside = {batch: models for batch, models in self._aside.items() if _are_full(models, waiting)}
-        full = {batch for batch, lines in idle.items() if lines >= CHUNK_LINES} | aside.keys()
+        full = {batch for batch, lines in self._idle_lines().items() if lines >= CHUNK_LINES}
         now = time.time()
-        held = await services.store.take_chunk(self.holder, now, now + LEASE_SECONDS, full)
-        self._may_be_more = held is not None
+        held = await services.store.take_chunk(self.holder, now, now + LEASE_SECONDS, full | aside.keys())
+        self._may_be_more, self._full = held is not None, full
         if held is None:
             self._aside = aside  # there is nothing left of the others
             return False
@@ -162,6 +160,13 @@ class Worker:
         work = self._works[held.key] = _Work(held, held.chunk.lines, self._aside.pop(held.batch_id, set()))
         work.task = asyncio.create_task(self._answer_chunk(services, work))
         return True
+
+    def _idle_lines(self) -> Counter[str]:
+        """How many lines of each batch wait here, as far as is known."""
+        idle: Counter[str] = Counter()
+        for work in self._works.values():
+            idle[work.held.batch_id] += work.waits()
+        return idle
 
     async def _leave_to_others(self, services: Services) -> None:
         """Give back what only waits for models that enough chunks wait for: there is no room for it here."""
@@ -195,7 +200,7 @@ class Worker:
         try:
             asked = await self._open_lines(services, held)
             work.left, work.idle = len(asked), Counter(line.model for line in asked)
-            self._ring()
+            self._ring(held.batch_id)
             async with asyncio.TaskGroup() as group:  # where one breaks, none is left behind
                 lines = [group.create_task(self._answer_line(services, work, line)) for line in asked]
             if not all(line.result() for line in lines):
@@ -212,6 +217,7 @@ class Worker:
             # Its lease ends by itself, where it could not be given back.
             if self._works.get(held.key) is work:
                 del self._works[held.key]
+            self.bell.set()
 
     async def _open_lines(self, services: Services, held: HeldChunk) -> list[Asked]:
         chunk = held.chunk
@@ -269,11 +275,11 @@ class Worker:
         if work.idle is not None:
             work.idle[model] -= change
         if change > 0:
-            self._ring()
+            self._ring(work.held.batch_id)
 
-    def _ring(self) -> None:
-        """There may be place for another chunk."""
-        if self._may_be_more:
+    def _ring(self, batch: str) -> None:
+        """There may be place for another chunk, of this batch above all."""
+        if self._may_be_more or (batch in self._full and self._idle_lines()[batch] < CHUNK_LINES):
             self.bell.set()
 
     async def _ask(

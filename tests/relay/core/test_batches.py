@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from relay.batches import batches_api, trying, worker
+from relay.batches.lines import CHUNK_LINES
 from relay.records import ChunkKey
 from schema.errors import GenerationFailed, InvalidRequest, KVCacheFull, Unavailable
 from tests.relay.core.answering_head import AnsweringHead, answering
@@ -71,6 +72,19 @@ async def test_a_batch_is_answered_line_by_line_in_order(
     assert await relay.metric("batches_total", status="completed") == 1
     file = await assistant.files.retrieve(done.output_file_id or "")
     assert (file.purpose, file.filename) == ("batch_output", f"{done.id}_output.jsonl")
+
+
+async def test_the_next_lines_are_looked_for_when_the_last_ones_are_done(
+    relay: RunningRelay,
+    assistant: openai.AsyncOpenAI,
+    head: AnsweringHead,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not only every now and then, which is for what others do."""
+    for period in ("POLL_SECONDS", "IDLE_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(worker, period, 3600.0)
+    for _ in range(2):
+        assert (await ended(assistant, await submit(assistant, lines(20 * CHUNK_LINES)))).status == "completed"
 
 
 async def test_what_a_line_does_wrong_is_in_the_error_file(
