@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import Receive, Scope
 
@@ -163,6 +164,7 @@ def create_app(settings: Settings, bus: Bus | None = None) -> Starlette:
         middleware=[Middleware(CountRequests)],
         exception_handlers={
             CorollaError: rest.on_error,
+            ClientDisconnect: rest.on_client_left,
             HTTPException: rest.on_http_exception,
             Exception: rest.on_error,
         },
