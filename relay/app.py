@@ -187,7 +187,8 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
     neighbours = Neighbours(
         bus or _open_bus(settings, secret), replicas, metrics, settings.replica, settings.queue_bytes
     )
-    usage = UsageAccount()
+    usage, contributions = UsageAccount(), Contributions(store, outcomes, swarm)
+    metrics.watch_dropped(lambda: {"usage": usage.dropped, "contributions": contributions.dropped})
     history = HistoryOfSwarm(swarm, time.time())
     replies = Replies(hub, swarm, metrics, secret, neighbours.key, usage, history)
     replicas.use(neighbours, replies)
@@ -214,7 +215,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         swarm=swarm,
         outcomes=outcomes,
         standings=standings,
-        contributions=Contributions(store, outcomes, swarm),
+        contributions=contributions,
         leaderboard=Leaderboard(store),
         forwarder=forwarder,
         routing=routing,
