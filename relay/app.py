@@ -55,6 +55,7 @@ from relay.metrics import Metrics
 from relay.neighbours import Neighbours
 from relay.outcomes import Outcomes
 from relay.peer import Send
+from relay.pictures import Pictures
 from relay.probing import Probing
 from relay.quarantine import Quarantine
 from relay.replicas import Replicas
@@ -231,6 +232,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         replicas=replicas,
         usage=usage,
         feed=Feed(swarm),
+        pictures=Pictures(swarm),
         history=history,
         storage=open_storage(settings),
         batches=Batches(store, swarm, admission, settings),
