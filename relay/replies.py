@@ -88,7 +88,8 @@ class Replies:
             NotFound, ModelUnavailable: no such model, or it cannot answer now.
             QueueFull: no head reads fast enough. TooLarge: more than a control message may hold.
         """
-        reply = TextReply(self, _repeatable(body), asker)
+        facts = self._swarm.facts(body.model)
+        reply = TextReply(self, _repeatable(body), asker, 0 if facts is None else facts.context)
         self._hand_over(reply)
         return reply
 
@@ -99,7 +100,8 @@ class Replies:
         """
         facts = self._swarm.facts(model)
         self._swarm.require_heads(model)
-        reply = VectorReply(self, model, inputs, 0 if facts is None else facts.hidden_size, asker)
+        width, context = (0, 0) if facts is None else (facts.hidden_size, facts.context)
+        reply = VectorReply(self, model, inputs, asker, width=width, context=context)
         self._hand_over(reply)
         return reply
 

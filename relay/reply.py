@@ -49,7 +49,8 @@ class Keeper(Protocol):
 class Reply(ABC, Generic[_E]):
     """Iterate over its events; the last is `Finished`, or an error is raised."""
 
-    def __init__(self, keeper: Keeper, model: str, asker: str) -> None:
+    def __init__(self, keeper: Keeper, model: str, asker: str, most_tokens: int) -> None:
+        """`most_tokens`: that it can take, prompts included."""
         self.model = model
         self.asker = asker
         self.request = ""
@@ -60,6 +61,7 @@ class Reply(ABC, Generic[_E]):
         self.started = asyncio.get_running_loop().time()
         self.first_token: float | None = None
         """Seconds from the start to the first event."""
+        self._most_tokens = most_tokens
         self._keeper = keeper
         self._events: asyncio.Queue[_E | Finished | Failed | _Instead] = asyncio.Queue()
         self.has_ended = False
@@ -90,7 +92,13 @@ class Reply(ABC, Generic[_E]):
         self.heads += 1
 
     def put(self, event: Finished | Failed) -> None:
-        """Pass on how it has ended."""
+        """Pass on how it has ended.
+
+        Raises:
+            GenerationFailed: it cannot have ended like that. Whoever asks would be charged for it.
+        """
+        if isinstance(event, Finished) and _counted(event.usage) > self._most_tokens:
+            raise GenerationFailed("the volunteer counts more tokens than the model can have taken")
         self.is_over = True
         self._events.put_nowait(event)
 
@@ -143,8 +151,9 @@ class Reply(ABC, Generic[_E]):
 class TextReply(Reply[Delta]):
     """A text. Another head tells it from the beginning; what has been told before is left out here."""
 
-    def __init__(self, keeper: Keeper, body: GenerationRequest, asker: str) -> None:
-        super().__init__(keeper, body.model, asker)
+    def __init__(self, keeper: Keeper, body: GenerationRequest, asker: str, context: int) -> None:
+        """`context`: the model's positions."""
+        super().__init__(keeper, body.model, asker, context)
         self.body = body
         self._told = Told(body)
 
@@ -155,7 +164,8 @@ class TextReply(Reply[Delta]):
 
     @property
     def made(self) -> Usage:
-        return Usage(prompt_tokens=0, completion_tokens=len(self.ids), total_tokens=len(self.ids))
+        count = min(len(self.ids), self._most_tokens)
+        return Usage(prompt_tokens=0, completion_tokens=count, total_tokens=count)
 
     def message(self, request: str, known: str | UnsetType) -> Generate:
         return Generate(request=request, body=self.body, asker=known, generated=self.ids or UNSET)
@@ -168,6 +178,8 @@ class TextReply(Reply[Delta]):
         if isinstance(event, Embedded):
             raise GenerationFailed("the volunteer was asked for a text and gave a vector")
         new = self._told.take(event)
+        if len(self.ids) > self._most_tokens:
+            raise GenerationFailed("the volunteer tells more tokens than the model has positions")
         if new is not None:
             self._events.put_nowait(new)
 
@@ -176,12 +188,20 @@ class VectorReply(Reply[Embedded]):
     """Vectors, in the order of the inputs. Another head makes those that are missing."""
 
     def __init__(
-        self, keeper: Keeper, model: str, inputs: list[str | list[int]], width: int, asker: str
+        self,
+        keeper: Keeper,
+        model: str,
+        inputs: list[str | list[int]],
+        asker: str,
+        *,
+        width: int,
+        context: int,
     ) -> None:
-        """`width`: numbers in a vector."""
-        super().__init__(keeper, model, asker)
+        """`width`: numbers in a vector. `context`: the model's positions, for each input."""
+        super().__init__(keeper, model, asker, context * len(inputs))
         self._inputs = inputs
         self._width = width
+        self._context = context
         self._tokens: list[int] = []
         """Of each input whose vector has come."""
         self._done_before = 0
@@ -213,6 +233,8 @@ class VectorReply(Reply[Embedded]):
             raise GenerationFailed("the volunteer was asked for vectors and gave something else")
         if event.index != index - self._done_before:
             raise GenerationFailed("the volunteer gave a vector out of its turn")
+        if event.tokens > self._context:
+            raise GenerationFailed("the volunteer counts more tokens in a text than the model has positions")
         if not is_vector(event.vector, self._width):
             raise GenerationFailed("the volunteer gave a vector that is none of this model's")
         self._tokens.append(event.tokens)
@@ -222,6 +244,11 @@ class VectorReply(Reply[Embedded]):
         if isinstance(event, Finished) and len(self._tokens) < len(self._inputs):
             raise GenerationFailed("the volunteer gave fewer vectors than it was asked for")
         super().put(event)
+
+
+def _counted(usage: Usage) -> int:
+    """All tokens that a head counts, by the larger of the sums that it tells."""
+    return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
 
 
 def goes_on(event: HeadEvent) -> bool:
