@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from relay.heads import error_of_head
 from relay.told import Told
-from schema.errors import GenerationFailed
+from schema.errors import CorollaError, GenerationFailed
 from schema.generation import GenerationRequest, Timing, Usage
 from schema.ids import PeerId
 from schema.messages import Delta, Embed, Embedded, Failed, Finished, Generate
@@ -63,7 +63,7 @@ class Reply(ABC, Generic[_E]):
         """Seconds from the start to the first event."""
         self._most_tokens = most_tokens
         self._keeper = keeper
-        self._events: asyncio.Queue[_E | Finished | Failed | _Instead] = asyncio.Queue()
+        self._events: asyncio.Queue[_E | Finished | Failed | CorollaError | _Instead] = asyncio.Queue()
         self.has_ended = False
         """Whether its reader has read its last event."""
         self.is_over = False
@@ -102,6 +102,10 @@ class Reply(ABC, Generic[_E]):
         self.is_over = True
         self._events.put_nowait(event)
 
+    def end(self, error: CorollaError) -> None:
+        """Have its reader told why there is no more of it; that ends it on its head too."""
+        self._events.put_nowait(error)
+
     def lose_head(self) -> None:
         self.head = None
         self._events.put_nowait(_Instead.HEAD_LEFT)
@@ -118,7 +122,8 @@ class Reply(ABC, Generic[_E]):
         """Its pieces, then `Finished`.
 
         Raises:
-            CorollaError: what the head said, or GenerationFailed when no head finishes it in time.
+            CorollaError: what the head said, or `end` was told, or GenerationFailed when no head finishes it
+                in time.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_seconds
@@ -133,6 +138,8 @@ class Reply(ABC, Generic[_E]):
                 if event is _Instead.HEAD_LEFT:
                     await self._find_head(deadline, too_late)
                     continue
+                if isinstance(event, CorollaError):
+                    raise event
                 self.has_ended = isinstance(event, Finished | Failed)
                 if isinstance(event, Failed):
                     raise error_of_head(event.error)
