@@ -77,6 +77,10 @@ class SpanServer(Protocol):
         """A step to compute; its answer goes to `Exchange.answer` or `Exchange.fail`."""
         ...
 
+    def on_malformed(self, frame: Frame, error: MalformedFrame) -> None:
+        """A step that says too little to be work; its driver waits for `Exchange.fail`."""
+        ...
+
     def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         """As `on_work`, for a frame whose payload comes later, if at all."""
         ...
@@ -338,7 +342,12 @@ class Exchange:
             if inbox is not None:
                 inbox.on_output(frame)
         elif self._span_server is not None:
-            self._span_server.on_work(frame, order_of(frame, route))
+            try:
+                order = order_of(frame, route)
+            except MalformedFrame as error:
+                self._span_server.on_malformed(frame, error)
+            else:
+                self._span_server.on_work(frame, order)
 
 
 def step_error(failure: Failure) -> CorollaError:

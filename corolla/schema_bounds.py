@@ -24,8 +24,9 @@ MAX_MULTIPLE = 10_000
 fraction do not count: 0.01 is 1, 2.50 is 25. All that can be made of them by `allOf` divides it."""
 MAX_TEXT_CHARS = 10_000
 """One text in it, and what a pattern says with all that it counts: `(ab{9}){100}` says 1000."""
-_PART = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d{1,9})(?:,(\d{0,9}))?\}|.", re.DOTALL)
-"""Of a pattern: an escape, a class, a count, or a letter."""
+_PART = re.compile(r"\\.|\[(?:\\.|[^\]\\])*+\]?|\{(\d{1,9})(?:,(\d{0,9}))?\}|.", re.DOTALL)
+"""Of a pattern: an escape, a class, a count, or a letter. A class that does not end is all of the rest, so
+that no letter is looked at again and again."""
 
 
 def check_bounds(schema: Any, param: str) -> None:

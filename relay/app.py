@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import Receive, Scope
 
@@ -54,6 +55,7 @@ from relay.metrics import Metrics
 from relay.neighbours import Neighbours
 from relay.outcomes import Outcomes
 from relay.peer import Send
+from relay.pictures import Pictures
 from relay.probing import Probing
 from relay.quarantine import Quarantine
 from relay.replicas import Replicas
@@ -163,6 +165,7 @@ def create_app(settings: Settings, bus: Bus | None = None) -> Starlette:
         middleware=[Middleware(CountRequests)],
         exception_handlers={
             CorollaError: rest.on_error,
+            ClientDisconnect: rest.on_client_left,
             HTTPException: rest.on_http_exception,
             Exception: rest.on_error,
         },
@@ -185,7 +188,8 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
     neighbours = Neighbours(
         bus or _open_bus(settings, secret), replicas, metrics, settings.replica, settings.queue_bytes
     )
-    usage = UsageAccount()
+    usage, contributions = UsageAccount(), Contributions(store, outcomes, swarm)
+    metrics.watch_dropped(lambda: {"usage": usage.dropped, "contributions": contributions.dropped})
     history = HistoryOfSwarm(swarm, time.time())
     replies = Replies(hub, swarm, metrics, secret, neighbours.key, usage, history)
     replicas.use(neighbours, replies)
@@ -212,12 +216,12 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         swarm=swarm,
         outcomes=outcomes,
         standings=standings,
-        contributions=Contributions(store, outcomes, swarm),
+        contributions=contributions,
         leaderboard=Leaderboard(store),
         forwarder=forwarder,
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings, standings),
-        revocation=Revocation(store, (hub, kept_replies), time.time()),
+        revocation=Revocation(store, (hub, kept_replies, replies), time.time()),
         quarantine=Quarantine(store, swarm, hub),
         probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),
         replies=replies,
@@ -228,6 +232,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         replicas=replicas,
         usage=usage,
         feed=Feed(swarm),
+        pictures=Pictures(swarm),
         history=history,
         storage=open_storage(settings),
         batches=Batches(store, swarm, admission, settings),

@@ -9,7 +9,9 @@ Decides, and counts how often each asks; that is in memory, of one replica. Does
 """
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from relay.rates import Rate
 from relay.records import TokenRecord
@@ -38,6 +40,15 @@ class Grant:
     """Of this kind that its parent may have; None: any number."""
 
 
+class _Limit(NamedTuple):
+    """That somebody may do something only so often."""
+
+    rate: Rate
+    key: str
+    words: str
+    """Why not now."""
+
+
 class HandingOut:
     """The rules, and who has asked how often."""
 
@@ -57,18 +68,26 @@ class HandingOut:
         _check_limits(asked, now)
         grant = decide(asker, asked.kind, lets_join=self._settings.lets_join)
         if asker is None:
-            self._count(self._of_all, _EVERYBODY, now, "too many have had tokens made here lately")
-            self._count(self._of_addresses, network_of(address), now, "you have had tokens made lately")
+            mine = _Limit(self._of_addresses, network_of(address), "you have had tokens made lately")
+            all_ = _Limit(self._of_all, _EVERYBODY, "too many have had tokens made here lately")
+            _count((mine, all_), now)
         elif asker.kind != "admin":
-            self._count(self._of_tokens, asker.id, now, "this token has made others lately")
+            _count((_Limit(self._of_tokens, asker.id, "this token has made others lately"),), now)
         return grant
 
-    @staticmethod
-    def _count(rate: Rate, key: str, now: float, words: str) -> None:
-        wait = rate.wait(key, now)
+
+def _count(limits: Sequence[_Limit], now: float) -> None:
+    """Take a time of each; none of any where one of them refuses, or one address could use up everybody's.
+
+    Raises:
+        TooManyRequests: not so soon.
+    """
+    for limit in limits:
+        wait = limit.rate.wait(limit.key, now)
         if wait:
-            raise TooManyRequests(f"{words}: come back in {wait / 60:.0f} min", retry_after=wait)
-        rate.take(key, now)
+            raise TooManyRequests(f"{limit.words}: come back in {wait / 60:.0f} min", retry_after=wait)
+    for limit in limits:
+        limit.rate.take(limit.key, now)
 
 
 def decide(asker: TokenRecord | None, kind: TokenKind, *, lets_join: bool) -> Grant:

@@ -7,12 +7,12 @@ So nobody waits for a sum over the days of ten thousand volunteers but who asks 
 loop's thread. Does not know scores, nor what anything is worth.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from relay.records import Leader
+from relay.sharing import SharedLookups
 from relay.usage import DAY, day_of
 
 MOST_LEADERS = 100
@@ -34,6 +34,7 @@ class Board:
     version: int
     """Another one each time that any board is added up and differs."""
     asked: float
+    """When somebody has asked for it last."""
 
 
 class Leaderboard:
@@ -43,8 +44,8 @@ class Leaderboard:
         self._store = store
         self._boards: dict[int, Board] = {}
         self._version = 0
-        self._lock = asyncio.Lock()
-        """Held while one is added up: others who ask wait for it."""
+        self._adding = SharedLookups(self._add_up)
+        """Who asks first waits together: one after the other, each would wait for a database that is away."""
 
     async def of(self, days: int, now: float) -> Board:
         """The board of so many days, today included. `now`: Unix time.
@@ -52,10 +53,7 @@ class Leaderboard:
         Raises:
             Unavailable: it was not added up yet, and the database is away.
         """
-        board = self._boards.get(days)
-        if board is None:
-            async with self._lock:
-                board = self._boards.get(days) or await self._add_up(days, now, now)
+        board = self._boards.get(days) or await self._adding.find((days, day_of(now)))
         board.asked = now
         return board
 
@@ -65,14 +63,15 @@ class Leaderboard:
             if now - board.asked > FORGET_SECONDS:
                 del self._boards[days]
                 continue
-            async with self._lock:
-                await self._add_up(days, now, board.asked)
+            await self._adding.find((days, day_of(now)))
 
-    async def _add_up(self, days: int, now: float, asked: float) -> Board:
-        leaders = await self._store.leaders(day_of(now) - (days - 1) * DAY, MOST_LEADERS)
+    async def _add_up(self, which: tuple[int, float]) -> Board:
+        """Of so many days, the last of which begins then."""
+        days, today = which
+        leaders = await self._store.leaders(today - (days - 1) * DAY, MOST_LEADERS)
         known = self._boards.get(days)
         if known is not None and known.leaders == leaders:
             return known
         self._version += 1
-        board = self._boards[days] = Board(leaders, self._version, asked if known is None else known.asked)
+        board = self._boards[days] = Board(leaders, self._version, today if known is None else known.asked)
         return board

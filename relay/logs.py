@@ -16,7 +16,7 @@ import orjson
 
 from relay.settings import LogFormat, Settings
 
-CONTEXT = ("replica", "peer", "role", "session", "step", "request", "reason")
+CONTEXT = ("replica", "peer", "role", "session", "step", "request", "reason", "by")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOISY = {"aiosqlite": logging.INFO, "alembic": logging.WARNING}
 """Libraries whose less important lines are of no use at any level."""

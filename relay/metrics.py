@@ -136,6 +136,10 @@ class Metrics:
         """Have those who wait for a head shown at every `render`: how many do, and have ever done."""
         self._registry.register(_Waiting(figures))
 
+    def watch_dropped(self, figures: Callable[[], Mapping[str, int]]) -> None:
+        """Have what was counted and could not be kept shown at every `render`, by what it was."""
+        self._registry.register(_Dropped(figures))
+
     def render(self) -> bytes:
         """Everything in Prometheus' text format (prometheus_client.CONTENT_TYPE_LATEST)."""
         return generate_latest(self._registry)
@@ -188,6 +192,17 @@ class _Outcomes(Collector):
         waiting = GaugeMetricFamily("corolla_evidence_waiting", "Pieces of evidence that are not in SQL yet.")
         waiting.add_metric([], len(now.unwritten()))
         yield waiting
+
+
+class _Dropped(Collector):
+    """Shows what there was no room for while the database was away."""
+
+    def __init__(self, figures: Callable[[], Mapping[str, int]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        meaning = "Replies that no token's usage, and sums that no volunteer's contribution had room for."
+        yield _counter("sums_dropped", meaning, self._figures(), "of")
 
 
 class _Waiting(Collector):

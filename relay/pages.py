@@ -183,7 +183,7 @@ class _PageSession:
             # Gathers what changes together. A picture of thousands takes tens of milliseconds to paint.
             await asyncio.sleep(PUSH_SECONDS * max(1.0, len(swarm) / PUSHED_VOLUNTEERS))
             seen = swarm.version
-            await self._say(browser.SwarmChanged(swarm=swarm.status()))
+            await self._send(self._services.pictures.newest())
 
     async def _tell_elsewhere(self) -> None:
         await self._elsewhere.wait()
@@ -202,7 +202,10 @@ class _PageSession:
                     await self._socket.close(error.close_code, error.code)
 
     async def _say(self, message: browser.ToPage) -> None:
+        await self._send(browser.encode_to_page(message))
+
+    async def _send(self, message: str) -> None:
         try:
-            await self._socket.send_text(browser.encode_to_page(message))
+            await self._socket.send_text(message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:  # what a closed socket raises
             raise PageGone from error

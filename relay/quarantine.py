@@ -9,6 +9,7 @@ that comes back, or comes from another replica, is told again. Owned by the even
 who may decide, nor what a swarm does with it.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Protocol
@@ -41,6 +42,8 @@ class Quarantine:
         self._hub = hub
         self._told: dict[PeerId, tuple[Peer, str]] = {}
         """The connections over which owners were told, and why."""
+        self._looking = asyncio.Lock()
+        """Held from asking to acting: an older answer that came later would undo what was decided since."""
 
     async def put(self, peer: PeerId, reason: str, by: str | None, now: float) -> QuarantineRecord:
         """Keep a volunteer out. `by`: the admin's token. Raises Unavailable: the database is away."""
@@ -66,14 +69,18 @@ class Quarantine:
         Raises:
             Unavailable: the database is away; all stays as it was.
         """
-        reasons = {one.peer: one.reason for one in await self._store.quarantined()}
-        self._swarm.set_quarantined(reasons.keys())
-        self._tell(reasons)
-        for peer in self._told.keys() - reasons.keys():
-            past = await self._store.quarantines_of(peer)
-            connection, _ = self._told.pop(peer)
-            if connection.hears_operators and past:
-                connection.send_message(Restored(reason=past[0].end_reason or ""))
+        async with self._looking:
+            reasons = {one.peer: one.reason for one in await self._store.quarantined()}
+            self._swarm.set_quarantined(reasons.keys())
+            self._tell(reasons)
+            for peer in self._told.keys() - reasons.keys():
+                await self._tell_restored(peer)
+
+    async def _tell_restored(self, peer: PeerId) -> None:
+        past = await self._store.quarantines_of(peer)
+        connection, _ = self._told.pop(peer)
+        if connection.hears_operators and past:
+            connection.send_message(Restored(reason=past[0].end_reason or ""))
 
     def _tell(self, reasons: Mapping[PeerId, str]) -> None:
         for peer, reason in reasons.items():

@@ -34,11 +34,6 @@ class TokenRecord:
     tokens_a_day: int | None = None
     """That its replies may take, prompts included; None: any number."""
 
-    @property
-    def owner(self) -> str:
-        """The token that answers for it: the one that has made it, or itself."""
-        return self.parent or self.id
-
     def is_good(self, now: float) -> bool:
         """Whether it is neither revoked nor expired. `now`: Unix time."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections import Counter
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import Any
 
@@ -23,7 +24,14 @@ from relay.prices import PREFERRED_SESSIONS
 from relay.reply import HeadEvent, Reply, TextReply, VectorReply
 from relay.swarm import Swarm, Volunteer
 from relay.usage import UsageAccount
-from schema.errors import CorollaError, GenerationFailed, ModelUnavailable, NotServing, QueueFull
+from schema.errors import (
+    CorollaError,
+    GenerationFailed,
+    ModelUnavailable,
+    NotServing,
+    QueueFull,
+    Unauthorized,
+)
 from schema.generation import GenerationRequest
 from schema.ids import PeerId
 from schema.messages import Cancel, Delta, Embedded, ErrorInfo, Failed, Finished
@@ -88,7 +96,8 @@ class Replies:
             NotFound, ModelUnavailable: no such model, or it cannot answer now.
             QueueFull: no head reads fast enough. TooLarge: more than a control message may hold.
         """
-        reply = TextReply(self, _repeatable(body), asker)
+        facts = self._swarm.facts(body.model)
+        reply = TextReply(self, _repeatable(body), asker, 0 if facts is None else facts.context)
         self._hand_over(reply)
         return reply
 
@@ -99,7 +108,8 @@ class Replies:
         """
         facts = self._swarm.facts(model)
         self._swarm.require_heads(model)
-        reply = VectorReply(self, model, inputs, 0 if facts is None else facts.hidden_size, asker)
+        width, context = (0, 0) if facts is None else (facts.hidden_size, facts.context)
+        reply = VectorReply(self, model, inputs, asker, width=width, context=context)
         self._hand_over(reply)
         return reply
 
@@ -205,6 +215,12 @@ class Replies:
                 reply.lose_head()
                 lost += 1
         return lost
+
+    def end_revoked(self, owners: Collection[str]) -> None:
+        """End what these have asked for."""
+        for reply in self._running.values():
+            if reply.asker in owners:
+                reply.end(Unauthorized("the token of whoever asked was revoked or has expired"))
 
     def left(self, reply: AnyReply, error: BaseException | None) -> None:
         """Its reader has left. `error`: why, where that was not its end."""

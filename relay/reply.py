@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from relay.heads import error_of_head
 from relay.told import Told
-from schema.errors import GenerationFailed
+from schema.errors import CorollaError, GenerationFailed
 from schema.generation import GenerationRequest, Timing, Usage
 from schema.ids import PeerId
 from schema.messages import Delta, Embed, Embedded, Failed, Finished, Generate
@@ -49,7 +49,8 @@ class Keeper(Protocol):
 class Reply(ABC, Generic[_E]):
     """Iterate over its events; the last is `Finished`, or an error is raised."""
 
-    def __init__(self, keeper: Keeper, model: str, asker: str) -> None:
+    def __init__(self, keeper: Keeper, model: str, asker: str, most_tokens: int) -> None:
+        """`most_tokens`: that it can take, prompts included."""
         self.model = model
         self.asker = asker
         self.request = ""
@@ -60,8 +61,9 @@ class Reply(ABC, Generic[_E]):
         self.started = asyncio.get_running_loop().time()
         self.first_token: float | None = None
         """Seconds from the start to the first event."""
+        self._most_tokens = most_tokens
         self._keeper = keeper
-        self._events: asyncio.Queue[_E | Finished | Failed | _Instead] = asyncio.Queue()
+        self._events: asyncio.Queue[_E | Finished | Failed | CorollaError | _Instead] = asyncio.Queue()
         self.has_ended = False
         """Whether its reader has read its last event."""
         self.is_over = False
@@ -90,9 +92,19 @@ class Reply(ABC, Generic[_E]):
         self.heads += 1
 
     def put(self, event: Finished | Failed) -> None:
-        """Pass on how it has ended."""
+        """Pass on how it has ended.
+
+        Raises:
+            GenerationFailed: it cannot have ended like that. Whoever asks would be charged for it.
+        """
+        if isinstance(event, Finished) and _counted(event.usage) > self._most_tokens:
+            raise GenerationFailed("the volunteer counts more tokens than the model can have taken")
         self.is_over = True
         self._events.put_nowait(event)
+
+    def end(self, error: CorollaError) -> None:
+        """Have its reader told why there is no more of it; that ends it on its head too."""
+        self._events.put_nowait(error)
 
     def lose_head(self) -> None:
         self.head = None
@@ -110,7 +122,8 @@ class Reply(ABC, Generic[_E]):
         """Its pieces, then `Finished`.
 
         Raises:
-            CorollaError: what the head said, or GenerationFailed when no head finishes it in time.
+            CorollaError: what the head said, or `end` was told, or GenerationFailed when no head finishes it
+                in time.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_seconds
@@ -125,6 +138,8 @@ class Reply(ABC, Generic[_E]):
                 if event is _Instead.HEAD_LEFT:
                     await self._find_head(deadline, too_late)
                     continue
+                if isinstance(event, CorollaError):
+                    raise event
                 self.has_ended = isinstance(event, Finished | Failed)
                 if isinstance(event, Failed):
                     raise error_of_head(event.error)
@@ -143,8 +158,9 @@ class Reply(ABC, Generic[_E]):
 class TextReply(Reply[Delta]):
     """A text. Another head tells it from the beginning; what has been told before is left out here."""
 
-    def __init__(self, keeper: Keeper, body: GenerationRequest, asker: str) -> None:
-        super().__init__(keeper, body.model, asker)
+    def __init__(self, keeper: Keeper, body: GenerationRequest, asker: str, context: int) -> None:
+        """`context`: the model's positions."""
+        super().__init__(keeper, body.model, asker, context)
         self.body = body
         self._told = Told(body)
 
@@ -155,7 +171,8 @@ class TextReply(Reply[Delta]):
 
     @property
     def made(self) -> Usage:
-        return Usage(prompt_tokens=0, completion_tokens=len(self.ids), total_tokens=len(self.ids))
+        count = min(len(self.ids), self._most_tokens)
+        return Usage(prompt_tokens=0, completion_tokens=count, total_tokens=count)
 
     def message(self, request: str, known: str | UnsetType) -> Generate:
         return Generate(request=request, body=self.body, asker=known, generated=self.ids or UNSET)
@@ -168,6 +185,8 @@ class TextReply(Reply[Delta]):
         if isinstance(event, Embedded):
             raise GenerationFailed("the volunteer was asked for a text and gave a vector")
         new = self._told.take(event)
+        if len(self.ids) > self._most_tokens:
+            raise GenerationFailed("the volunteer tells more tokens than the model has positions")
         if new is not None:
             self._events.put_nowait(new)
 
@@ -176,12 +195,20 @@ class VectorReply(Reply[Embedded]):
     """Vectors, in the order of the inputs. Another head makes those that are missing."""
 
     def __init__(
-        self, keeper: Keeper, model: str, inputs: list[str | list[int]], width: int, asker: str
+        self,
+        keeper: Keeper,
+        model: str,
+        inputs: list[str | list[int]],
+        asker: str,
+        *,
+        width: int,
+        context: int,
     ) -> None:
-        """`width`: numbers in a vector."""
-        super().__init__(keeper, model, asker)
+        """`width`: numbers in a vector. `context`: the model's positions, for each input."""
+        super().__init__(keeper, model, asker, context * len(inputs))
         self._inputs = inputs
         self._width = width
+        self._context = context
         self._tokens: list[int] = []
         """Of each input whose vector has come."""
         self._done_before = 0
@@ -213,6 +240,8 @@ class VectorReply(Reply[Embedded]):
             raise GenerationFailed("the volunteer was asked for vectors and gave something else")
         if event.index != index - self._done_before:
             raise GenerationFailed("the volunteer gave a vector out of its turn")
+        if event.tokens > self._context:
+            raise GenerationFailed("the volunteer counts more tokens in a text than the model has positions")
         if not is_vector(event.vector, self._width):
             raise GenerationFailed("the volunteer gave a vector that is none of this model's")
         self._tokens.append(event.tokens)
@@ -222,6 +251,11 @@ class VectorReply(Reply[Embedded]):
         if isinstance(event, Finished) and len(self._tokens) < len(self._inputs):
             raise GenerationFailed("the volunteer gave fewer vectors than it was asked for")
         super().put(event)
+
+
+def _counted(usage: Usage) -> int:
+    """All tokens that a head counts, by the larger of the sums that it tells."""
+    return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
 
 
 def goes_on(event: HeadEvent) -> bool:

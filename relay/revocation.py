@@ -1,4 +1,4 @@
-"""Ends what was begun with a token that was revoked or expired since: connections, and pages' replies.
+"""Ends what was begun with a token that was revoked or expired since: connections and replies.
 
 Asks for what was revoked lately, not for the tokens of all connections: thousands of those would be looked up
 again and again for nothing. Now and then it asks for all that were ever revoked, since clocks can be wrong.

@@ -20,6 +20,7 @@ from relay.kept_replies import KeptReplies
 from relay.leaderboard import Leaderboard
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
+from relay.pictures import Pictures
 from relay.probing import Probing
 from relay.quarantine import Quarantine
 from relay.replicas import Replicas
@@ -70,6 +71,8 @@ class Services:
     replicas: Replicas
     usage: UsageAccount
     feed: Feed
+    pictures: Pictures
+    """For pages."""
     history: HistoryOfSwarm
     storage: Storage
     """Of files."""

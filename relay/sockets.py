@@ -88,7 +88,12 @@ async def _require_peer(services: Services, token: TokenRecord) -> None:
     """Raises Forbidden: a token that is not for peers, or whose limits do not hold for what a peer drives."""
     if token.kind == "admin":
         raise Forbidden("an admin's token neither serves nor drives: ask for a volunteer's or a client's")
-    if token.kind == "client" and (await services.allowances.of(token.id)).is_limited:
+    await _require_no_limits(services, token.kind, token.id)
+
+
+async def _require_no_limits(services: Services, kind: str, token_id: str) -> None:
+    """Raises Forbidden: a client's token that has limits, which whoever drives replies need not keep."""
+    if kind == "client" and (await services.allowances.of(token_id)).is_limited:
         raise Forbidden("this token has limits, which cannot be kept here: use the API, or a token without")
 
 
@@ -356,7 +361,7 @@ class _PeerSession:
             case messages.Heartbeat():
                 self._services.joining.heartbeat(peer, message)
             case messages.RouteRequest():
-                self._grant(peer, message)
+                await self._grant(peer, message)
             case _ if peer.role != "volunteer":
                 raise Forbidden("a client's token cannot serve blocks: ask for a volunteer's token")
             case (
@@ -429,8 +434,9 @@ class _PeerSession:
         except CorollaError as error:
             log.warning("its span stays taken until it has left: %s", error.message, extra={"peer": peer.id})
 
-    def _grant(self, peer: Peer, request: messages.RouteRequest) -> None:
+    async def _grant(self, peer: Peer, request: messages.RouteRequest) -> None:
         try:
+            await _require_no_limits(self._services, peer.role, peer.token_id)  # given since it connected
             peer.tell(self._services.routing.grant(peer.id, request))
             self._services.metrics.sessions += 1
             if isinstance(request.repairs, str):

@@ -10,8 +10,6 @@ Does not know what is served.
 import asyncio
 from collections.abc import Callable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 UNREAD_SECONDS = 30.0
 """How long somebody may read nothing at all of what waits for them."""
 
@@ -51,24 +49,3 @@ class Unread:
         else:
             self._timer = None
             self._transport.abort()
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, without those who do not read: `Config(http=HttpProtocol)`."""
-
-    _unread: Unread | None = None
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._unread = self._unread or Unread(self.transport)
-        self._unread.begin()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unread is not None:
-            self._unread.end()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._unread is not None:
-            self._unread.end()
-        super().connection_lost(exc)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Self, TypeVar
 
-from schema.errors import NotServing, StepFailed
+from schema.errors import CorollaError, NotServing, StepFailed
 from schema.ids import SessionId
 from volunteer.device_queue import Call, Closing, DeviceQueue, DeviceStats, OnResult, Turn
 from volunteer.scheduler import Batch, Limits
@@ -41,7 +41,7 @@ class DeviceThread:
     """Runs work and calls, one after the other, on a thread of its own.
 
     An async context manager, for one use: the thread lives inside the block. Public methods are for
-    the event loop that entered it, but for `submit`, which is for any thread.
+    the event loop that entered it, but for `submit` and `refused`, which are for any thread.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -108,6 +108,10 @@ class DeviceThread:
             NotServing: the thread is stopping.
         """
         self._queue.put_work(work, on_result)
+
+    def refused(self, error: CorollaError) -> None:
+        """Counts a step that was refused before it could be submitted, from any thread."""
+        self._queue.count_refusal(error)
 
     def call(self, function: Callable[[], _T]) -> "asyncio.Future[_T]":
         """Runs `function` on the device thread, before the next batch; its value, or its error.

@@ -135,6 +135,11 @@ class DeviceQueue:
                 self._forget(self._scheduler.cancel(work.resumes))
             self._rouse()
 
+    def count_refusal(self, error: CorollaError) -> None:
+        """Counts a step that was refused before it came here."""
+        with self._lock:
+            self._counters.failures[error.code] += 1
+
     def put_call(self, call: Call) -> None:
         """Raises NotServing at the end."""
         with self._lock:

@@ -58,13 +58,22 @@ class SpanService:
         else:
             self._count(order.session)
 
+    def on_malformed(self, frame: Frame, error: MalformedFrame) -> None:
+        self._device.refused(error)
+        self._fail(frame, error)
+
     def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         self._count(order.session)
         return partial(self._submit, frame, order)
 
     def _submit(self, frame: Frame, order: WorkOrder, payload: bytes | memoryview) -> None:
-        """Any thread. Raises what `DeviceThread.submit` raises."""
-        self._device.submit(work_of(frame, order, payload), partial(self._on_result, frame))
+        """Any thread. Raises what `work_of` and `DeviceThread.submit` raise; all of it is counted there."""
+        try:
+            work = work_of(frame, order, payload)
+        except CorollaError as error:
+            self._device.refused(error)
+            raise
+        self._device.submit(work, partial(self._on_result, frame))
 
     def _count(self, session: SessionId) -> None:
         self._sessions.add(session)
@@ -110,7 +119,11 @@ class SpanService:
 
 
 def work_of(frame: Frame, order: WorkOrder, payload: bytes | memoryview) -> Work:
-    """What the device has to do for a frame with this payload."""
+    """What the device has to do for a frame with this payload.
+
+    Raises:
+        MalformedFrame: a REPLAY whose states are of other tokens than it says.
+    """
     kind = FrameType(frame.type)
     flags = Flags(frame.flags) if order.is_last else Flags.NONE
     tokens = tokens_of(payload) if kind in (FrameType.PREFILL, FrameType.FORWARD) else 1

@@ -1,6 +1,6 @@
 """How many tokens each access token's replies took, by day and model.
 
-Revision 0007, after 0005.
+Revision 0007, after 0006.
 """
 
 import sqlalchemy as sa

@@ -31,6 +31,7 @@ from schema.files import FileDeleted, FileList, FileObject, FileQuery
 FILES = "/v1/files"
 FILE = "/v1/files/{id}"
 CONTENT = "/v1/files/{id}/content"
+CONTENT_KIND = "application/octet-stream"
 
 
 def new_file_id() -> str:
@@ -129,7 +130,7 @@ class FileEndpoint(HTTPEndpoint):
 
 
 async def file_content(request: Request) -> Response:
-    """`GET /v1/files/{id}/content`."""
+    """`GET /v1/files/{id}/content`; whoever asks for the headers alone has one part of it read."""
     asker = await require_holder_id(request)
     services = services_of(request.scope)
     record = await services.store.file(request.path_params["id"], asker)
@@ -139,7 +140,10 @@ async def file_content(request: Request) -> Response:
         "Content-Length": str(record.bytes),
         "Content-Disposition": f"attachment; filename*=utf-8''{quote(record.filename)}",
     }
-    return StreamingResponse(_after(first, parts), headers=headers, media_type="application/octet-stream")
+    if request.method == "HEAD":
+        await parts.aclose()
+        return Response(headers=headers, media_type=CONTENT_KIND)
+    return StreamingResponse(_after(first, parts), headers=headers, media_type=CONTENT_KIND)
 
 
 async def _after(first: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -4,7 +4,7 @@ Large files go there in parts, some at a time. Keys and region come from the env
 `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`), or from where the machine has its role from.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 import obstore
@@ -60,7 +60,7 @@ class Bucket:
             raise _away(error) from error
         return size
 
-    async def read(self, key: str, start: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         if size == 0:
             return
         try:

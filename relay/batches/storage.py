@@ -7,7 +7,7 @@ Does not know whose files they are, nor what is in them: relay/queries/files.py 
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -29,7 +29,7 @@ class Storage(Protocol):
         """Put a file there, whole or not at all. Its size in bytes."""
         ...
 
-    def read(self, key: str, start: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, key: str, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         """The bytes from `start` on, `size` of them or all, in parts. Raises NotFound: it is not there."""
         ...
 
@@ -72,7 +72,7 @@ class Folder:
             _remove_unfinished(unfinished)
         return size
 
-    async def read(self, key: str, start: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         left = size
         try:
             with _opened(self._file(key), "rb") as source:

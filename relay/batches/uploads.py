@@ -68,7 +68,10 @@ async def uploaded(request: Request, max_bytes: int) -> AsyncGenerator[Upload]:
     try:
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise InvalidRequest("the form has no file: send it in the field 'file'", param="file")
+            raise InvalidRequest(
+                "the form has no whole file: send it in the field 'file', and the form to its end",
+                param="file",
+            )
         if (file.size or 0) > max_bytes:
             raise _too_large(max_bytes)
         name = (file.filename or "file").replace("\0", "")[-MAX_FILE_NAME_CHARS:]

@@ -15,11 +15,11 @@ from relay.commands.base import run_with_store
 from relay.errors import OperatorError
 from relay.garbage import GarbageCollection
 from relay.handover import hand_over
+from relay.http_protocol import HttpProtocol
 from relay.logs import configure_logs
 from relay.services import Services
 from relay.settings import Settings
 from relay.store import Store
-from relay.unread import HttpProtocol
 from relay.websocket import WebSocketProtocol
 from schema.protocol import MAX_FRAME_BYTES
 

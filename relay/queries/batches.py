@@ -108,10 +108,12 @@ class BatchQueries(Queries):
             return (await _counted(connection, [found]))[0]
 
     async def close_overdue(self, now: float) -> int:
-        """Have batches ended whose time is over, or whose token was revoked. How many there were."""
+        """Have batches ended whose time is over, or whose token was revoked or has expired. How many there
+        were."""
         late = BatchRow.expires_at < now
-        revoked = BatchRow.token_id.in_(select(Token.id).where(Token.revoked_at.is_not(None)))
-        query = select(BatchRow.id, late).where(BatchRow.status.in_(_OPEN), late | revoked)
+        is_over = Token.revoked_at.is_not(None) | (Token.expires_at <= now)
+        has_nobody = exists().where(Token.id == BatchRow.token_id, is_over)
+        query = select(BatchRow.id, late).where(BatchRow.status.in_(_OPEN), late | has_nobody)
         async with reading(self._engine) as connection:
             found = [(str(row[0]), bool(row[1])) for row in await connection.execute(query)]
         for batch_id, is_late in found:

@@ -4,7 +4,7 @@ Handlers parse, call and encode; how a reply is made is in relay/choices.py and 
 """
 
 from relay.rest.completions import ask, embeddings
-from relay.rest.failures import on_error, on_http_exception
+from relay.rest.failures import on_client_left, on_error, on_http_exception
 from relay.rest.status import healthz, metrics, model, models, readyz
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "metrics",
     "model",
     "models",
+    "on_client_left",
     "on_error",
     "on_http_exception",
     "readyz",

@@ -1,13 +1,18 @@
 """Every error of a handler as an answer in the API's shape. Does not know the handlers."""
 
+import logging
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relay.counting import CLIENT_LEFT
 from relay.http import error_response, json_response, named_error
 from relay.services import services_of
 from schema.api.errors import error_body
 from schema.errors import CorollaError
+
+log = logging.getLogger(__name__)
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -15,6 +20,12 @@ async def on_error(request: Request, error: Exception) -> Response:
     named = error if isinstance(error, CorollaError) else CorollaError("the relay made a mistake here")
     services_of(request.scope).metrics.refuse(named.code)
     return error_response(named)
+
+
+async def on_client_left(request: Request, error: Exception) -> Response:
+    """Somebody has gone before the body that he sends was whole. Nobody reads this answer: it is counted."""
+    log.info("a client left before its request was whole")
+    return Response(status_code=CLIENT_LEFT)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

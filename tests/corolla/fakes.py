@@ -7,7 +7,7 @@ import torch
 
 from corolla.exchange import Exchange, Launch, WorkOrder
 from corolla.tensors import from_wire, to_wire
-from schema.errors import CorollaError, ModelUnavailable
+from schema.errors import CorollaError, MalformedFrame, ModelUnavailable
 from schema.frames import Flags, Frame, FrameType, decode_frame, encode_frame, parse_header
 from schema.ids import PeerId, SessionId, Span, model_key
 from schema.messages import (
@@ -113,11 +113,15 @@ class RecordingServer:
 
     def __init__(self) -> None:
         self.work: list[tuple[Frame, WorkOrder]] = []
+        self.malformed: list[Frame] = []
         self.closed: list[SessionId] = []
         self.kept: list[SessionId] = []
 
     def on_work(self, frame: Frame, order: WorkOrder) -> None:
         self.work.append((frame, order))
+
+    def on_malformed(self, frame: Frame, error: MalformedFrame) -> None:
+        self.malformed.append(frame)
 
     def prepare(self, frame: Frame, order: WorkOrder) -> Launch:
         return lambda payload: self.on_work(frame._replace(payload=payload), order)

@@ -91,6 +91,9 @@ def test_a_large_schema_is_refused_with_the_numbers() -> None:
         ("a)b{2}", 4),
         ("{2}{a}", 3),
         ("(((a{9999}){9999}){9999}", 9999**3),
+        (r"a[b\]", 2),
+        ("a[b\\", 3),
+        ("[" * 1000, 1),
     ],
 )
 def test_what_a_pattern_counts_is_counted(pattern: str, length: int) -> None:

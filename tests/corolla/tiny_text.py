@@ -24,6 +24,7 @@ from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 from corolla.orders import order_of
 from corolla.text import TextCodec
+from schema.errors import MalformedFrame
 from schema.frames import Flags, Frame
 from schema.ids import PeerId, SessionId, session_at_hop
 from schema.outbox import Urgency
@@ -94,6 +95,9 @@ class LocalStage:
             self._exchange.answer(frame, answer_of(frame, result))
         else:
             self._exchange.fail(frame, result.error)
+
+    def on_malformed(self, frame: Frame, error: MalformedFrame) -> None:
+        self._exchange.fail(frame, error)
 
     def on_close(self, session: SessionId, keep: bool = False) -> None:
         end_session(self._stage, session, keep=keep)

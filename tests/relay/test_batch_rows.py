@@ -235,6 +235,15 @@ async def test_what_is_overdue_or_revoked_is_closed(store: Store, token: str, ba
     assert (await store.batch("batch_b", token)).status == "cancelling"
 
 
+async def test_what_an_expired_token_has_begun_is_closed(
+    store: Store, token: str, batch: BatchRecord
+) -> None:
+    await store.change_token(token, {"expires_at": 400.0})
+    assert await store.close_overdue(399.0) == 0
+    assert await store.close_overdue(400.0) == 1
+    assert (await store.batch(BATCH, token)).status == "cancelling"
+
+
 async def test_a_file_is_removed_or_read_by_a_batch_and_not_both(
     store: Store, other_replica: Store, token: str
 ) -> None:

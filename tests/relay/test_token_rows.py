@@ -30,7 +30,7 @@ async def test_limits_are_found_again(store: Store, owner: Credential) -> None:
     assert parent == await store.token(owner.id)
     assert await store.token_and_parent(owner.id) == [parent]
     assert await store.token_and_parent("0" * 12) == []
-    assert (await store.authenticate(str(made))).owner == owner.id
+    assert (await store.authenticate(str(made))).parent == owner.id
 
 
 async def test_of_those_that_are_made_at_once_no_more_are_made_than_may_be(

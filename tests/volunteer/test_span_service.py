@@ -194,6 +194,18 @@ async def test_a_replay_of_other_tokens_than_it_says_is_refused(served: Served) 
     await until(lambda: served.link.frames)
     (answer,) = served.link.frames
     assert (answer.type, b"malformed_frame" in bytes(answer.payload)) == (FrameType.FAILURE, True)
+    assert served.device.stats().failures["malformed_frame"] == 1, "it never came to the device"
+    assert len(served.spans) == 0
+
+
+@pytest.mark.parametrize("kind", [FrameType.FORK, FrameType.RESUME, FrameType.REPLAY])
+async def test_an_errand_that_says_too_little_is_refused_and_counted(served: Served, kind: FrameType) -> None:
+    served.step(b"a", kind, payload=b"?")
+    await until(lambda: served.link.frames)
+    (answer,) = served.link.frames
+    assert (answer.type, b"malformed_frame" in bytes(answer.payload)) == (FrameType.FAILURE, True)
+    assert served.device.stats().failures["malformed_frame"] == 1
+    assert len(served.spans) == 0
 
 
 async def test_sends_answers_to_the_driver(served: Served) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from relay.batches.storage import Folder
+from relay.batches.storage import PART_BYTES, Folder
 from relay.queries.quotas import LEAST_BYTES
 from schema.errors import Unavailable
 from tests.relay.core.rest_client import CHAT, QUESTION, assert_error, client_of
@@ -77,6 +78,31 @@ async def test_a_large_file_is_whole_though_it_comes_in_pieces(assistant: openai
     content = bytes(range(256)) * 4096
     made = await assistant.files.create(file=("a", content), purpose="batch")
     assert (await assistant.files.content(made.id)).read() == content
+
+
+async def test_whoever_asks_for_the_headers_alone_has_not_all_of_it_read(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, read = bytes(4 * PART_BYTES), 0
+    form: dict[str, Any] = FORM | {"files": {"file": ("a", content)}}
+    path = f"/v1/files/{(await http.post('/v1/files', **form)).json()['id']}/content"
+    read_part = Folder.read
+
+    async def noted(*arguments: Any) -> AsyncIterator[bytes]:
+        nonlocal read
+        async with aclosing(read_part(*arguments)) as parts:
+            async for part in parts:
+                read += len(part)
+                yield part
+
+    monkeypatch.setattr(Folder, "read", noted)
+    asked = await http.head(path)
+    assert (asked.status_code, asked.headers["Content-Length"]) == (200, str(len(content)))
+    assert read <= PART_BYTES
+    whole = await http.get(path)
+    assert whole.content == content
+    same = {"Content-Type", "Content-Disposition", "Content-Length"}
+    assert {name: asked.headers[name] for name in same} == {name: whole.headers[name] for name in same}
 
 
 @pytest.mark.parametrize("size", [2**20 + 1, 2**21])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from relay.handing_out import TIMES_OF_ALL, HandingOut, network_of
+from relay.handing_out import TIMES_OF_ADDRESS, TIMES_OF_ALL, HandingOut, network_of
 from relay.rates import MOST_KEYS, Rate
 from relay.records import TokenRecord
 from relay.settings import Settings
@@ -27,6 +27,17 @@ def test_so_many_have_tokens_made_from_everywhere_and_no_more() -> None:
     with pytest.raises(TooManyRequests):
         handing.grant(None, "10.1.0.0", asked, NOW)
     assert handing.grant(None, "10.1.0.0", asked, NOW + 60).parent is None
+
+
+def test_an_address_that_asks_too_often_takes_nothing_from_others() -> None:
+    handing = HandingOut(Settings(open_chat=True))
+    asked = NewToken(kind="volunteer")
+    for _ in range(TIMES_OF_ADDRESS):
+        handing.grant(None, "192.0.2.1", asked, NOW)
+    for _ in range(TIMES_OF_ALL):
+        with pytest.raises(TooManyRequests, match="you have had"):
+            handing.grant(None, "192.0.2.1", asked, NOW)
+    assert handing.grant(None, "192.0.2.2", asked, NOW).parent is None
 
 
 def test_the_rules_name_cause_and_remedy() -> None:

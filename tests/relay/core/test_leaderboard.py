@@ -1,5 +1,6 @@
 """relay/contributions.py, relay/leaderboard.py and `GET /api/leaderboard`: who has done most for others."""
 
+import asyncio
 import time
 
 import httpx
@@ -19,6 +20,7 @@ from tests.relay.core.rest_client import CHAT, QUESTION, answered, assert_error,
 from tests.relay.core.support import RunningRelay, database_away
 from tests.relay.core.test_evidence import travel
 from tests.relay.core.test_swarm import swarm_of, volunteer
+from tests.relay.core.waiting import DEADLINE
 
 PATH = "/api/leaderboard"
 PEER = volunteer(1).peer.id
@@ -116,6 +118,31 @@ async def test_a_board_is_added_up_once_and_then_only_for_those_who_ask() -> Non
     asked = len(store.asked)
     await boards.refresh(10 * DAY + 22 + FORGET_SECONDS)
     assert len(store.asked) == asked
+
+
+class Stuck:
+    """A store that says after a while that the database is away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.begun, self.over = asyncio.Event(), asyncio.Event()
+
+    async def leaders(self, since: float, most: int) -> list[Leader]:
+        self.asked += 1
+        self.begun.set()
+        await self.over.wait()
+        raise Unavailable("the database is away")
+
+
+async def test_those_who_ask_first_wait_together_and_not_one_after_the_other() -> None:
+    store = Stuck()
+    boards = Leaderboard(store)
+    asking = [asyncio.create_task(boards.of(7, 10 * DAY)) for _ in range(10)]
+    await asyncio.wait_for(store.begun.wait(), DEADLINE)
+    store.over.set()
+    ends = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(end) for end in ends] == [Unavailable] * 10
+    assert store.asked <= 2
 
 
 # ---- as it is asked for ----

@@ -66,6 +66,12 @@ async def test_what_replies_took_is_added_up_written_or_not(
         assert (await other.get("/api/tokens/me/usage")).json()["days"] == []
 
 
+async def test_what_there_was_no_room_to_count_is_shown_to_operators(relay: RunningRelay) -> None:
+    relay.services.usage.dropped, relay.services.contributions.dropped = 2, 3
+    assert await relay.metric("sums_dropped_total", of="usage") == 2
+    assert await relay.metric("sums_dropped_total", of="contributions") == 3
+
+
 async def test_a_reply_that_its_reader_left_counts_with_what_it_had(
     relay: RunningRelay, head: ScriptedPeer, http: httpx.AsyncClient
 ) -> None:

@@ -8,16 +8,20 @@ from typing import Any
 import httpx
 import pytest
 
+from relay.hub import Hub
+from relay.quarantine import Quarantine
+from relay.records import QuarantineRecord
 from schema import messages
 from schema.credentials import parse_credential
 from schema.errors import ModelUnavailable
 from schema.frames import PROTOCOL_VERSION
-from schema.ids import new_instance_key
+from schema.ids import PeerId, new_instance_key
 from schema.messages import Quarantined, Restored
 from tests.relay.core.peers import ScriptedPeer
 from tests.relay.core.rest_client import CHAT, QUESTION, answered, assert_error, client_of
 from tests.relay.core.support import RunningRelay, database_away, running_relay
-from tests.relay.core.waiting import eventually
+from tests.relay.core.test_swarm import swarm_of, volunteer
+from tests.relay.core.waiting import DEADLINE, eventually
 
 WHY = {"reason": "its replies are nonsense"}
 MENDED = {"reason": "its memory was replaced"}
@@ -130,6 +134,40 @@ async def test_while_the_database_is_away_all_stays_as_it_was(
         with pytest.raises(Exception, match="not available"):
             await relay.services.quarantine.look()
     assert await state(http) == ["quarantined"]
+
+
+class SlowAnswer:
+    """A store whose first answer comes late."""
+
+    def __init__(self) -> None:
+        self.kept_out: list[QuarantineRecord] = []
+        self.asked, self.decided, self.late = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def quarantined(self) -> list[QuarantineRecord]:
+        answer, is_first = list(self.kept_out), not self.asked.is_set()
+        self.asked.set()
+        if is_first:
+            await self.late.wait()
+        return answer
+
+    async def quarantine(self, peer: PeerId, reason: str, by: str | None, now: float) -> QuarantineRecord:
+        self.kept_out.append(QuarantineRecord(peer, now, reason, by))
+        self.decided.set()
+        return self.kept_out[-1]
+
+
+async def test_an_answer_that_comes_late_undoes_nothing_that_was_decided_since() -> None:
+    store, swarm = SlowAnswer(), swarm_of(one := volunteer(1))
+    quarantine = Quarantine(store, swarm, Hub(1.0))  # pyright: ignore[reportArgumentType]
+    looking = asyncio.create_task(quarantine.look())
+    await asyncio.wait_for(store.asked.wait(), DEADLINE)
+    deciding = asyncio.create_task(quarantine.put(one.peer.id, "nonsense", None, 0.0))
+    await asyncio.wait_for(store.decided.wait(), DEADLINE)
+    for _ in range(10):  # it goes as far as it can
+        await asyncio.sleep(0)
+    store.late.set()
+    await asyncio.gather(looking, deciding)
+    assert one.shown_state == "quarantined"
 
 
 # ---- what operators see ----

@@ -21,10 +21,11 @@ from schema.errors import (
 from schema.generation import GenerationRequest, Message, Sampling, Timing, Usage
 from schema.ids import PeerId
 from schema.limits import MAX_CONTROL_BYTES
-from schema.messages import Cancel, Delta, Embed, ErrorInfo, Failed, Finished, Generate
+from schema.messages import Cancel, Delta, Embed, Embedded, ErrorInfo, Failed, Finished, Generate
 from schema.outbox import Urgency
-from tests.relay.core.peers import MODEL, ScriptedPeer, answer, fail, finish, say_texts
+from tests.relay.core.peers import FACTS, MODEL, ScriptedPeer, answer, fail, finish, say_texts
 from tests.relay.core.support import RunningRelay
+from tests.relay.core.vectors import packed, vector
 from tests.relay.core.waiting import DEADLINE, eventually
 
 QUESTION = GenerationRequest(
@@ -449,6 +450,51 @@ async def test_a_reply_that_is_left_in_the_middle_is_counted_as_far_as_it_was_to
         await head.is_served()
     assert await head.hear(Cancel) == Cancel(request=asked.request)
     assert await replies_counted(relay) == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(prompt_tokens=FACTS.context, completion_tokens=1, total_tokens=2),
+        Usage(prompt_tokens=1, completion_tokens=1, total_tokens=FACTS.context + 1),
+    ],
+)
+async def test_a_head_that_counts_more_than_there_can_be_charges_nobody(
+    relay: RunningRelay, head: ScriptedPeer, usage: Usage
+) -> None:
+    async with relay.services.replies.start(QUESTION, "asker") as reply:
+        asked = await head.hear(Generate)
+        timing = Timing(first_token=0, total=0)
+        await head.say(Finished(request=asked.request, reason="stop", usage=usage, timing=timing))
+        with pytest.raises(GenerationFailed, match="more tokens"):
+            await anext(reply.events(DEADLINE))
+    assert await replies_counted(relay) == []
+    assert await relay.metric("tokens_total") == 0
+
+
+async def test_a_head_that_tells_more_tokens_than_there_can_be_is_stopped(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION, "asker") as reply:
+        asked = await head.hear(Generate)
+        ids = [1] * (FACTS.context + 1)
+        await head.say(Delta(request=asked.request, text="a", tokens=1, ids=ids))
+        assert await head.hear(Cancel) == Cancel(request=asked.request)
+        with pytest.raises(GenerationFailed, match="more tokens"):
+            await anext(reply.events(DEADLINE))
+    assert await replies_counted(relay) == [(1, FACTS.context)]
+
+
+async def test_a_vector_of_more_tokens_than_there_can_be_is_none(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.embed(MODEL, ["a", "b"], "asker") as reply:
+        asked = await head.hear(Embed)
+        raw, tokens = packed(vector(1.0)), FACTS.context + 1
+        await head.say(Embedded(request=asked.request, index=0, tokens=tokens, vector=raw))
+        with pytest.raises(GenerationFailed, match="more tokens"):
+            await anext(reply.events(DEADLINE))
+    assert await replies_counted(relay) == []
 
 
 async def test_an_end_that_is_none_is_not_counted(relay: RunningRelay, head: ScriptedPeer) -> None:

@@ -9,8 +9,8 @@ from websockets.exceptions import InvalidStatus
 from relay import jobs
 from schema.credentials import parse_credential
 from schema.errors import CorollaError
-from schema.messages import Delta
-from tests.relay.core.peers import MODEL, offer
+from schema.messages import Delta, Refused, RouteGrant, RouteRequest
+from tests.relay.core.peers import MODEL, ScriptedPeer, offer
 from tests.relay.core.support import RunningRelay, database_away
 
 # ---- tokens ----
@@ -89,6 +89,21 @@ async def test_a_clients_token_cannot_write_replies(relay: RunningRelay) -> None
     client = await relay.dial(kind="client")
     await client.say(Delta(request="any", text="made up", tokens=1))
     assert await client.goodbye() == ("forbidden", 4403)
+
+
+async def test_a_driver_whose_token_is_given_limits_gets_no_more_routes(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    driver = await relay.dial(kind="client")
+    asked = RouteRequest(request="r", model=MODEL, session="0" * 32)
+    await driver.say(asked)
+    await driver.hear(RouteGrant)
+    store = relay.services.store
+    await store.change_token(parse_credential(driver.token).id, {"tokens_a_day": 1_000})
+    relay.services.allowances.forget()
+    await driver.say(asked)
+    assert (await driver.hear(Refused)).error.code == "forbidden"
+    assert relay.refusals("forbidden") == 1
 
 
 # ---- a token that is revoked ----

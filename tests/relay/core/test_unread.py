@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from relay import events, unread
-from relay.unread import HttpProtocol
+from relay.http_protocol import HttpProtocol
 from schema.credentials import parse_credential
 from schema.messages import Cancel, Generate
 from schema.overview import SwarmEvent
