@@ -5,8 +5,8 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from schema.browser import PageError, ReplyDone, Resume
-from schema.generation import HeadTiming, HopTiming, Timing, Usage
+from schema.browser import PageError, ReplyDone, ReplyRepairing, Resume
+from schema.generation import HeadTiming, HopTiming, Pause, Timing, Usage
 from schema.messages import ErrorInfo
 from tests.web.scripted import ScriptedRelay
 
@@ -48,11 +48,14 @@ async def test_where_the_time_went_is_one_click_away(scripted: ScriptedRelay) ->
     ]
     prefill = [HopTiming("rosa", 0, 4, compute=0.1, wire=0.05, steps=2)]
     head = HeadTiming(compute=0.003, steps=3)
-    timing = Timing(first_token=0.25, total=2.25, route=route, prefill=prefill, head=head, repairs=1)
+    pauses = [Pause(at=1.0, seconds=0.5)]
+    timing = Timing(
+        first_token=0.25, total=2.25, route=route, prefill=prefill, head=head, repairs=1, pauses=pauses
+    )
     scripted.send(ReplyDone(id=reply, reason="stop", usage=Usage(5, 41, 46), timing=timing))
     await chat.last.get_by_role("button", name="Where the time went").click()
     shown = chat.last.get_by_role("region", name="Where the time went")
-    await expect(shown.get_by_text("1 hop was replaced on the way")).to_be_visible()
+    await expect(shown.get_by_text("a volunteer was replaced, which took 0.50 s")).to_be_visible()
     step = shown.get_by_role("figure", name="A step, the mean of 3: 71 ms for one token")
     await expect(step.get_by_role("listitem")).to_have_text(
         [
@@ -63,6 +66,26 @@ async def test_where_the_time_went_is_one_click_away(scripted: ScriptedRelay) ->
         ]
     )
     await expect(shown.get_by_role("figure", name="A slice of the prompt")).to_be_visible()
+
+
+async def test_a_repair_is_shown_while_it_lasts_and_read_to_screen_readers(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Go on.")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "So")
+    await expect(chat.text).to_have_text("So")
+    scripted.send(ReplyRepairing(id=reply))
+    under_way = chat.last.get_by_text("A volunteer dropped out. Going on with another one")
+    await expect(under_way).to_be_visible()
+    await expect(scripted.page.get_by_role("log")).to_contain_text("A volunteer dropped out.")
+    scripted.say(reply, " far.")
+    await expect(under_way).to_be_hidden()
+    over = chat.last.get_by_text("another one went on")
+    await expect(over).to_be_visible()
+    scripted.finish(reply)
+    await chat.wait_for_end()
+    await expect(over).to_be_hidden()
+    await expect(chat.text).to_have_text("So far.")
 
 
 async def test_stop_is_sent_and_later_text_is_not_shown(scripted: ScriptedRelay) -> None:

@@ -25,6 +25,8 @@ export function receive(store, message) {
     case "delta":
       return store.dispatch({ type: "delta", id: message.id, text: message.text });
     case "done":
+    case "repairing":
+      return store.dispatch({ type: "repairing", id: message.id });
       return store.dispatch({ ...message, usage: message.usage ?? null, timing: message.timing ?? null });
     case "error":
       if (!message.id) return store.dispatch({ type: "notice", notice: message.error.message });

@@ -3,6 +3,7 @@
  * is the state's only owner; views read it and dispatch actions.
  *
  * @import { Conversation, ConversationAction, ConversationInfo, Turn } from "./conversation.js"
+ * @import { Repairs } from "./chat/repairs.js"
  * @import { Model, Swarm } from "./protocol.js"
  * @import { Settings } from "./settings.js"
  *
@@ -12,7 +13,7 @@
  * @typedef {{ access: Access, link: Link, swarm: Swarm | null, wantedModel: string | null, defaults: Settings,
  *   conversation: Conversation, background: ReadonlyMap<string, Conversation>,
  *   infos: ReadonlyMap<string, ConversationInfo>, isListed: boolean, followed: ReadonlySet<string>,
- *   notice: string | null, trouble: string | null }} State
+ *   repairs: Repairs, notice: string | null, trouble: string | null }} State
  *   `defaults`: settings of new conversations; `conversation`: the one on the screen; `background`: others
  *   with a reply under way; `infos`: all that are kept, and deleted ones until they are purged; `isListed`:
  *   whether what is kept has been read; `followed`: replies that the relay tells this tab of; `trouble`: what
@@ -27,6 +28,7 @@
  *   | { type: "defaults", settings: Settings }
  *   | { type: "notice", notice: string | null }
  *   | { type: "trouble", trouble: string | null }
+ *   | { type: "repairing", id: string }
  *   | { type: "follow", ids: readonly string[] }
  *   | { type: "listed", infos: readonly ConversationInfo[] }
  *   | { type: "open", conversation: Conversation }
@@ -37,6 +39,7 @@
  *   | { type: "forget", conversation: string }} Action
  *   `settled`: nothing of it waits to be written; `delete`: at 0 it is back
  */
+import { repairsAfter } from "./chat/repairs.js";
 import { mergeConversation, mergeInfo } from "./chat/merging.js";
 import { pathOf } from "./chat/tree.js";
 import { activeReplies, newConversation, reduceConversation } from "./conversation.js";
@@ -47,6 +50,13 @@ import { activeReplies, newConversation, reduceConversation } from "./conversati
  * @param {Action} action
  * @returns {State}
  */
+  const next = change(state, action);
+  const repairs = repairsAfter(next.repairs, action);
+  return repairs === next.repairs ? next : { ...next, repairs };
+}
+
+/** @param {State} state @param {Action} action @returns {State} */
+function change(state, action) {
 export function reduce(state, action) {
   switch (action.type) {
     case "access":
@@ -86,6 +96,8 @@ export function reduce(state, action) {
     case "forget":
       return forget(state, action.conversation);
     default:
+    case "repairing":
+      return state;
       return changeConversations(state, action);
   }
 }
@@ -100,7 +112,7 @@ export function reduce(state, action) {
 function changeLink(state, link) {
   if (link.phase === "open") return { ...state, link, notice: null };
   /** @type {State} */
-  const lost = { ...state, link, swarm: null, followed: new Set() };
+  const lost = { ...state, link, swarm: null, followed: new Set(), repairs: new Map() };
   if (link.phase !== "signed_out") return lost;
   const replies = loadedConversations(lost).flatMap(activeReplies);
   const ids = replies.map(({ id }) => id);
@@ -286,3 +298,4 @@ export function initialState({ id, at, defaults, wantedModel }) {
 }
 
 /** @typedef {ReturnType<typeof createStore>} Store */
+    repairs: new Map(),
