@@ -8,7 +8,6 @@
  * @import { State } from "./store.js"
  */
 import { Actions, receive } from "./actions.js";
-import { connectThemeToggle } from "./appearance.js";
 import { Keeper } from "./chat/keeper.js";
 import { openShelf } from "./chat/shelf.js";
 import { Sidebar } from "./chat/sidebar.js";
@@ -22,9 +21,9 @@ import { Header } from "./header.js";
 import { Notices } from "./notices.js";
 import { newId } from "./protocol.js";
 import { createScheduler } from "./scheduler.js";
-import { fetchAccess, signOut } from "./session.js";
 import { readSettings } from "./settings.js";
 import { SettingsDrawer } from "./settings_drawer.js";
+import { fetchSession, signOut } from "./shell/person.js";
 import { SignIn } from "./signin.js";
 import { SignOut } from "./signout.js";
 import { Connection, socketUrl } from "./socket.js";
@@ -51,10 +50,11 @@ const connection = new Connection({
     if (message.type === "welcome") actions.resume();
   },
   isIdle: () => loadedConversations(store.get()).every((one) => activeReplies(one).length === 0),
-  async checkAccess() {
-    const access = await fetchAccess();
-    store.dispatch({ type: "access", access });
-    return access;
+  async checkAccess(signal) {
+    const session = await fetchSession(signal);
+    store.dispatch({ type: "access", access: session.access });
+    header.showPerson(session);
+    return session.access;
   },
 });
 
@@ -187,7 +187,6 @@ document.addEventListener("visibilitychange", reconnectIfWaiting);
 byId("new-chat", HTMLButtonElement).addEventListener("click", newChat);
 byId("open-settings", HTMLButtonElement).addEventListener("click", () => drawer.open());
 byId("to-latest", HTMLButtonElement).addEventListener("click", () => composer.focus());
-connectThemeToggle(byId("toggle-theme", HTMLButtonElement));
 connectDialog(byId("settings", HTMLDialogElement));
 connectCodeCopying();
 

@@ -7,9 +7,8 @@
  * @import { Model, Swarm } from "./protocol.js"
  * @import { Settings } from "./settings.js"
  *
- * @typedef {"unknown" | "open" | "signed_in" | "sign_in"} Access
- * @typedef {{ phase: "connecting" | "open" | "signed_out" } | { phase: "waiting", until: number }} Link
- *   `until`: when the next attempt starts, milliseconds of Date.now()
+ * @typedef {"unknown" | import("./shell/person.js").Access} Access
+ * @typedef {{ phase: "connecting" | "open" | "waiting" | "signed_out" }} Link `waiting`: for the next attempt
  * @typedef {{ access: Access, link: Link, swarm: Swarm | null, wantedModel: string | null, defaults: Settings,
  *   conversation: Conversation, background: ReadonlyMap<string, Conversation>,
  *   infos: ReadonlyMap<string, ConversationInfo>, isListed: boolean, followed: ReadonlySet<string>,
