@@ -27,8 +27,8 @@
  *   | { type: "defaults", settings: Settings }
  *   | { type: "notice", notice: string | null }
  *   | { type: "trouble", trouble: string | null }
- *   | { type: "repairing", id: string }
  *   | { type: "follow", ids: readonly string[] }
+ *   | { type: "repairing", id: string }
  *   | { type: "listed", infos: readonly ConversationInfo[] }
  *   | { type: "open", conversation: Conversation }
  *   | { type: "settled", conversation: string }
@@ -38,10 +38,10 @@
  *   | { type: "forget", conversation: string }} Action
  *   `settled`: nothing of it waits to be written; `delete`: at 0 it is back
  */
-import { repairsAfter } from "./chat/repairs.js";
 import { mergeConversation, mergeInfo } from "./chat/merging.js";
+import { repairsAfter } from "./chat/repairs.js";
 import { pathOf } from "./chat/tree.js";
-import { activeReplies, newConversation, reduceConversation } from "./conversation.js";
+import { activeReplies, momentAfter, newConversation, reduceConversation } from "./conversation.js";
 
 /**
  * The state after an action. Pure.
@@ -49,6 +49,7 @@ import { activeReplies, newConversation, reduceConversation } from "./conversati
  * @param {Action} action
  * @returns {State}
  */
+export function reduce(state, action) {
   const next = change(state, action);
   const repairs = repairsAfter(next.repairs, action);
   return repairs === next.repairs ? next : { ...next, repairs };
@@ -56,7 +57,6 @@ import { activeReplies, newConversation, reduceConversation } from "./conversati
 
 /** @param {State} state @param {Action} action @returns {State} */
 function change(state, action) {
-export function reduce(state, action) {
   switch (action.type) {
     case "access":
       return { ...state, access: action.access };
@@ -70,7 +70,7 @@ export function reduce(state, action) {
       return withConversation(state, {
         ...state.conversation,
         settings: action.settings,
-        touched: action.at,
+        touched: momentAfter(state.conversation, action.at),
       });
     case "defaults":
       return { ...state, defaults: action.settings };
@@ -88,15 +88,17 @@ export function reduce(state, action) {
       return settle(state, action.conversation);
     case "merge":
       return merge(state, action);
-    case "rename":
-      return changeInfo(state, action.conversation, { title: action.title, titled: action.at });
+    case "rename": {
+      const { title, at } = action;
+      return changeInfo(state, action.conversation, (info) => ({ title, titled: momentAfter(info, at) }));
+    }
     case "delete":
-      return changeInfo(state, action.conversation, { deleted: action.at });
+      return changeInfo(state, action.conversation, (info) => ({ deleted: deletedAt(info, action.at) }));
     case "forget":
       return forget(state, action.conversation);
-    default:
     case "repairing":
       return state;
+    default:
       return changeConversations(state, action);
   }
 }
@@ -234,10 +236,17 @@ function withInfos(infos, news) {
   return merged;
 }
 
-/** @param {State} state @param {string} id @param {Partial<ConversationInfo>} part @returns {State} */
-function changeInfo(state, id, part) {
+/** When something was deleted; 0: it was not. @param {ConversationInfo} info @param {number} at */
+function deletedAt(info, at) {
+  return at === 0 ? 0 : momentAfter({ ...info, deleted: 0 }, at);
+}
+
+/** @param {State} state @param {string} id @param {(info: ConversationInfo) => Partial<ConversationInfo>} change
+ *  @returns {State} */
+function changeInfo(state, id, change) {
   const info = state.infos.get(id);
   if (!info) return state;
+  const part = change(info);
   const next = { ...state, infos: new Map(state.infos).set(id, { ...info, ...part }) };
   const mine = loaded(state, id);
   return mine ? withConversation(next, { ...mine, ...part }) : next;
@@ -291,10 +300,10 @@ export function initialState({ id, at, defaults, wantedModel }) {
     infos: new Map(),
     isListed: false,
     followed: new Set(),
+    repairs: new Map(),
     notice: null,
     trouble: null,
   };
 }
 
 /** @typedef {ReturnType<typeof createStore>} Store */
-    repairs: new Map(),
