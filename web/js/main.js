@@ -59,7 +59,8 @@ const connection = new Connection({
 });
 
 const actions = new Actions(store, connection);
-const keeper = new Keeper(store, new Tabs(), { resume: () => actions.resume() });
+const tabs = new Tabs();
+const keeper = new Keeper(store, tabs, { resume: () => actions.resume() });
 
 const header = new Header({ pick: (model) => store.dispatch({ type: "pick", model }) });
 const strip = new SwarmStrip();
@@ -74,7 +75,12 @@ const welcome = new Welcome({
     else composer.focus();
   },
 });
-const signin = new SignIn({ signedIn: () => void connection.connect() });
+const signin = new SignIn({
+  signedIn() {
+    tabs.tell({ type: "signed_in" });
+    void connection.connect();
+  },
+});
 const transcript = new Transcript({
   retry(turn) {
     actions.retry(turn);
@@ -117,7 +123,7 @@ const sidebar = new Sidebar(keeper, {
 /** @param {string} id of a kept conversation */
 async function show(id) {
   if (!(await keeper.open(id)))
-    store.dispatch({ type: "notice", notice: "This conversation is not here any more." });
+    store.dispatch({ type: "notice", notice: "This conversation is not here any more, or cannot be read." });
   composer.focus();
 }
 
@@ -127,7 +133,7 @@ function newChat() {
   composer.focus();
 }
 
-/** Signs out. What is on the screen goes, as somebody else may come. @param {boolean} isDeleting */
+/** Signs out, in every tab. @param {boolean} isDeleting */
 async function leave(isDeleting) {
   actions.stop();
   try {
@@ -136,9 +142,22 @@ async function leave(isDeleting) {
     store.dispatch({ type: "notice", notice: "Signing out failed: the relay does not answer. Try again." });
     return;
   }
-  newChat();
+  tabs.tell({ type: "signed_out" });
+  clearScreen();
   if (isDeleting) await keeper.deleteAll();
   await connection.connect();
+}
+
+/** What somebody said or was about to say goes, as somebody else may come. */
+function clearScreen() {
+  composer.fill("");
+  newChat();
+}
+
+/** Another tab of this browser has signed in or out. @param {boolean} isOut */
+function signedElsewhere(isOut) {
+  if (isOut) clearScreen();
+  void connection.connect();
 }
 
 /** Petal colours of volunteers, by id. @type {ReadonlyMap<string, number>} */
@@ -179,6 +198,9 @@ store.subscribe((state, previous) => {
   if (state.defaults !== previous.defaults) storage.keepDefaults(state.defaults);
   if (openId(state) !== openId(previous)) storage.keepOpen(openId(state));
   if (state.wantedModel !== previous.wantedModel) storage.keepModel(state.wantedModel);
+});
+tabs.listen(({ type }) => {
+  if (type === "signed_in" || type === "signed_out") signedElsewhere(type === "signed_out");
 });
 addEventListener("pagehide", () => storage.keepUnwritten(keeper.leave()));
 addEventListener("online", reconnectIfWaiting);
