@@ -145,6 +145,27 @@ async def test_a_reload_does_not_end_it(scripted: ScriptedRelay) -> None:
     await expect(chat.text).to_have_text("Half a loaf.")
 
 
+async def test_escape_closes_what_is_open_before_it_stops_one(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await scripted.page.get_by_role("button", name="More for").click()
+    menu = scripted.page.get_by_role("menu", name="Conversation")
+    await expect(menu).to_be_visible()
+    await scripted.page.keyboard.press("Escape")
+    await expect(menu).to_be_hidden()
+    search = scripted.page.get_by_role("searchbox", name="Search conversations")
+    await search.fill("loaf")
+    await search.press("Escape")
+    await expect(search).to_have_value("")
+    await expect(chat.stop).to_be_visible()
+    await scripted.page.keyboard.press("Escape")
+    assert (await scripted.next_stop()).id == reply
+    await expect(chat.last.get_by_text("Stopped.")).to_be_visible()
+
+
 async def test_one_that_the_relay_does_not_have_any_more_is_interrupted_and_retry_works(
     scripted: ScriptedRelay,
 ) -> None:
