@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import { receive } from "../../web/js/actions.js";
 import { blockedWords, mayBeShown } from "../../web/js/readiness.js";
 import { newConversation } from "../../web/js/conversation.js";
 import { DEFAULTS } from "../../web/js/settings.js";
@@ -50,7 +51,6 @@ describe("the connection", () => {
   });
 });
 
-describe("the chosen model", () => {
 test("what a head says of its route is taken with care", () => {
   const route = Array.from({ length: 5000 }, () => ({ name: "x".repeat(5000), start: 0, end: 1, evil: 1 }));
   const store = createStore(after(OPEN, ASK));
@@ -89,6 +89,7 @@ describe("a reply of which a volunteer drops out", () => {
       assert.equal(repair(MORE, REPAIRING, end), undefined));
 });
 
+describe("the chosen model", () => {
   const chosen = (wantedModel, ...models) => chosenModel({ swarm: swarm(...models), wantedModel })?.id;
 
   test("is the one that was picked", () =>
