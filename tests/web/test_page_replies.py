@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from schema.browser import PageError, ReplyDone, ReplyRepairing, Resume
 from schema.generation import HeadTiming, HopTiming, Pause, Timing, Usage
@@ -183,6 +183,42 @@ async def test_one_that_the_relay_does_not_have_any_more_is_interrupted_and_retr
     await chat.retry.click()
     scripted.finish((await scripted.next_chat()).id, "A whole one.")
     await expect(chat.text).to_have_text("A whole one.")
+
+
+async def test_a_token_that_is_revoked_in_mid_reply_asks_for_another_and_loses_nothing(
+    scripted: ScriptedRelay,
+) -> None:
+    page, access = scripted.page, "signed_in"
+
+    async def answer(route: Route) -> None:
+        nonlocal access
+        if route.request.method == "POST":
+            access = "signed_in"
+            return await route.fulfill(status=204)
+        return await route.fulfill(json={"access": access, "kind": "client"})
+
+    await page.route("**/api/session", answer)
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    scripted.say((await scripted.next_chat()).id, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await chat.question.fill("And then?")
+    access = "sign_in"
+    scripted.send(PageError(error=ErrorInfo(code="unauthorized", message="The token has been revoked.")))
+    await scripted.drop()
+    token = page.get_by_label("Access token")
+    await expect(token).to_be_focused()
+    await expect(page.get_by_text("The token has been revoked.")).to_be_visible()
+    await expect(chat.turns).to_be_hidden()
+    await token.fill("another")
+    await page.keyboard.press("Enter")
+    await expect(chat.last.get_by_text("connection was lost")).to_be_visible()
+    await expect(chat.question).to_have_value("And then?")
+    await chat.last.get_by_role("button", name="Continue").click()
+    asked = await scripted.next_chat()
+    assert (asked.continues, asked.messages[-1].content) == (True, "Half a")
+    scripted.finish(asked.id, " loaf.")
+    await expect(chat.text).to_have_text("Half a loaf.")
 
 
 async def test_a_conversation_that_is_too_long_is_refused_in_words(scripted: ScriptedRelay) -> None:
