@@ -20,7 +20,7 @@ from functools import partial
 from corolla.all_positions import States, prefill_all
 from corolla.exchange import Exchange
 from corolla.prefixes import KeptSession, Match, PrefixIndex, Wanted
-from corolla.repair import PASSING, Repairs
+from corolla.repair import PASSING, Break, Repairs
 from corolla.replaying import resume
 from corolla.resuming import plan_resumption
 from corolla.session import PreparedStep, RemoteSession, Step, failed_step, open_session
@@ -115,7 +115,7 @@ class LastingSession:
         return await self._begin_again(error, fed())
 
     async def _begin_again(self, error: CorollaError, fed: list[int]) -> WireTensor:
-        if not self._repairs.broke(self.remote.broken, time.monotonic()):
+        if not self._beginner.goes_on(self.remote.broken, self._repairs):
             await self._beginner.end(self.remote)
             raise error
         log.warning(
@@ -131,10 +131,16 @@ class LastingSession:
 class Beginner:
     """Begins the sessions of one driver."""
 
-    def __init__(self, exchange: Exchange, prefixes: PrefixIndex | None) -> None:
-        """Without `prefixes` every prompt is computed as a whole, and no session is kept."""
+    def __init__(
+        self, exchange: Exchange, prefixes: PrefixIndex | None, on_break: Callable[[], None] | None = None
+    ) -> None:
+        """Without `prefixes` every prompt is computed as a whole, and no session is kept.
+
+        `on_break` is called when a session has broken and another one is sought; it raises nothing.
+        """
         self._exchange = exchange
         self._prefixes = prefixes
+        self._on_break = on_break
 
     @asynccontextmanager
     async def begin(self, prompt: Prompt) -> AsyncGenerator[LastingSession]:
@@ -152,6 +158,13 @@ class Beginner:
             await self.end(lasting.remote)
         if lasting.remote.is_kept and lasting.fed is not None:
             self._note(lasting.remote, prompt, lasting.fed)
+
+    def goes_on(self, broken: Break | None, repairs: Repairs) -> bool:
+        """Whether to begin again after this."""
+        goes_on = repairs.broke(broken, time.monotonic())
+        if goes_on and self._on_break is not None:
+            self._on_break()
+        return goes_on
 
     async def end(self, session: RemoteSession) -> None:
         """Free a session on every hop, or have them keep it."""
@@ -196,7 +209,7 @@ class Beginner:
                         is_whole = True
                         await self.end(session)
                         broken = None
-                    elif not repairs.broke(session.broken, time.monotonic()):
+                    elif not self.goes_on(session.broken, repairs):
                         raise
         finally:
             if broken is not None:
@@ -245,7 +258,7 @@ class Beginner:
             await self.end(session)
             if reason is None or not (reason.is_gone or isinstance(reason.error, PASSING)):
                 repairs.may_resume = False
-            elif not repairs.broke(reason, time.monotonic()):
+            elif not self.goes_on(reason, repairs):
                 raise
             return None
         except BaseException:

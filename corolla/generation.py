@@ -8,7 +8,7 @@ Does not know who reads the text, or how frames travel.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -93,6 +93,7 @@ async def generate(
     request: GenerationRequest,
     asker: str | None = "",
     generated: Sequence[int] = (),
+    on_break: Callable[[], None] | None = None,
 ) -> AsyncGenerator[TextDelta | Completed]:
     """The reply to a request, as it appears; ends with `Completed`.
 
@@ -102,6 +103,8 @@ async def generate(
     `generated`: the first tokens of the reply, when another head has begun it. Its text comes again, from the
     beginning; of a request without a seed only the text of these tokens is sure to be the same. Heads
     are strangers to each other: they are looked at first.
+
+    `on_break` is called when a hop has failed and others are sought; it raises nothing.
 
     Closing the iterator before that ends the session and frees its KV caches on every hop. After it they may
     be kept, see corolla/beginning.py.
@@ -130,7 +133,8 @@ async def generate(
     if reply.reason is None or scorer is not None:
         states = None if scorer is None else partial(_score, head, scorer)
         prompt = Prompt(request.model, asker or "", reply.fed(), partial(embedded, head), states)
-        async with Beginner(exchange, None if asker is None else head.prefixes).begin(prompt) as session:
+        beginner = Beginner(exchange, None if asker is None else head.prefixes, on_break)
+        async with beginner.begin(prompt) as session:
             if scorer is not None:
                 scores = scorer.between(len(tokens), len(tokens) + reply.tokens)
                 echo = await _echo(head.codec, request, tokens, scorer)

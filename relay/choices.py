@@ -22,11 +22,14 @@ Numbered = tuple[int, ReplyEvent]
 class Choices:
     """Iterate over the events of all replies; each reply's last one is `Finished`."""
 
-    def __init__(self, services: Services, bodies: list[GenerationRequest], asker: str) -> None:
-        """`asker`: the id of the token that asks."""
+    def __init__(
+        self, services: Services, bodies: list[GenerationRequest], asker: str, tells_repairs: bool = False
+    ) -> None:
+        """`asker`: the id of the token that asks. `tells_repairs`: also that a reply stops for a while."""
         self._services = services
         self._bodies = bodies
         self._asker = asker
+        self._tells_repairs = tells_repairs
         self._source = self._together()
         self._places: list[Place] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,7 +88,8 @@ class Choices:
                 await self._let_others_go_on()
             async with services.replies.start(self._bodies[index], self._asker) as reply:
                 async for event in reply.events(services.settings.request_seconds):
-                    yield index, event
+                    if self._tells_repairs or isinstance(event, Finished) or event.is_repairing is not True:
+                        yield index, event
 
     async def _let_others_go_on(self) -> None:
         """Starting a reply encodes its body, which may take a millisecond: one in a turn of the loop."""

@@ -20,7 +20,7 @@ import msgspec
 
 from relay.metrics import Metrics
 from relay.reply import ReplyEvent
-from schema.browser import PageError, ReplyDelta, ReplyDone
+from schema.browser import PageError, ReplyDelta, ReplyDone, ReplyRepairing
 from schema.errors import CorollaError, InvalidRequest, NotFound, Unauthorized
 from schema.messages import Delta, ErrorInfo
 
@@ -31,7 +31,7 @@ _TRAILING = range(0xDC00, 0xE000)
 
 log = logging.getLogger(__name__)
 
-Said = ReplyDelta | ReplyDone | PageError
+Said = ReplyDelta | ReplyRepairing | ReplyDone | PageError
 
 
 class ReplyKey(NamedTuple):
@@ -61,6 +61,10 @@ class KeptReply:
         self.end: ReplyDone | PageError | None = None
         self.text = bytearray()
         """UTF-16, little endian."""
+        self.repairs = 0
+        """How often it has stopped as a volunteer dropped out."""
+        self.is_repairing = False
+        """Whether it stands still for that."""
         self._bells: set[asyncio.Event] = set()
 
     @property
@@ -71,8 +75,15 @@ class KeptReply:
         """More of it. How many bytes that are."""
         before = len(self.text)
         self.text += text.encode("utf-16-le")
+        self.is_repairing = False
         self._ring()
         return len(self.text) - before
+
+    def repair(self) -> None:
+        """It goes on as soon as others have taken the place of a volunteer."""
+        self.repairs += 1
+        self.is_repairing = True
+        self._ring()
 
     def finish(self, end: ReplyDone | PageError) -> None:
         """It has ended, once."""
@@ -90,7 +101,7 @@ class KeptReply:
 
     async def since(self, received: int) -> AsyncGenerator[Said, None]:
         """What there is after so many units, and what comes; what has gathered meanwhile comes as one."""
-        bell, at = asyncio.Event(), received * UNIT_BYTES
+        bell, at, repairs = asyncio.Event(), received * UNIT_BYTES, 0
         self._bells.add(bell)
         try:
             while True:
@@ -99,11 +110,14 @@ class KeptReply:
                     text = self.text[at:].decode("utf-16-le")
                     at = len(self.text)
                     yield ReplyDelta(id=self.key.id, text=text)
-                elif self.end is None:
-                    await bell.wait()
-                else:
+                elif self.end is not None:
                     yield self.end
                     return
+                elif self.is_repairing and self.repairs > repairs:
+                    repairs = self.repairs
+                    yield ReplyRepairing(id=self.key.id)
+                else:
+                    await bell.wait()
         finally:
             self._bells.discard(bell)
 
@@ -194,7 +208,9 @@ class KeptReplies:
         try:
             async with aclosing(events):
                 async for event in events:
-                    if isinstance(event, Delta):
+                    if isinstance(event, Delta) and event.is_repairing is True:
+                        reply.repair()
+                    elif isinstance(event, Delta):
                         self._add(reply, event.text)
                     else:
                         end = msgspec.structs.replace(

@@ -172,7 +172,8 @@ class _PageSession:
             continues=chat.continues,
         )
         # Where nobody signs in, each page is somebody.
-        async with Choices(self._services, [body], self.token_id or self._self) as choices:
+        asker = self.token_id or self._self
+        async with Choices(self._services, [body], asker, tells_repairs=True) as choices:
             async for _, event in choices.events():
                 yield event
 

@@ -184,7 +184,7 @@ class Replies:
 
         What its head says of its time is not for the operator's figures.
         """
-        if isinstance(event, Failed):
+        if isinstance(event, Failed) or (isinstance(event, Delta) and event.is_repairing is True):
             return
         if isinstance(event, Finished):
             self._usage.count(reply.asker, reply.model, event.usage, time.time())

@@ -1,7 +1,8 @@
 """One thing that heads make for somebody: a text, or the vectors of some texts.
 
 It is one head's to make and one reader's to read, and ends in exactly one way. When its head leaves,
-another one goes on with it. Owned by the event loop's thread.
+another one goes on with it. The reader of a text is told when it stops for that, or for a hop.
+Owned by the event loop's thread.
 Does not know which head makes it, nor who reads.
 """
 
@@ -20,8 +21,9 @@ from msgspec.structs import replace
 from relay.heads import error_of_head
 from relay.told import Told
 from schema.errors import CorollaError, GenerationFailed
-from schema.generation import GenerationRequest, Timing, Usage
+from schema.generation import GenerationRequest, Pause, Timing, Usage
 from schema.ids import PeerId
+from schema.limits import MAX_PAUSES
 from schema.messages import Delta, Embed, Embedded, Failed, Finished, Generate
 
 ReplyEvent = Delta | Finished
@@ -106,6 +108,11 @@ class Reply(ABC, Generic[_E]):
         """Have its reader told why there is no more of it; that ends it on its head too."""
         self._events.put_nowait(error)
 
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return asyncio.get_running_loop().time() - self.started
+
     def lose_head(self) -> None:
         self.head = None
         self._events.put_nowait(_Instead.HEAD_LEFT)
@@ -163,6 +170,13 @@ class TextReply(Reply[Delta]):
         super().__init__(keeper, body.model, asker, context)
         self.body = body
         self._told = Told(body)
+        self._pauses: list[Pause] = []
+        self._paused_at: float | None = None
+        """Its age when it stopped, while it does not go on."""
+        self._breaks = 0
+        """What stopped it while earlier heads made it, these heads' leaving included."""
+        self._breaks_of_head = 0
+        """What the present head says has stopped it."""
 
     @property
     def ids(self) -> list[int]:
@@ -187,8 +201,42 @@ class TextReply(Reply[Delta]):
         new = self._told.take(event)
         if len(self.ids) > self._most_tokens:
             raise GenerationFailed("the volunteer tells more tokens than the model has positions")
-        if new is not None:
+        if event.is_repairing is True:
+            self._breaks_of_head += 1
+            self._pause()
+        elif new is not None:
+            self._go_on()
             self._events.put_nowait(new)
+
+    def lose_head(self) -> None:
+        self._breaks += 1 + self._breaks_of_head
+        self._breaks_of_head = 0
+        self._pause()
+        super().lose_head()
+
+    def put(self, event: Finished | Failed) -> None:
+        self._go_on()
+        if isinstance(event, Finished):
+            event = replace(event, timing=self._timing(event.timing))
+        super().put(event)
+
+    def _timing(self, by_head: Timing) -> Timing:
+        """What its last head says of its time, and what that one cannot know."""
+        timing = replace(by_head, pauses=self._pauses)
+        if not self._breaks:
+            return timing
+        first = by_head.first_token if self.first_token is None else self.first_token
+        return replace(timing, first_token=first, total=self.age, repairs=by_head.repairs + self._breaks)
+
+    def _pause(self) -> None:
+        if self._paused_at is None:
+            self._paused_at = self.age
+            self._events.put_nowait(repairing(self.request))
+
+    def _go_on(self) -> None:
+        began, self._paused_at = self._paused_at, None
+        if began is not None and len(self._pauses) < MAX_PAUSES:
+            self._pauses.append(Pause(at=began, seconds=self.age - began))
 
 
 class VectorReply(Reply[Embedded]):
@@ -256,6 +304,11 @@ class VectorReply(Reply[Embedded]):
 def _counted(usage: Usage) -> int:
     """All tokens that a head counts, by the larger of the sums that it tells."""
     return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
+
+
+def repairing(request: str) -> Delta:
+    """That a text has stopped, and others are sought to go on with it."""
+    return Delta(request=request, text="", tokens=0, is_repairing=True)
 
 
 def goes_on(event: HeadEvent) -> bool:

@@ -1,7 +1,7 @@
 """The page's WebSocket: typed JSON both ways.
 
     page  -> chat, resume, stop
-    relay -> welcome, swarm, delta, done, error, go_elsewhere
+    relay -> welcome, swarm, delta, repairing, done, error, go_elsewhere
 
 One connection carries any number of replies at once; `id`, chosen by the page, tells them apart. A reply
 whose id nobody can guess outlives its connection: it can be resumed over another one.
@@ -70,6 +70,12 @@ class ReplyDelta(Struct, frozen=True, kw_only=True, tag="delta"):
     text: str
 
 
+class ReplyRepairing(Struct, frozen=True, kw_only=True, tag="repairing"):
+    """A volunteer that served a reply has dropped out: more of it comes when another has taken over."""
+
+    id: ReplyId
+
+
 class ReplyDone(Struct, frozen=True, kw_only=True, tag="done"):
     """A reply is complete, or was stopped by the page (`reason` is then null)."""
 
@@ -94,7 +100,7 @@ class GoElsewhere(Struct, frozen=True, kw_only=True, tag="go_elsewhere"):
 
 
 FromPage = Chat | Resume | Stop
-ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyDone | PageError | GoElsewhere
+ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyRepairing | ReplyDone | PageError | GoElsewhere
 
 _encoder = msgspec.json.Encoder()
 _from_page: msgspec.json.Decoder[FromPage] = msgspec.json.Decoder(FromPage)

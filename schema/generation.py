@@ -198,8 +198,19 @@ class HeadTiming(Struct, frozen=True):
     steps: Annotated[int, Meta(ge=0, le=MAX_INT32)]
 
 
+class Pause(Struct, frozen=True):
+    """A time in which nothing came of a reply, since a volunteer that served it had dropped out. Seconds."""
+
+    at: float
+    """Since the request."""
+    seconds: float
+
+
 class Timing(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How fast a reply was, as its driver saw it. Seconds."""
+    """How fast a reply was, as its driver saw it. Seconds.
+
+    Where another head went on with it, `first_token` and `total` are as the relay saw them.
+    """
 
     first_token: float
     """From the request's arrival at the head to the first token."""
@@ -210,4 +221,6 @@ class Timing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The same hops; figures are of the prompt's slices, which are on their way one behind the other."""
     head: HeadTiming | None = None
     repairs: Annotated[int, Meta(ge=0, le=MAX_INT32)] = 0
-    """How often the reply went on over another route."""
+    """How often the reply went on over another route, or with another head."""
+    pauses: list[Pause] = []
+    """As the relay saw them; of the first `MAX_PAUSES`. What a head says here is not passed on."""

@@ -60,6 +60,9 @@ at each one's position. Of 24,966 tokens with the 20 likeliest."""
 MAX_TOOLS = 128
 """Functions that a request lets the model call."""
 
+MAX_PAUSES = 64
+"""Of one reply, that are told."""
+
 MAX_EMBEDDING_BYTES = 24 * 1024 * 1024
 """An answer with vectors: those of 2048 texts, OpenAI's limit, up to a width of about 2300 in base64."""
 

@@ -251,6 +251,9 @@ class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
     """More of the prompt, where the request asks for it; before the first token."""
     call: CallMade | UnsetType = UNSET
     """A function that the model calls, once its arguments are complete."""
+    is_repairing: bool | UnsetType = UNSET
+    """Instead of text: a hop has broken the reply's session, and nothing more comes until another one goes on
+    with it."""
 
 
 class Embedded(Struct, frozen=True, kw_only=True, tag="embedded"):

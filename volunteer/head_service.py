@@ -7,7 +7,8 @@ Does not know how text is made (corolla/generation.py).
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 
 from msgspec import UNSET
 
@@ -79,7 +80,9 @@ class HeadService:
         head, request = self._head_of(message.body.model), message.request
         asker = None if message.asker is UNSET else message.asker
         generated = () if message.generated is UNSET else message.generated
-        async with aclosing(generate(head, self._exchange, message.body, asker, generated)) as events:
+        on_break = partial(self._tell_of_break, request)
+        source = generate(head, self._exchange, message.body, asker, generated, on_break)
+        async with aclosing(source) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     for delta in _told(request, event):
@@ -101,6 +104,10 @@ class HeadService:
         if self._head is None or model != self._model:
             raise NotServing(f"this volunteer has no head of {model!r}")
         return self._head
+
+    def _tell_of_break(self, request: str) -> None:
+        with suppress(CorollaError):  # the relay knows by itself that it has lost the connection to here
+            self._tell(Delta(request=request, text="", tokens=0, ids=[], is_repairing=True))
 
     def _finish(self, request: str, end: Completed) -> None:
         self._tell(Finished(request=request, reason=end.reason, usage=end.usage, timing=end.timing))

@@ -14,6 +14,7 @@ from schema.generation import (
     HopTiming,
     JsonFormat,
     Message,
+    Pause,
     PromptDetails,
     Sampling,
     ScoredToken,
@@ -56,6 +57,7 @@ TOLD_TIMING = Timing(
     head=HeadTiming(compute=0.002, steps=40),
     repairs=1,
 )
+PAUSED_TIMING = Timing(first_token=0.25, total=1.5, repairs=1, pauses=[Pause(at=0.5, seconds=0.25)])
 SAMPLING = Sampling(temperature=0.0, top_k=40, seed=-(2**63))
 STOPPING = Stopping(max_tokens=64, stop=["\n\n", "\N{WAVING HAND SIGN}"], stop_token_ids=[0, 2**31 - 1])
 HALF = TokenLogprob(text="\N{REPLACEMENT CHARACTER}", raw=b"\xf0\x9f", logprob=-9999.0)
@@ -143,6 +145,7 @@ FROM_PEER: list[messages.FromPeer] = [
     ),
     messages.Finished(request="r4", reason="tool_calls", usage=USAGE, timing=TIMING),
     messages.Finished(request="r6", reason="stop", usage=USAGE, timing=TOLD_TIMING),
+    messages.Delta(request="r6", text="", tokens=0, ids=[], is_repairing=True),
     messages.Embedded(request="r5", index=1, tokens=3, vector=bytes.fromhex("0000803f00000000")),
 ]
 FROM_RELAY: list[messages.FromRelay] = [
@@ -218,6 +221,8 @@ TO_PAGE: list[browser.ToPage] = [
     browser.ReplyDone(id="1", reason="stop", usage=USAGE, timing=TIMING),
     browser.PageError(error=ERROR, id="1"),
     browser.GoElsewhere(within_seconds=2.5),
+    browser.ReplyRepairing(id="1"),
+    browser.ReplyDone(id="1", reason="stop", usage=USAGE, timing=PAUSED_TIMING),
 ]
 SHORT = {
     "peer": ['{"type":"heartbeat"}', ' { "new field" : [ 1, {} ] , "type" : "draining" } '],

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from corolla.exchange import Exchange
 from corolla.prefixes import LEAST_TOKENS, PrefixIndex
-from schema.errors import KVCacheFull, QueueFull, Unavailable
+from schema.errors import KVCacheFull, PeerGone, QueueFull, Unavailable
 from schema.frames import Flags, FrameType
 from schema.generation import GenerationRequest, Message, Sampling, Stopping, Tool, Tools
 from schema.messages import Delta, Embed, Embedded, Failed, Finished, FromPeer, Generate, PromptPart
@@ -94,6 +94,18 @@ class TestAReply:
         (end,) = told.ends()
         assert isinstance(end, Failed)
         assert (end.request, end.error.code, end.error.message) == ("r", "kv_cache_full", "no memory")
+
+    async def test_says_at_once_that_it_stops_for_a_hop_and_goes_on(
+        self, service: HeadService, told: Told, hops: Hops
+    ) -> None:
+        hops.replies[3] = lambda frame: failure(frame, PeerGone("it left"))
+        service.start(generate())
+        await until(lambda: any(isinstance(one, Delta) and one.is_repairing for one in told.messages))
+        del hops.replies[3]
+        await service.finish()
+        assert told.text("r") == "Good day."
+        (end,) = told.ends()
+        assert isinstance(end, Finished)
 
     async def test_of_another_model_is_refused(self, service: HeadService, told: Told) -> None:
         service.start(generate(model="huge"))

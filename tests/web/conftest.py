@@ -5,7 +5,6 @@ Without Chromium these tests are skipped, but never in CI.
 """
 
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,29 +12,20 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserType, ConsoleMessage, Page, async_playwright
 
+from benchmarks.chromium import ARGUMENTS, NAMES, find_chromium
 from benchmarks.processes import RelayProcess, relay
 from tests.conftest import DEMO_MODEL
 from tests.web.scripted import ScriptedRelay
 from tests.web.scripted_swarm import ScriptedSwarm, scripted_swarm
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status of "
 """What Chromium logs when the relay refuses what a page asks of its interface, as a test wants it to."""
 INTERFACE = ("/api/", "/v1/")
 
 
-def find_chromium(kind: BrowserType) -> str:
-    """The path of the browser: `CHROMIUM`, or the distribution's, or what `playwright install` fetched."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+def chromium(kind: BrowserType) -> str:
+    """The path of the browser; also what `playwright install` fetched will do."""
+    found = find_chromium()
     if found is not None:
         return found
     if Path(kind.executable_path).exists():
@@ -53,7 +43,7 @@ def find_chromium(kind: BrowserType) -> str:
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         kind = playwright.chromium
-        running = await kind.launch(executable_path=find_chromium(kind), args=ARGUMENTS)
+        running = await kind.launch(executable_path=chromium(kind), args=ARGUMENTS)
         yield running
         await running.close()
 

@@ -1,6 +1,6 @@
 /** What is kept of conversations: merged between tabs, listed, found, exported and imported. */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { describe, mock, test } from "node:test";
 
 import { fileName, toJson, toMarkdown } from "../../web/js/chat/export.js";
 import { BadFile, readConversations } from "../../web/js/chat/import.js";
@@ -9,7 +9,7 @@ import { Keeper } from "../../web/js/chat/keeper.js";
 import { mergeConversation, mergeInfo, mergeTurn } from "../../web/js/chat/merging.js";
 import { findIn, marked, queryWords } from "../../web/js/chat/search.js";
 import { MemoryShelf } from "../../web/js/chat/shelf.js";
-import { pathOf } from "../../web/js/chat/tree.js";
+import { latestBelow, pathOf, versionsByParent } from "../../web/js/chat/tree.js";
 import { newConversation, reduceConversation } from "../../web/js/conversation.js";
 import { DEFAULTS } from "../../web/js/settings.js";
 import { createStore, infoOf, initialState } from "../../web/js/store.js";
@@ -44,6 +44,137 @@ test("what is still being written when the page is left is for the next one", as
   store.dispatch(say("a", "So far"));
   const texts = keeper.leave().map(({ turns: [turn] }) => turn.reply.text);
   assert.deepEqual(texts, ["", "So far"]);
+});
+
+test("a deletion that was not written when the page was left is made good by the next one", async () => {
+  class Slow extends MemoryShelf {
+    mark() {
+      return new Promise(() => {});
+    }
+  }
+  const kept = after(ask("A", null, "Why?", 1), done("a"));
+  const started = async (shelf) => {
+    await shelf.write(infoOf(kept), turnsOf(kept));
+    const store = createStore(initialState({ id: "other", at: 0, defaults: DEFAULTS, wantedModel: null }));
+    const keeper = new Keeper(store, { tell() {}, listen() {} }, { resume() {} });
+    await keeper.start(async () => shelf);
+    return { store, keeper };
+  };
+  const [left, next] = [await started(new Slow()), new MemoryShelf()];
+  mock.timers.enable({ apis: ["setTimeout"] }); // what is deleted for good is deleted later
+  left.keeper.delete("c");
+  const { keeper, store } = await started(next);
+  await keeper.take(JSON.parse(JSON.stringify(left.keeper.leave())));
+  assert.ok(store.get().infos.get("c").deleted > 0);
+  assert.ok((await next.infos())[0].deleted > 0);
+  left.keeper.restore("c");
+  await keeper.take(JSON.parse(JSON.stringify(left.keeper.leave())));
+  assert.equal((await next.infos())[0].deleted, 0);
+  mock.timers.reset();
+});
+
+describe("a clock that is set back", () => {
+  const ahead = after(ask("A", null, "Why?", 1000), say("a", "So"), { type: "stop", id: "a" });
+
+  test("does not hide what is asked, chosen or gone on with after it", () => {
+    const asked = from(ahead, ask("B", "A", "And?", 5));
+    assert.equal(mergeInfo(infoOf(ahead), infoOf(asked)).leaf, "B");
+    const again = from(ahead, ask("C", null, "Why?", 5));
+    assert.equal(latestBelow(again, "C"), "C");
+    assert.deepEqual(
+      versionsByParent(again)
+        .get(null)
+        .map(({ id }) => id),
+      ["A", "C"],
+    );
+    const chosen = from(again, { type: "choose", turn: "A", at: 6 });
+    assert.equal(mergeInfo(infoOf(again), infoOf(chosen)).leaf, "A");
+    const on = from(ahead, { type: "continue", turn: "A", id: "a2", model: "demo", at: 5 });
+    assert.equal(mergeTurn(ahead.turns.get("A"), on.turns.get("A")).reply.id, "a2");
+  });
+
+  test("does not undo settings, names and deletions", () => {
+    const start = initialState({ id: "c", at: 0, defaults: DEFAULTS, wantedModel: null });
+    const store = createStore({ ...start, conversation: ahead, infos: new Map([["c", infoOf(ahead)]]) });
+    const told = () => mergeInfo(infoOf(ahead), infoOf(store.get().conversation));
+    store.dispatch({ type: "settings", settings: { ...DEFAULTS, system: "Be brief." }, at: 5 });
+    assert.equal(told().settings.system, "Be brief.");
+    store.dispatch({ type: "rename", conversation: "c", title: "Reasons", at: 5 });
+    assert.equal(told().title, "Reasons");
+    store.dispatch({ type: "delete", conversation: "c", at: 5 });
+    assert.ok(told().deleted > 0);
+    store.dispatch({ type: "delete", conversation: "c", at: 0 });
+    assert.equal(store.get().conversation.deleted, 0);
+  });
+});
+
+describe("a shelf that fails", () => {
+  class Failing extends MemoryShelf {
+    isFull = false;
+    isLost = false;
+
+    async write(info, turns) {
+      if (this.isFull) throw new DOMException("no room", "QuotaExceededError");
+      return super.write(info, turns);
+    }
+
+    async read(id, only) {
+      if (this.isLost) throw new DOMException("closed", "InvalidStateError");
+      return super.read(id, only);
+    }
+  }
+
+  async function started(openShelf) {
+    const store = createStore(initialState({ id: "c", at: 0, defaults: DEFAULTS, wantedModel: null }));
+    const keeper = new Keeper(store, { tell() {}, listen() {} }, { resume() {} });
+    await keeper.start(openShelf);
+    return { store, keeper };
+  }
+
+  test("for want of room gets what it missed with the next thing that it takes", async () => {
+    const shelf = new Failing();
+    const { store, keeper } = await started(async () => shelf);
+    shelf.isFull = true;
+    store.dispatch(ask("A", null, "Why?", 1));
+    store.dispatch(done("a"));
+    keeper.flush();
+    await keeper.read("elsewhere"); // when all is written
+    assert.match(store.get().trouble, /no room/);
+    shelf.isFull = false;
+    store.dispatch(ask("B", "A", "And?", 2));
+    keeper.flush();
+    await keeper.read("elsewhere");
+    assert.deepEqual(
+      (await shelf.read("c")).turns.map(({ id }) => id),
+      ["A", "B"],
+    );
+  });
+
+  test("and cannot be read any more shows no conversation as empty", async () => {
+    const shelf = new Failing();
+    await shelf.write(infoOf(after(ask("A", null, "Why?", 1))), turnsOf(after(ask("A", null, "Why?", 1))));
+    const { store, keeper } = await started(async () => shelf);
+    shelf.isLost = true;
+    store.dispatch({ type: "open", conversation: newConversation("other", DEFAULTS, 0) });
+    assert.equal(await keeper.read("c"), null);
+    assert.equal(await keeper.open("c"), false);
+    assert.match(store.get().trouble, /cannot be read/);
+  });
+
+  test("because of a newer page says that this one has to be loaded again", async () => {
+    const newer = await started(async () => {
+      throw new DOMException("a higher version", "VersionError");
+    });
+    assert.match(newer.store.get().trouble, /Load this page again/);
+    /** @type {(isOutdated: boolean) => void} */
+    let lose = () => {};
+    const { store } = await started(async (onLost) => {
+      lose = onLost;
+      return new MemoryShelf();
+    });
+    lose(true);
+    assert.match(store.get().trouble, /Load this page again/);
+  });
 });
 
 describe("two states of a turn", () => {

@@ -122,6 +122,18 @@ describe("the connection", () => {
     assert.equal(FakeWebSocket.made.length, 0);
   });
 
+  test("is tried again when the relay takes the question and never answers", async () => {
+    /** @type {AbortSignal | undefined} */
+    let asked;
+    const { made, links } = connection((signal) => {
+      asked = signal;
+      return new Promise(() => {});
+    });
+    void made.connect();
+    mock.timers.tick(15_000);
+    assert.deepEqual([links.at(-1), asked.aborted], ["waiting", true]);
+  });
+
   test("is given up when no welcome comes", async () => {
     const { made, links } = connection();
     await made.connect();

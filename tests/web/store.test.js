@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import { receive } from "../../web/js/actions.js";
 import { blockedWords, mayBeShown } from "../../web/js/readiness.js";
 import { newConversation } from "../../web/js/conversation.js";
 import { DEFAULTS } from "../../web/js/settings.js";
@@ -48,6 +49,44 @@ describe("the connection", () => {
   test("when back, takes the notice away", () => {
     assert.equal(after({ type: "notice", notice: "Trouble." }, OPEN).notice, null);
   });
+});
+
+test("what a head says of its route is taken with care", () => {
+  const route = Array.from({ length: 5000 }, () => ({ name: "x".repeat(5000), start: 0, end: 1, evil: 1 }));
+  const store = createStore(after(OPEN, ASK));
+  receive(store, { ...DONE, timing: { first_token: 1, total: 2, route } });
+  const { timing } = turnsOf(store.get())[0].reply;
+  assert.deepEqual(
+    [timing.route.length, timing.route[0].name.length, "evil" in timing.route[0]],
+    [64, 80, false],
+  );
+  const other = createStore(after(OPEN, ASK));
+  receive(other, { ...DONE, timing: { first_token: "soon" } });
+  const { reply } = turnsOf(other.get())[0];
+  assert.deepEqual([reply.phase, reply.timing], ["done", null]);
+});
+
+describe("a reply of which a volunteer drops out", () => {
+  const REPAIRING = { type: "repairing", id: "a" };
+  const MORE = { type: "delta", id: "a", text: "So" };
+  const repair = (...actions) => after(OPEN, ASK, ...actions).repairs.get("a");
+
+  test("is repaired until more of it comes, and was repaired until it ends", () => {
+    assert.equal(repair(MORE), undefined);
+    assert.equal(repair(MORE, REPAIRING), "under way");
+    assert.equal(repair(MORE, REPAIRING, MORE), "over");
+    assert.equal(repair(MORE, REPAIRING, MORE, REPAIRING), "under way");
+    assert.equal(repair(MORE, REPAIRING, MORE, DONE), undefined);
+  });
+
+  for (const end of [
+    DONE,
+    LOST,
+    { type: "stop", id: "a" },
+    { type: "fail", id: "a", error: { code: "generation_failed", message: "It left." } },
+  ])
+    test(`and is not any more after ${end.type}`, () =>
+      assert.equal(repair(MORE, REPAIRING, end), undefined));
 });
 
 describe("the chosen model", () => {

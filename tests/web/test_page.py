@@ -248,7 +248,47 @@ class TestSigningIn:
         await browser_page.get_by_label("Access token").fill(closed_relay.token("client", "leaver"))
         await browser_page.get_by_role("button", name="Sign in").click()
         await expect(chat.question).to_be_visible()
-        await browser_page.get_by_role("button", name="Settings").click()
-        await chat.settings.get_by_role("button", name="Sign out").click()
+        await sign_out(chat)
         await expect(browser_page.get_by_label("Access token")).to_be_visible()
         await expect(chat.question).to_be_hidden()
+
+    async def test_in_one_tab_counts_in_the_others_and_leaves_nothing_on_their_screens(
+        self, browser_page: Page, closed_relay: RelayProcess
+    ) -> None:
+        """Nothing that was written and not sent either."""
+        other = await open_page(await browser_page.context.new_page(), closed_relay)
+        chat = await open_page(browser_page, closed_relay)
+        token = closed_relay.token("client", "of two tabs")
+        await browser_page.get_by_label("Access token").fill(token)
+        await browser_page.keyboard.press("Enter")
+        for one in (chat, other):
+            await one.question.fill("A secret")
+        await sign_out(chat)
+        for one in (chat, other):
+            await expect(one.page.get_by_label("Access token")).to_be_visible()
+            await expect(one.question).to_be_hidden()
+        await other.page.get_by_label("Access token").fill(token)
+        await other.page.keyboard.press("Enter")
+        for one in (chat, other):
+            await expect(one.question).to_have_value("")
+            await expect(one.question).to_be_visible()
+
+    async def test_only_admins_are_shown_the_way_to_the_operators_page(
+        self, browser_page: Page, closed_relay: RelayProcess
+    ) -> None:
+        chat = await open_page(browser_page, closed_relay)
+        way = browser_page.get_by_role("navigation", name="Pages").get_by_role("link", name="Operators")
+        for kind in ("client", "admin"):
+            await expect(browser_page.get_by_label("Access token")).to_be_visible()
+            await expect(way).to_be_hidden()
+            await browser_page.get_by_label("Access token").fill(closed_relay.token(kind, f"a {kind}"))
+            await browser_page.keyboard.press("Enter")
+            await expect(chat.question).to_be_visible()
+            await expect(way).to_be_visible(visible=kind == "admin")
+            await sign_out(chat)
+        await expect(way).to_be_hidden()
+
+
+async def sign_out(chat: ChatPage) -> None:
+    await chat.page.get_by_role("button", name="Settings").click()
+    await chat.settings.get_by_role("button", name="Sign out").click()

@@ -1,16 +1,13 @@
 """What an accessibility checker (axe-core, vendored) finds on the page: nothing. The test plays the relay."""
 
-from pathlib import Path
-
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
+from tests.web.axe import violations
 from tests.web.scripted import ScriptedRelay
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-AXE = Path(__file__).parent / "vendor/axe-core/axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 TEXT = """## Title
 
 - one
@@ -24,19 +21,6 @@ TEXT = """## Title
 print("1" < 2)
 ```
 """
-
-
-async def violations(page: Page) -> list[str]:
-    """What breaks WCAG 2.2 AA, each as rule, place and words."""
-    # The page's own policy keeps scripts out that are not the relay's: the checker comes by the debugger.
-    session = await page.context.new_cdp_session(page)
-    await session.send("Runtime.evaluate", {"expression": AXE.read_text()})
-    found = await page.evaluate(
-        "async (rules) => (await axe.run(document, { runOnly: rules })).violations", RULES
-    )
-    return [
-        f"{one['id']}: {node['target']} {node['failureSummary']}" for one in found for node in one["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

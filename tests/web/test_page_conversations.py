@@ -289,3 +289,52 @@ async def test_a_phone_shows_them_in_a_drawer(scripted: ScriptedRelay) -> None:
     await expect(drawer).to_be_hidden()
     await expect(chat.text).to_have_text("With five eyes.")
     assert await chat.has_no_sideways_scroll()
+
+
+async def test_two_thousand_are_imported_listed_in_part_and_all_of_them_searched(
+    scripted: ScriptedRelay, tmp_path: Path
+) -> None:
+    await scripted.open()
+    panel = Panel(scripted.page)
+    file = tmp_path / "many.json"
+    file.write_text(json.dumps(many(2000)))
+    await scripted.page.locator("#import-file").set_input_files(file)
+    await expect(panel.region.get_by_text("2,000 conversations imported.")).to_be_visible(timeout=60_000)
+    rows = panel.region.locator(".conversation")
+    await expect(rows).to_have_count(200)
+    await panel.region.get_by_role("button", name="Show more").click()
+    await expect(rows).to_have_count(400)
+    await panel.search.fill("answer-7-of")
+    await expect(panel.region.get_by_text("1 conversation found.")).to_be_visible(timeout=60_000)
+    await panel.names("Question 7")
+
+
+def many(count: int) -> dict[str, object]:
+    """A file of so many conversations, each of one question and its reply."""
+    ended = {"reason": "stop", "usage": None, "timing": None, "error": None}
+    return {
+        "format": "corolla-conversations",
+        "version": 1,
+        "conversations": [
+            {
+                "id": f"c{number}",
+                "title": f"Question {number}",
+                "model": None,
+                "settings": {},
+                "leaf": "t",
+                **dict.fromkeys(("titled", "created", "updated", "touched"), number + 1),
+                "turns": [
+                    {
+                        "id": "t",
+                        "parent": None,
+                        "question": f"Question {number}",
+                        "created": number + 1,
+                        "reply": {"id": f"r{number}", "model": "m", "phase": "done", "base": 0}
+                        | {"text": f"Answer-{number}-of many.", "started": number + 1}
+                        | ended,
+                    }
+                ],
+            }
+            for number in range(count)
+        ],
+    }

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
-from schema.browser import PageError, ReplyDone, Resume
-from schema.generation import HeadTiming, HopTiming, Timing, Usage
+from schema.browser import PageError, ReplyDone, ReplyRepairing, Resume
+from schema.generation import HeadTiming, HopTiming, Pause, Timing, Usage
 from schema.messages import ErrorInfo
 from tests.web.scripted import ScriptedRelay
 
@@ -48,11 +48,14 @@ async def test_where_the_time_went_is_one_click_away(scripted: ScriptedRelay) ->
     ]
     prefill = [HopTiming("rosa", 0, 4, compute=0.1, wire=0.05, steps=2)]
     head = HeadTiming(compute=0.003, steps=3)
-    timing = Timing(first_token=0.25, total=2.25, route=route, prefill=prefill, head=head, repairs=1)
+    pauses = [Pause(at=1.0, seconds=0.5)]
+    timing = Timing(
+        first_token=0.25, total=2.25, route=route, prefill=prefill, head=head, repairs=1, pauses=pauses
+    )
     scripted.send(ReplyDone(id=reply, reason="stop", usage=Usage(5, 41, 46), timing=timing))
     await chat.last.get_by_role("button", name="Where the time went").click()
     shown = chat.last.get_by_role("region", name="Where the time went")
-    await expect(shown.get_by_text("1 hop was replaced on the way")).to_be_visible()
+    await expect(shown.get_by_text("a volunteer was replaced, which took 0.50 s")).to_be_visible()
     step = shown.get_by_role("figure", name="A step, the mean of 3: 71 ms for one token")
     await expect(step.get_by_role("listitem")).to_have_text(
         [
@@ -63,6 +66,26 @@ async def test_where_the_time_went_is_one_click_away(scripted: ScriptedRelay) ->
         ]
     )
     await expect(shown.get_by_role("figure", name="A slice of the prompt")).to_be_visible()
+
+
+async def test_a_repair_is_shown_while_it_lasts_and_read_to_screen_readers(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Go on.")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "So")
+    await expect(chat.text).to_have_text("So")
+    scripted.send(ReplyRepairing(id=reply))
+    under_way = chat.last.get_by_text("A volunteer dropped out. Going on with another one")
+    await expect(under_way).to_be_visible()
+    await expect(scripted.page.get_by_role("log")).to_contain_text("A volunteer dropped out.")
+    scripted.say(reply, " far.")
+    await expect(under_way).to_be_hidden()
+    over = chat.last.get_by_text("another one went on")
+    await expect(over).to_be_visible()
+    scripted.finish(reply)
+    await chat.wait_for_end()
+    await expect(over).to_be_hidden()
+    await expect(chat.text).to_have_text("So far.")
 
 
 async def test_stop_is_sent_and_later_text_is_not_shown(scripted: ScriptedRelay) -> None:
@@ -122,6 +145,27 @@ async def test_a_reload_does_not_end_it(scripted: ScriptedRelay) -> None:
     await expect(chat.text).to_have_text("Half a loaf.")
 
 
+async def test_escape_closes_what_is_open_before_it_stops_one(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    reply = (await scripted.next_chat()).id
+    scripted.say(reply, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await scripted.page.get_by_role("button", name="More for").click()
+    menu = scripted.page.get_by_role("menu", name="Conversation")
+    await expect(menu).to_be_visible()
+    await scripted.page.keyboard.press("Escape")
+    await expect(menu).to_be_hidden()
+    search = scripted.page.get_by_role("searchbox", name="Search conversations")
+    await search.fill("loaf")
+    await search.press("Escape")
+    await expect(search).to_have_value("")
+    await expect(chat.stop).to_be_visible()
+    await scripted.page.keyboard.press("Escape")
+    assert (await scripted.next_stop()).id == reply
+    await expect(chat.last.get_by_text("Stopped.")).to_be_visible()
+
+
 async def test_one_that_the_relay_does_not_have_any_more_is_interrupted_and_retry_works(
     scripted: ScriptedRelay,
 ) -> None:
@@ -139,6 +183,42 @@ async def test_one_that_the_relay_does_not_have_any_more_is_interrupted_and_retr
     await chat.retry.click()
     scripted.finish((await scripted.next_chat()).id, "A whole one.")
     await expect(chat.text).to_have_text("A whole one.")
+
+
+async def test_a_token_that_is_revoked_in_mid_reply_asks_for_another_and_loses_nothing(
+    scripted: ScriptedRelay,
+) -> None:
+    page, access = scripted.page, "signed_in"
+
+    async def answer(route: Route) -> None:
+        nonlocal access
+        if route.request.method == "POST":
+            access = "signed_in"
+            return await route.fulfill(status=204)
+        return await route.fulfill(json={"access": access, "kind": "client"})
+
+    await page.route("**/api/session", answer)
+    chat = await scripted.open()
+    await chat.ask("Hello?")
+    scripted.say((await scripted.next_chat()).id, "Half a")
+    await expect(chat.text).to_have_text("Half a")
+    await chat.question.fill("And then?")
+    access = "sign_in"
+    scripted.send(PageError(error=ErrorInfo(code="unauthorized", message="The token has been revoked.")))
+    await scripted.drop()
+    token = page.get_by_label("Access token")
+    await expect(token).to_be_focused()
+    await expect(page.get_by_text("The token has been revoked.")).to_be_visible()
+    await expect(chat.turns).to_be_hidden()
+    await token.fill("another")
+    await page.keyboard.press("Enter")
+    await expect(chat.last.get_by_text("connection was lost")).to_be_visible()
+    await expect(chat.question).to_have_value("And then?")
+    await chat.last.get_by_role("button", name="Continue").click()
+    asked = await scripted.next_chat()
+    assert (asked.continues, asked.messages[-1].content) == (True, "Half a")
+    scripted.finish(asked.id, " loaf.")
+    await expect(chat.text).to_have_text("Half a loaf.")
 
 
 async def test_a_conversation_that_is_too_long_is_refused_in_words(scripted: ScriptedRelay) -> None:

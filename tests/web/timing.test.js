@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { promptWaterfall, readTiming, stepWaterfall } from "../../web/js/chat/timing.js";
+import { pauseShares, promptWaterfall, readTiming, stepWaterfall } from "../../web/js/chat/timing.js";
 
 const hop = (name, start, end, part = {}) => ({ name, start, end, ...part });
 const timing = (more = {}) => ({ first_token: 0.25, total: 2.25, route: [hop("rosa", 0, 4)], ...more });
@@ -14,6 +14,7 @@ describe("reading", () => {
       head: { compute: 0.001 },
       prefill: [hop("rosa", 0, 4, { compute: 0.2 })],
       repairs: 1,
+      pauses: [{ at: 1, seconds: 0.5 }],
     });
     assert.deepEqual(readTiming(whole), whole);
   });
@@ -24,13 +25,28 @@ describe("reading", () => {
       head: "me",
       prefill: {},
       repairs: -1,
+      pauses: [null, { at: -1, seconds: 1 }, { at: 1, seconds: "long" }],
       evil: 1,
     });
-    assert.deepEqual(readTiming(odd), timing());
+    assert.deepEqual(readTiming(odd), timing({ pauses: [] }));
   });
 
   for (const broken of [null, 1, [], {}, { first_token: "soon", total: 1 }])
     test(`${JSON.stringify(broken)} tells nothing`, () => assert.equal(readTiming(broken), null));
+});
+
+test("pauses lie inside of the reply's time, whatever is said of them", () => {
+  const pauses = [
+    { at: 1, seconds: 1 },
+    { at: 3, seconds: 9 },
+    { at: 9, seconds: 1 },
+  ];
+  assert.deepEqual(pauseShares(timing({ total: 4, pauses })), [
+    { start: 0.25, length: 0.25 },
+    { start: 0.75, length: 0.25 },
+    { start: 1, length: 0 },
+  ]);
+  assert.deepEqual(pauseShares(timing({ total: 0, pauses })), []);
 });
 
 describe("the waterfall of a step", () => {

@@ -6,6 +6,7 @@
  * @import { FromPage, ToPage } from "./protocol.js"
  * @import { Store } from "./store.js"
  */
+import { readTiming } from "./chat/timing.js";
 import { activeReplies, activeReply, canGoOn, newConversation, requestMessages } from "./conversation.js";
 import { MAX_MESSAGE_BYTES, newId } from "./protocol.js";
 import { blockedWords } from "./readiness.js";
@@ -24,8 +25,10 @@ export function receive(store, message) {
       return store.dispatch({ type: "swarm", swarm: message.swarm });
     case "delta":
       return store.dispatch({ type: "delta", id: message.id, text: message.text });
+    case "repairing":
+      return store.dispatch({ type: "repairing", id: message.id });
     case "done":
-      return store.dispatch({ ...message, usage: message.usage ?? null, timing: message.timing ?? null });
+      return store.dispatch({ ...message, usage: message.usage ?? null, timing: readTiming(message.timing) });
     case "error":
       if (!message.id) return store.dispatch({ type: "notice", notice: message.error.message });
       return store.dispatch({ type: "fail", id: message.id, error: message.error });

@@ -8,7 +8,7 @@
  * @param {string} text
  * @returns {Promise<boolean>}
  */
-export async function copyText(text) {
+async function copyText(text) {
   if (navigator.clipboard) {
     try {
       await navigator.clipboard.writeText(text);

@@ -29,7 +29,9 @@ export class Composer {
     this.#text.addEventListener("keydown", (event) => this.#onKey(event));
     this.#text.addEventListener("input", () => this.#onInput());
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.#busy && !document.querySelector("dialog[open]")) stop();
+      // What is open closes first.
+      const isOpen = document.querySelector("dialog[open], :popover-open") !== null;
+      if (event.key === "Escape" && this.#busy && !isOpen && !isSearch(event.target)) stop();
     });
   }
 
@@ -86,4 +88,9 @@ export class Composer {
     this.actions.ask(question);
     this.#text.focus();
   }
+}
+
+/** A field that Escape empties. @param {EventTarget | null} target */
+function isSearch(target) {
+  return target instanceof HTMLInputElement && target.type === "search" && target.value !== "";
 }

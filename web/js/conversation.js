@@ -63,13 +63,15 @@ export function newConversation(id, settings, at) {
 export function reduceConversation(conversation, action) {
   switch (action.type) {
     case "ask":
-      return ask(conversation, action);
+      return ask(conversation, { ...action, at: momentAfter(conversation, action.at) });
     case "continue":
-      return goOn(conversation, action);
-    case "choose":
+      return goOn(conversation, { ...action, at: momentAfter(conversation, action.at) });
+    case "choose": {
+      const touched = momentAfter(conversation, action.at);
       return conversation.turns.has(action.turn)
-        ? { ...conversation, leaf: latestBelow(conversation, action.turn), touched: action.at }
+        ? { ...conversation, leaf: latestBelow(conversation, action.turn), touched }
         : conversation;
+    }
     case "stop":
       return changeActive(conversation, action.id, (reply) => ({ ...reply, phase: "stopped" }));
     case "delta":
@@ -89,6 +91,16 @@ export function reduceConversation(conversation, action) {
         error: INTERRUPTED,
       }));
   }
+}
+
+/**
+ * The time of something that happens to a conversation now: later than all that has happened to it, though the
+ * clock may have been set back. What is later wins where two tabs know different things.
+ * @param {ConversationInfo} info
+ * @param {number} now
+ */
+export function momentAfter({ titled, updated, touched, deleted }, now) {
+  return Math.max(now, 1 + Math.max(titled, updated, touched, deleted));
 }
 
 /**

@@ -4,6 +4,7 @@
  * @import { Reply } from "./conversation.js"
  * @import { Timing, Usage } from "./protocol.js"
  */
+import { seconds } from "./shell/words.js";
 
 const NUMBER = new Intl.NumberFormat("en");
 
@@ -12,7 +13,7 @@ const NUMBER = new Intl.NumberFormat("en");
  * @param {Usage} usage
  * @param {Timing} timing
  */
-export function tokensPerSecond(usage, timing) {
+function tokensPerSecond(usage, timing) {
   const seconds = timing.total - timing.first_token;
   return usage.completion_tokens > 1 && seconds > 0 ? (usage.completion_tokens - 1) / seconds : null;
 }
@@ -31,12 +32,6 @@ export function figures({ usage, timing }) {
   if (rate !== null) words.push(`${rate < 100 ? rate.toFixed(1) : NUMBER.format(Math.round(rate))} tokens/s`);
   words.push(`first after ${seconds(timing.first_token)}`);
   return words;
-}
-
-/** @param {number} value */
-export function seconds(value) {
-  if (value < 0.0995) return `${Math.round(value * 1000)} ms`;
-  return value < 9.95 ? `${value.toFixed(2)} s` : `${value.toFixed(1)} s`;
 }
 
 /**

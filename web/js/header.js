@@ -1,28 +1,43 @@
 /**
- * The header: the live mark and the model picker. Knows elements. The other buttons are wired in `main.js`.
+ * The chat's part of the header: the live mark and the model picker. Knows elements. The other buttons are wired in
+ * `main.js`.
  *
  * @import { Model } from "./protocol.js"
+ * @import { Session } from "./shell/person.js"
  * @import { State } from "./store.js"
  */
 import { activeReply } from "./conversation.js";
 import { byId, element } from "./dom.js";
 import { drawFlower, petalsOf } from "./flower.js";
 import { mayBeShown } from "./readiness.js";
+import { drawHeader } from "./shell/header.js";
 import { chosenModel, turnsOf } from "./store.js";
 
 export class Header {
-  #mark = byId("mark", SVGSVGElement);
   #picker = byId("model", HTMLSelectElement);
-  /** What makes no sense before signing in. */
-  #chatParts = ["model-label", "new-chat", "open-settings"].map((id) => byId(id, HTMLElement));
+  #label = byId("model-label", HTMLElement);
+  #controls = ["new-chat", "open-settings"].map((id) => byId(id, HTMLElement));
+  #drawn;
   /** The state whose swarm is on the screen. @type {State | null} */
-  #drawn = null;
+  #shown = null;
   /** What the picker's options were made of, so that an open list is not replaced without need. */
   #optionsKey = "";
 
   /** @param {{ pick: (model: string) => void }} actions */
   constructor({ pick }) {
+    this.#drawn = drawHeader(byId("masthead", HTMLElement), {
+      page: "chat",
+      before: [byId("toggle-sidebar", HTMLElement)],
+      behind: [this.#label],
+      controls: this.#controls,
+      isCrowded: true,
+    });
     this.#picker.addEventListener("change", () => pick(this.#picker.value));
+  }
+
+  /** @param {Session} session */
+  showPerson(session) {
+    this.#drawn.showPerson({ ...session, name: null });
   }
 
   /**
@@ -30,15 +45,15 @@ export class Header {
    * @param {ReadonlyMap<string, number>} hues
    */
   show(state, hues) {
-    this.#chatParts.forEach((part) => {
-      part.hidden = !mayBeShown(state);
-    });
-    this.#mark.classList.toggle("busy", activeReply(turnsOf(state)) !== null);
-    if (this.#drawn && state.swarm === this.#drawn.swarm && state.wantedModel === this.#drawn.wantedModel)
-      return;
-    this.#drawn = state;
+    // What makes no sense before signing in.
+    for (const part of [this.#label, ...this.#controls]) part.hidden = !mayBeShown(state);
+    const { mark } = this.#drawn;
+    mark.classList.toggle("busy", activeReply(turnsOf(state)) !== null);
+    const shown = this.#shown;
+    if (shown && state.swarm === shown.swarm && state.wantedModel === shown.wantedModel) return;
+    this.#shown = state;
     const model = chosenModel(state);
-    drawFlower(this.#mark, petalsOf(model, state.swarm?.volunteers ?? [], hues), (model?.heads ?? 0) > 0);
+    drawFlower(mark, petalsOf(model, state.swarm?.volunteers ?? [], hues), (model?.heads ?? 0) > 0);
     this.#showModels(state.swarm?.models ?? [], model);
   }
 

@@ -8,7 +8,6 @@
  * @import { State } from "./store.js"
  */
 import { Actions, receive } from "./actions.js";
-import { connectThemeToggle } from "./appearance.js";
 import { Keeper } from "./chat/keeper.js";
 import { openShelf } from "./chat/shelf.js";
 import { Sidebar } from "./chat/sidebar.js";
@@ -22,9 +21,9 @@ import { Header } from "./header.js";
 import { Notices } from "./notices.js";
 import { newId } from "./protocol.js";
 import { createScheduler } from "./scheduler.js";
-import { fetchAccess, signOut } from "./session.js";
 import { readSettings } from "./settings.js";
 import { SettingsDrawer } from "./settings_drawer.js";
+import { fetchSession, signOut } from "./shell/person.js";
 import { SignIn } from "./signin.js";
 import { SignOut } from "./signout.js";
 import { Connection, socketUrl } from "./socket.js";
@@ -51,15 +50,17 @@ const connection = new Connection({
     if (message.type === "welcome") actions.resume();
   },
   isIdle: () => loadedConversations(store.get()).every((one) => activeReplies(one).length === 0),
-  async checkAccess() {
-    const access = await fetchAccess();
-    store.dispatch({ type: "access", access });
-    return access;
+  async checkAccess(signal) {
+    const session = await fetchSession(signal);
+    store.dispatch({ type: "access", access: session.access });
+    header.showPerson(session);
+    return session.access;
   },
 });
 
 const actions = new Actions(store, connection);
-const keeper = new Keeper(store, new Tabs(), { resume: () => actions.resume() });
+const tabs = new Tabs();
+const keeper = new Keeper(store, tabs, { resume: () => actions.resume() });
 
 const header = new Header({ pick: (model) => store.dispatch({ type: "pick", model }) });
 const strip = new SwarmStrip();
@@ -74,7 +75,12 @@ const welcome = new Welcome({
     else composer.focus();
   },
 });
-const signin = new SignIn({ signedIn: () => void connection.connect() });
+const signin = new SignIn({
+  signedIn() {
+    tabs.tell({ type: "signed_in" });
+    void connection.connect();
+  },
+});
 const transcript = new Transcript({
   retry(turn) {
     actions.retry(turn);
@@ -117,7 +123,7 @@ const sidebar = new Sidebar(keeper, {
 /** @param {string} id of a kept conversation */
 async function show(id) {
   if (!(await keeper.open(id)))
-    store.dispatch({ type: "notice", notice: "This conversation is not here any more." });
+    store.dispatch({ type: "notice", notice: "This conversation is not here any more, or cannot be read." });
   composer.focus();
 }
 
@@ -127,7 +133,7 @@ function newChat() {
   composer.focus();
 }
 
-/** Signs out. What is on the screen goes, as somebody else may come. @param {boolean} isDeleting */
+/** Signs out, in every tab. @param {boolean} isDeleting */
 async function leave(isDeleting) {
   actions.stop();
   try {
@@ -136,9 +142,22 @@ async function leave(isDeleting) {
     store.dispatch({ type: "notice", notice: "Signing out failed: the relay does not answer. Try again." });
     return;
   }
-  newChat();
+  tabs.tell({ type: "signed_out" });
+  clearScreen();
   if (isDeleting) await keeper.deleteAll();
   await connection.connect();
+}
+
+/** What somebody said or was about to say goes, as somebody else may come. */
+function clearScreen() {
+  composer.fill("");
+  newChat();
+}
+
+/** Another tab of this browser has signed in or out. @param {boolean} isOut */
+function signedElsewhere(isOut) {
+  if (isOut) clearScreen();
+  void connection.connect();
 }
 
 /** Petal colours of volunteers, by id. @type {ReadonlyMap<string, number>} */
@@ -180,6 +199,9 @@ store.subscribe((state, previous) => {
   if (openId(state) !== openId(previous)) storage.keepOpen(openId(state));
   if (state.wantedModel !== previous.wantedModel) storage.keepModel(state.wantedModel);
 });
+tabs.listen(({ type }) => {
+  if (type === "signed_in" || type === "signed_out") signedElsewhere(type === "signed_out");
+});
 addEventListener("pagehide", () => storage.keepUnwritten(keeper.leave()));
 addEventListener("online", reconnectIfWaiting);
 document.addEventListener("visibilitychange", reconnectIfWaiting);
@@ -187,7 +209,6 @@ document.addEventListener("visibilitychange", reconnectIfWaiting);
 byId("new-chat", HTMLButtonElement).addEventListener("click", newChat);
 byId("open-settings", HTMLButtonElement).addEventListener("click", () => drawer.open());
 byId("to-latest", HTMLButtonElement).addEventListener("click", () => composer.focus());
-connectThemeToggle(byId("toggle-theme", HTMLButtonElement));
 connectDialog(byId("settings", HTMLDialogElement));
 connectCodeCopying();
 

@@ -29,17 +29,20 @@
  * @typedef {{ compute?: number, queue?: number, wire?: number, steps?: number }} Part
  *   seconds a step, means over so many steps; absent where unknown
  * @typedef {{ name: string, start: number, end: number } & Part} Hop
- * @typedef {{ first_token: number, total: number, route: Hop[], head?: Part, prefill?: Hop[], repairs?: number }} Timing
+ * @typedef {{ at: number, seconds: number }} Pause `at`: seconds since the reply was asked for
+ * @typedef {{ first_token: number, total: number, route: Hop[], head?: Part, prefill?: Hop[], repairs?: number,
+ *   pauses?: Pause[] }} Timing
  * @typedef {{ code: string, message: string, retry_after?: number | null }} ErrorInfo
  *
  * @typedef {{ type: "welcome", software: string, swarm: Swarm }} Welcome
  * @typedef {{ type: "swarm", swarm: Swarm }} SwarmChanged
  * @typedef {{ type: "delta", id: string, text: string }} Delta
+ * @typedef {{ type: "repairing", id: string }} Repairing a volunteer has dropped out, others are sought
  * @typedef {{ type: "done", id: string, reason: "stop" | "length" | null, usage: Usage | null,
  *   timing: Timing | null }} Done
  * @typedef {{ type: "error", error: ErrorInfo, id: string | null }} Failed
  * @typedef {{ type: "go_elsewhere", within_seconds: number }} GoElsewhere
- * @typedef {Welcome | SwarmChanged | Delta | Done | Failed | GoElsewhere} ToPage
+ * @typedef {Welcome | SwarmChanged | Delta | Repairing | Done | Failed | GoElsewhere} ToPage
  */
 
 /** A message may not be longer (`MAX_CONTROL_BYTES` of schema/limits.py); longer ones end the connection. */
@@ -59,6 +62,7 @@ const WELL_FORMED = {
   welcome: (message) => isSwarm(message.swarm),
   swarm: (message) => isSwarm(message.swarm),
   delta: (message) => typeof message.id === "string" && typeof message.text === "string",
+  repairing: (message) => typeof message.id === "string",
   done: (message) => typeof message.id === "string",
   error: (message) => isError(message.error),
   go_elsewhere: (message) => Number.isFinite(message.within_seconds),

@@ -4,10 +4,11 @@
  * once. Knows elements. What a click does is the transcript's to say.
  *
  * @import { Decorator } from "./chat/decorating.js"
+ * @import { Repair } from "./chat/repairs.js"
  * @import { Reply, Turn } from "./conversation.js"
  * @import { Hop } from "./protocol.js"
  * @typedef {{ number: number, count: number }} Version
- * @typedef {{ last: boolean, canAsk: boolean, isConnected: boolean, version: Version,
+ * @typedef {{ last: boolean, canAsk: boolean, isConnected: boolean, repair?: Repair, version: Version,
  *   hueOf: (hop: Hop) => number | null }} Surroundings
  */
 import { QuestionView } from "./chat/question.js";
@@ -22,10 +23,13 @@ const COPY_ICON = "M9 9h10v11H9zM5 15V4h10";
 const RETRY_ICON = "M19 12a7 7 0 1 1-2-5M19 4v4h-4";
 const GO_ON_ICON = "M5 5v14l8-7zM17 5v14";
 
+const WAITING = "Waiting for the first token";
 const CUT_OFF = "The connection is lost. The reply goes on when it is back.";
+export const REPAIRING = "A volunteer dropped out. Going on with another one";
+const REPAIRED = "A volunteer dropped out; another one went on.";
 
 export class TurnView {
-  /** What is on the screen. @type {{ turn: Turn, isConnected: boolean } | null} */
+  /** What is on the screen. @type {{ turn: Turn, isConnected: boolean, repair?: Repair } | null} */
   #shown = null;
   /** What is to be on the screen. @type {{ turn: Turn, around: Surroundings } | null} */
   #wanted = null;
@@ -82,9 +86,11 @@ export class TurnView {
     parts.goOn.hidden = !around.last || !canGoOn(turn.reply);
     parts.retry.disabled = parts.goOn.disabled = !around.canAsk;
     this.#question?.show(around.version, around.canAsk);
-    if (turn === this.#shown?.turn && around.isConnected === this.#shown.isConnected) return;
-    this.#shown = { turn, isConnected: around.isConnected };
-    showReply(parts, turn.reply, around.isConnected);
+    const { isConnected, repair } = around;
+    const shown = this.#shown;
+    if (turn === shown?.turn && isConnected === shown.isConnected && repair === shown.repair) return;
+    this.#shown = { turn, isConnected, repair };
+    showReply(parts, turn.reply, around);
     showFigures(parts, turn.reply, around.hueOf);
   }
 }
@@ -92,7 +98,7 @@ export class TurnView {
 /** @param {string} model @param {Pick<Decorator, "add">} decorator */
 function buildReply(model, decorator) {
   const prose = element("div", { class: "prose", dir: "auto" });
-  const words = element("span", {}, "Waiting for the first token");
+  const words = element("span");
   const waiting = element("p", { class: "waiting" }, ...dots(), words);
   const ending = element("p", { class: "ending" });
   const copy = iconButton("copy-reply", "Copy", COPY_ICON);
@@ -104,10 +110,11 @@ function buildReply(model, decorator) {
   const buttons = element("div", { class: "buttons" }, copy, goOn, retry, timing.button);
   const footer = element("footer", {}, buttons, line, route);
   const title = element("h2", { class: "unseen" }, `${model} replied`);
-  const node = element("div", { class: "reply" }, title, waiting, prose, ending, footer, timing.node);
+  const node = element("div", { class: "reply" }, title, prose, waiting, ending, footer, timing.node);
   return {
     node,
     waiting,
+    words,
     ending,
     copy,
     goOn,
@@ -120,18 +127,27 @@ function buildReply(model, decorator) {
   };
 }
 
-/** @param {ReturnType<typeof buildReply>} parts @param {Reply} reply @param {boolean} isConnected */
-function showReply(parts, reply, isConnected) {
+/** @param {ReturnType<typeof buildReply>} parts @param {Reply} reply
+ *  @param {Pick<Surroundings, "isConnected" | "repair">} around */
+function showReply(parts, reply, { isConnected, repair }) {
   const active = isActive(reply);
   parts.node.dataset.phase = reply.phase;
   parts.node.setAttribute("aria-busy", String(active));
-  parts.waiting.hidden = reply.phase !== "waiting" || !isConnected;
+  const isRepairing = active && repair === "under way";
+  parts.waiting.hidden = !isConnected || !(isRepairing || reply.phase === "waiting");
+  setText(parts.words, isRepairing ? REPAIRING : WAITING);
   parts.markdown.show(reply.text, !active);
-  const ending = active && !isConnected ? CUT_OFF : endingWords(reply);
+  const ending = active ? activeWords(isConnected, repair) : endingWords(reply);
   setText(parts.ending, ending ?? "");
   parts.ending.hidden = ending === null;
   parts.footer.hidden = active;
   parts.copy.hidden = reply.text === "";
+}
+
+/** What there is to say below a reply that grows. @param {boolean} isConnected @param {Repair} [repair] */
+function activeWords(isConnected, repair) {
+  if (!isConnected) return CUT_OFF;
+  return repair === "over" ? REPAIRED : null;
 }
 
 /** @param {ReturnType<typeof buildReply>} parts @param {Reply} reply @param {Surroundings["hueOf"]} hueOf */

@@ -109,8 +109,8 @@ export const NUMBER_FIELDS = [
   },
 ];
 
-export const MAX_STOP_STRINGS = 16;
-export const MAX_STOP_CHARS = 256;
+const MAX_STOP_STRINGS = 16;
+const MAX_STOP_CHARS = 256;
 
 /**
  * A field's value from what was typed, or words about what is wrong with it.

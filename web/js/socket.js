@@ -5,7 +5,7 @@
  *
  * @import { Access, Link } from "./store.js"
  * @import { FromPage, ToPage } from "./protocol.js"
- * @typedef {{ url: string, checkAccess: () => Promise<Access>, onMessage: (message: ToPage) => void,
+ * @typedef {{ url: string, checkAccess: (signal: AbortSignal) => Promise<Access>, onMessage: (message: ToPage) => void,
  *   onLink: (link: Link) => void, isIdle?: () => boolean }} ConnectionOptions `isIdle`: whether no reply is
  *   awaited
  */
@@ -13,7 +13,7 @@ import { readMessage } from "./protocol.js";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 20_000;
-const WELCOME_TIMEOUT_MS = 15_000;
+const ANSWER_MS = 15_000;
 const IDLE_POLL_MS = 250;
 
 /**
@@ -44,6 +44,8 @@ export class Connection {
   #attempt = 0;
   #failures = 0;
   #open = false;
+  /** Of the question whether this page may connect. */
+  #asking = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer = undefined;
 
@@ -56,21 +58,17 @@ export class Connection {
   async connect() {
     const attempt = this.#abandon();
     this.options.onLink({ phase: "connecting" });
+    this.#timer = setTimeout(() => this.#retryLater(), ANSWER_MS);
     try {
-      const access = await this.options.checkAccess();
+      const access = await this.options.checkAccess(this.#asking.signal);
       if (attempt !== this.#attempt) return;
+      clearTimeout(this.#timer);
       if (access === "sign_in") this.options.onLink({ phase: "signed_out" });
       else this.#dial(attempt);
     } catch {
       // The relay cannot be reached; any other trouble with it shows again at the next attempt.
       if (attempt === this.#attempt) this.#retryLater();
     }
-  }
-
-  /** Closes and stays closed. */
-  close() {
-    this.#abandon();
-    this.options.onLink({ phase: "signed_out" });
   }
 
   /**
@@ -86,6 +84,8 @@ export class Connection {
   /** Ends what runs and returns the number of the attempt that comes next. */
   #abandon() {
     clearTimeout(this.#timer);
+    this.#asking.abort();
+    this.#asking = new AbortController();
     this.#open = false;
     const socket = this.#socket;
     this.#socket = null;
@@ -98,7 +98,7 @@ export class Connection {
   #dial(attempt) {
     const socket = new WebSocket(this.options.url);
     this.#socket = socket;
-    this.#timer = setTimeout(() => socket.close(), WELCOME_TIMEOUT_MS);
+    this.#timer = setTimeout(() => socket.close(), ANSWER_MS);
     socket.addEventListener("message", ({ data }) => {
       if (attempt === this.#attempt && typeof data === "string") this.#receive(data);
     });
@@ -134,7 +134,7 @@ export class Connection {
     this.#abandon();
     this.#failures += 1;
     const delay = retryDelay(this.#failures, Math.random());
-    this.options.onLink({ phase: "waiting", until: Date.now() + delay });
+    this.options.onLink({ phase: "waiting" });
     this.#timer = setTimeout(() => this.connect(), delay);
   }
 }

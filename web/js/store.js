@@ -3,16 +3,16 @@
  * is the state's only owner; views read it and dispatch actions.
  *
  * @import { Conversation, ConversationAction, ConversationInfo, Turn } from "./conversation.js"
+ * @import { Repairs } from "./chat/repairs.js"
  * @import { Model, Swarm } from "./protocol.js"
  * @import { Settings } from "./settings.js"
  *
- * @typedef {"unknown" | "open" | "signed_in" | "sign_in"} Access
- * @typedef {{ phase: "connecting" | "open" | "signed_out" } | { phase: "waiting", until: number }} Link
- *   `until`: when the next attempt starts, milliseconds of Date.now()
+ * @typedef {"unknown" | import("./shell/person.js").Access} Access
+ * @typedef {{ phase: "connecting" | "open" | "waiting" | "signed_out" }} Link `waiting`: for the next attempt
  * @typedef {{ access: Access, link: Link, swarm: Swarm | null, wantedModel: string | null, defaults: Settings,
  *   conversation: Conversation, background: ReadonlyMap<string, Conversation>,
  *   infos: ReadonlyMap<string, ConversationInfo>, isListed: boolean, followed: ReadonlySet<string>,
- *   notice: string | null, trouble: string | null }} State
+ *   repairs: Repairs, notice: string | null, trouble: string | null }} State
  *   `defaults`: settings of new conversations; `conversation`: the one on the screen; `background`: others
  *   with a reply under way; `infos`: all that are kept, and deleted ones until they are purged; `isListed`:
  *   whether what is kept has been read; `followed`: replies that the relay tells this tab of; `trouble`: what
@@ -28,6 +28,7 @@
  *   | { type: "notice", notice: string | null }
  *   | { type: "trouble", trouble: string | null }
  *   | { type: "follow", ids: readonly string[] }
+ *   | { type: "repairing", id: string }
  *   | { type: "listed", infos: readonly ConversationInfo[] }
  *   | { type: "open", conversation: Conversation }
  *   | { type: "settled", conversation: string }
@@ -38,8 +39,9 @@
  *   `settled`: nothing of it waits to be written; `delete`: at 0 it is back
  */
 import { mergeConversation, mergeInfo } from "./chat/merging.js";
+import { repairsAfter } from "./chat/repairs.js";
 import { pathOf } from "./chat/tree.js";
-import { activeReplies, newConversation, reduceConversation } from "./conversation.js";
+import { activeReplies, momentAfter, newConversation, reduceConversation } from "./conversation.js";
 
 /**
  * The state after an action. Pure.
@@ -48,6 +50,13 @@ import { activeReplies, newConversation, reduceConversation } from "./conversati
  * @returns {State}
  */
 export function reduce(state, action) {
+  const next = change(state, action);
+  const repairs = repairsAfter(next.repairs, action);
+  return repairs === next.repairs ? next : { ...next, repairs };
+}
+
+/** @param {State} state @param {Action} action @returns {State} */
+function change(state, action) {
   switch (action.type) {
     case "access":
       return { ...state, access: action.access };
@@ -61,7 +70,7 @@ export function reduce(state, action) {
       return withConversation(state, {
         ...state.conversation,
         settings: action.settings,
-        touched: action.at,
+        touched: momentAfter(state.conversation, action.at),
       });
     case "defaults":
       return { ...state, defaults: action.settings };
@@ -79,12 +88,16 @@ export function reduce(state, action) {
       return settle(state, action.conversation);
     case "merge":
       return merge(state, action);
-    case "rename":
-      return changeInfo(state, action.conversation, { title: action.title, titled: action.at });
+    case "rename": {
+      const { title, at } = action;
+      return changeInfo(state, action.conversation, (info) => ({ title, titled: momentAfter(info, at) }));
+    }
     case "delete":
-      return changeInfo(state, action.conversation, { deleted: action.at });
+      return changeInfo(state, action.conversation, (info) => ({ deleted: deletedAt(info, action.at) }));
     case "forget":
       return forget(state, action.conversation);
+    case "repairing":
+      return state;
     default:
       return changeConversations(state, action);
   }
@@ -100,7 +113,7 @@ export function reduce(state, action) {
 function changeLink(state, link) {
   if (link.phase === "open") return { ...state, link, notice: null };
   /** @type {State} */
-  const lost = { ...state, link, swarm: null, followed: new Set() };
+  const lost = { ...state, link, swarm: null, followed: new Set(), repairs: new Map() };
   if (link.phase !== "signed_out") return lost;
   const replies = loadedConversations(lost).flatMap(activeReplies);
   const ids = replies.map(({ id }) => id);
@@ -223,10 +236,17 @@ function withInfos(infos, news) {
   return merged;
 }
 
-/** @param {State} state @param {string} id @param {Partial<ConversationInfo>} part @returns {State} */
-function changeInfo(state, id, part) {
+/** When something was deleted; 0: it was not. @param {ConversationInfo} info @param {number} at */
+function deletedAt(info, at) {
+  return at === 0 ? 0 : momentAfter({ ...info, deleted: 0 }, at);
+}
+
+/** @param {State} state @param {string} id @param {(info: ConversationInfo) => Partial<ConversationInfo>} change
+ *  @returns {State} */
+function changeInfo(state, id, change) {
   const info = state.infos.get(id);
   if (!info) return state;
+  const part = change(info);
   const next = { ...state, infos: new Map(state.infos).set(id, { ...info, ...part }) };
   const mine = loaded(state, id);
   return mine ? withConversation(next, { ...mine, ...part }) : next;
@@ -280,6 +300,7 @@ export function initialState({ id, at, defaults, wantedModel }) {
     infos: new Map(),
     isListed: false,
     followed: new Set(),
+    repairs: new Map(),
     notice: null,
     trouble: null,
   };

@@ -4,6 +4,7 @@
  * shells that are filled when they come near, or when the page has nothing else to do. Knows elements. Does
  * not know sockets: what is asked for is handed to whoever made it.
  *
+ * @import { Repair } from "./chat/repairs.js"
  * @import { Turn } from "./conversation.js"
  * @import { Hop } from "./protocol.js"
  * @import { State } from "./store.js"
@@ -19,7 +20,7 @@ import { activeReply, isActive } from "./conversation.js";
 import { byId, element } from "./dom.js";
 import { endingWords } from "./figures.js";
 import { blockedWords, mayBeShown } from "./readiness.js";
-import { TurnView } from "./reply.js";
+import { REPAIRING, TurnView } from "./reply.js";
 import { turnsOf } from "./store.js";
 
 /** Nearer to the end than this, the transcript follows the reply. Pixels. */
@@ -45,6 +46,8 @@ export class Transcript {
   #versions = new Map();
   /** The active reply that was shown last, to tell its end. @type {string | null} */
   #followed = null;
+  /** What becomes of that reply, where a volunteer has dropped out. @type {Repair | undefined} */
+  #repair = undefined;
   #atEnd = true;
   /** Where the scroller was at its last event. */
   #lastTop = 0;
@@ -85,19 +88,24 @@ export class Transcript {
     for (const view of this.#views.splice(path.length)) this.#remove(view);
     const isConnected = state.link.phase === "open";
     const canAsk = blockedWords(state) === null && activeReply(path) === null;
-    const key = `${path.length} ${canAsk} ${isConnected} ${this.#versions.size} ${state.conversation.turns.size}`;
+    const repair = state.repairs.get(path.at(-1)?.reply.id ?? "");
+    const counts = `${path.length} ${this.#versions.size} ${state.conversation.turns.size}`;
+    const key = `${counts} ${canAsk} ${isConnected} ${repair}`;
     const isSame = key === this.#shownKey;
     this.#shownKey = key;
     path.forEach((turn, index) => {
       if (isSame && turn === this.#shownPath[index]) return;
       const last = index === path.length - 1;
       const view = this.#viewAt(index, turn);
-      view.show(turn, { last, canAsk, isConnected, version: this.#versionOf(turn), hueOf });
+      const version = this.#versionOf(turn);
+      view.show(turn, { last, canAsk, isConnected, repair: last ? repair : undefined, version, hueOf });
       if (last) view.fill();
     });
     this.#shownPath = path;
     this.#giveFocus();
     this.#readAloud(path.at(-1));
+    if (repair === "under way" && repair !== this.#repair) this.#announcer.say(`${REPAIRING}.`);
+    this.#repair = repair;
     this.#keepAtEnd();
   }
 

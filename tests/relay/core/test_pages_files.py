@@ -20,16 +20,28 @@ async def http(relay: RunningRelay) -> AsyncIterator[httpx.AsyncClient]:
     ("path", "kind"),
     [
         *((path, "text/html") for path in PAGES),
-        ("/static/js/main.js", "text/javascript"),
-        ("/static/css/base.css", "text/css"),
+        ("/static/index.html", "text/html"),
         ("/static/favicon.svg", "image/svg+xml"),
     ],
 )
-async def test_files_come_under_the_security_headers(http: httpx.AsyncClient, path: str, kind: str) -> None:
+async def test_documents_come_under_the_security_headers(http: httpx.AsyncClient, path: str, kind: str) -> None:
     response = await http.get(path)
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith(kind)
     assert {name: response.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/static/js/main.js", "text/javascript"), ("/static/css/base.css", "text/css")]
+)
+async def test_what_documents_load_is_taken_for_nothing_else(
+    http: httpx.AsyncClient, path: str, kind: str
+) -> None:
+    """A policy would say nothing here, with each of many small files."""
+    response = await http.get(path)
+    assert response.headers["Content-Type"].startswith(kind)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Content-Security-Policy" not in response.headers
 
 
 async def test_only_the_relays_own_scripts_may_run() -> None:

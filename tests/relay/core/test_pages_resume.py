@@ -9,7 +9,7 @@ from relay import jobs
 from schema import browser
 from schema.credentials import parse_credential
 from schema.errors import GenerationFailed
-from schema.messages import Cancel, Generate
+from schema.messages import Cancel, Delta, Generate
 from tests.relay.core.page import ScriptedPage, open_page
 from tests.relay.core.peers import ScriptedPeer, fail, finish, say_texts
 from tests.relay.core.support import RunningRelay, running_relay
@@ -110,6 +110,31 @@ async def test_an_error_while_the_page_was_gone_is_told_when_it_is_back(
     await page.say(browser.Resume(id=ID, received=units(seen)))
     error = await page.hear(browser.PageError)
     assert (error.id, error.error.code, error.error.message) == (ID, "generation_failed", "the end")
+
+
+async def test_a_page_hears_that_a_reply_stands_still_also_when_it_comes_back(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    """Until it goes on: then there is nothing more to say of it."""
+    page = await welcomed(relay)
+    await page.ask(ID)
+    asked = await head.hear(Generate)
+    await say_texts(head, asked, PIECES[0])
+    assert await page.hear_text(ID, len(PIECES[0])) == PIECES[0]
+    await head.say(Delta(request=asked.request, text="", tokens=0, is_repairing=True))
+    assert await page.hear(browser.ReplyRepairing) == browser.ReplyRepairing(id=ID)
+    other = await welcomed(relay)
+    await other.say(browser.Resume(id=ID, received=units(PIECES[0])))
+    assert await other.hear(browser.ReplyRepairing) == browser.ReplyRepairing(id=ID)
+    await say_texts(head, asked, PIECES[1])
+    assert await other.hear_text(ID, 1) == await page.hear_text(ID, 1) == PIECES[1]
+    late = await welcomed(relay)
+    await late.say(browser.Resume(id=ID, received=units(PIECES[0])))
+    assert await late.hear_text(ID, 1) == PIECES[1]
+    await finish(head, asked)
+    for one in (page, other, late):
+        rest, done = await one.hear_reply(ID)
+        assert (rest, done.timing and len(done.timing.pauses)) == ("", 1)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from schema.errors import (
     QueueFull,
     TooLarge,
 )
-from schema.generation import GenerationRequest, Message, Sampling, Timing, Usage
+from schema.generation import GenerationRequest, Message, Pause, Sampling, Timing, Usage
 from schema.ids import PeerId
 from schema.limits import MAX_CONTROL_BYTES
 from schema.messages import Cancel, Delta, Embed, Embedded, ErrorInfo, Failed, Finished, Generate
@@ -180,9 +180,13 @@ async def say_ids(head: ScriptedPeer, asked: Generate, *said: tuple[str, list[in
         await head.say(Delta(request=asked.request, text=text, tokens=len(ids), ids=ids))
 
 
+async def all_of(events: AsyncIterator[Delta | Finished]) -> list[Delta | Finished]:
+    return [event async for event in events]
+
+
 async def text_of(events: AsyncIterator[Delta | Finished]) -> str:
     """The rest of a reply that ends well."""
-    heard = [event async for event in events]
+    heard = await all_of(events)
     assert isinstance(heard[-1], Finished)
     return "".join(event.text for event in heard if isinstance(event, Delta))
 
@@ -231,6 +235,61 @@ async def test_another_head_goes_on_where_the_first_says_that_it_serves_no_more(
         assert await rest == "hello"
 
 
+async def test_a_reply_that_stops_for_a_hop_says_so_once_and_for_how_long(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await head.hear(Generate)
+        await say_texts(head, asked, "one ")
+        for _ in range(2):
+            await head.say(Delta(request=asked.request, text="", tokens=0, is_repairing=True))
+        await say_texts(head, asked, "two")
+        await finish(head, asked)
+        events = [event async for event in reply.events(DEADLINE)]
+    shown = [event.text or event.is_repairing for event in events if isinstance(event, Delta)]
+    assert shown == ["one ", True, "two"]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    (pause,) = end.timing.pauses
+    assert 0 <= pause.at <= reply.age
+    assert 0 <= pause.seconds <= reply.age - pause.at
+    assert (end.timing.first_token, end.timing.total) == (0.1, 0.2)  # as its head says
+
+
+async def test_a_reply_of_two_heads_has_the_time_that_both_took(
+    relay: RunningRelay, head: ScriptedPeer
+) -> None:
+    """The second one knows only its own."""
+    async with relay.services.replies.start(QUESTION) as reply:
+        await say_ids(head, await head.hear(Generate), ("one ", [1]))
+        await head.is_served()
+        began = reply.age
+        head.reset()
+        other = await relay.serving(head=True)
+        reading = asyncio.create_task(all_of(reply.events(DEADLINE)))
+        again = await other.hear(Generate)
+        await say_ids(other, again, ("one two", [1, 2]))
+        await finish(other, again)
+        events = await reading
+    assert [event.is_repairing for event in events if isinstance(event, Delta)] == [UNSET, True, UNSET]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    timing = end.timing
+    assert timing.repairs == 1
+    (pause,) = timing.pauses
+    assert timing.first_token <= began <= pause.at <= pause.at + pause.seconds <= timing.total <= reply.age
+
+
+async def test_a_head_does_not_say_where_a_reply_stood_still(relay: RunningRelay, head: ScriptedPeer) -> None:
+    async with relay.services.replies.start(QUESTION) as reply:
+        asked = await head.hear(Generate)
+        timing = Timing(first_token=0, total=1, pauses=[Pause(at=0, seconds=1)])
+        await head.say(Finished(request=asked.request, reason="stop", usage=Usage(1, 0, 1), timing=timing))
+        (end,) = await all_of(reply.events(DEADLINE))
+    assert isinstance(end, Finished)
+    assert end.timing.pauses == []
+
+
 async def test_what_waits_for_a_slow_reader_counts_as_told(relay: RunningRelay, head: ScriptedPeer) -> None:
     async with relay.services.replies.start(QUESTION) as reply:
         await say_ids(head, await head.hear(Generate), ("on", [1]), ("e", [2]))
@@ -267,7 +326,7 @@ async def test_a_head_is_waited_for_but_not_for_long(relay: RunningRelay, head: 
         assert isinstance(await anext(events), Delta)
         head.reset()
         with pytest.raises(GenerationFailed, match="has left"):
-            await anext(events)
+            await all_of(events)
     assert len(relay.services.replies) == 0
 
 

@@ -17,7 +17,7 @@ import { marked } from "./search.js";
 const MORE_ICON = "M5 12h.01M12 12h.01M19 12h.01";
 /** Rows at first, and with each "Show more". */
 const ROWS = 200;
-export const MAX_TITLE = 200;
+const MAX_TITLE = 200;
 
 export class ConversationList {
   /** @type {Map<string, Row>} */

@@ -36,12 +36,17 @@ export class Decorator {
   async #next() {
     // The last ones first: they are where the reader is.
     const one = this.#waiting.pop();
+    if (!one?.isConnected) return this.#goOn(); // another conversation has taken its place
     try {
-      if (one?.matches(".formula")) await drawOne(one);
-      else if (one) await colourOne(one);
+      if (one.matches(".formula")) await drawOne(one);
+      else await colourOne(one);
     } catch {
       // The relay is away and the module with it: the block stays as it is written.
     }
+    this.#goOn();
+  }
+
+  #goOn() {
     this.#isPlanned = false;
     this.#plan();
   }

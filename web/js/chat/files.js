@@ -6,6 +6,7 @@
  * @import { Keeper } from "./keeper.js"
  */
 import { byId, element, setText } from "../dom.js";
+import { counted } from "../shell/words.js";
 import { fileName, toJson, toMarkdown } from "./export.js";
 import { BadFile, MAX_FILE_BYTES, readConversations } from "./import.js";
 
@@ -47,6 +48,10 @@ export class Files {
       const conversation = await this.keeper.read(id);
       if (conversation) conversations.push(conversation);
     }
+    const missing = ids.length - conversations.length;
+    if (missing > 0)
+      this.#say(`${counted(missing, "conversation")} could not be read and cannot be exported.`, true);
+    if (conversations.length === 0) return;
     const only = conversations.length === 1 ? conversations[0] : undefined;
     const name = only ? only.title : "corolla conversations";
     save(fileName(name, "json"), toJson(conversations, Date.now()), "application/json");
@@ -60,10 +65,9 @@ export class Files {
       if (file.size > MAX_FILE_BYTES) {
         throw new BadFile(`It has ${file.size} bytes; at most ${MAX_FILE_BYTES} are taken.`);
       }
-      const conversations = readConversations(await file.text());
+      const conversations = readConversations(await textOf(file));
       await this.keeper.add(conversations);
-      const count = conversations.length === 1 ? "1 conversation" : `${conversations.length} conversations`;
-      this.#say(`${count} imported.`, false);
+      this.#say(`${counted(conversations.length, "conversation")} imported.`, false);
     } catch (error) {
       if (!(error instanceof BadFile)) throw error;
       this.#say(`“${file.name}” was not imported. ${error.message}`, true);
@@ -74,6 +78,15 @@ export class Files {
   #say(words, isBad) {
     setText(this.#words, words);
     this.#words.classList.toggle("bad", isBad);
+  }
+}
+
+/** @param {File} file @throws {BadFile} */
+async function textOf(file) {
+  try {
+    return await file.text();
+  } catch {
+    throw new BadFile("It cannot be read: it may have been moved, changed or be locked.");
   }
 }
 

@@ -7,18 +7,21 @@
  * @import { Store } from "../store.js"
  * @import { Shelf } from "./shelf.js"
  * @import { News, Tabs } from "./tabs.js"
- * @typedef {{ info: ConversationInfo | null, turns: Map<string, Turn> }} Written
- * @typedef {{ info: ConversationInfo, turns: Turn[] }} Change
+ * @import { Change, Written } from "./unwritten.js"
  */
 import { activeReplies } from "../conversation.js";
 import { infoOf, loaded, loadedConversations } from "../store.js";
 import { MemoryShelf } from "./shelf.js";
+import { changesSince } from "./unwritten.js";
 
 const WRITE_AFTER_MS = 400;
 const UNDO_MS = 10_000;
 
-export const REFUSED =
+const REFUSED =
   "This browser does not let the page keep anything: conversations last until this tab is closed. Export what you need.";
+const OUTDATED =
+  "There is a newer version of this page. Load this page again: until then, what is new lasts until this tab is closed.";
+const UNREAD = "Some conversations cannot be read from this device now. Load the page again.";
 const FULL =
   "There is no room left on this device for conversations: what is new lasts until this tab is closed. Delete or export some.";
 
@@ -49,17 +52,18 @@ export class Keeper {
 
   /**
    * Reads what is kept, and from now on writes what changes.
-   * @param {(onLost: () => void) => Promise<Shelf>} openShelf
+   * @param {(onLost: (isOutdated: boolean) => void) => Promise<Shelf>} openShelf
    */
   async start(openShelf) {
     /** @type {ConversationInfo[]} */
     let infos = [];
     try {
-      const shelf = await openShelf(() => this.#lose(REFUSED));
+      const shelf = await openShelf((isOutdated) => this.#lose(isOutdated ? OUTDATED : REFUSED));
       infos = await shelf.infos();
       this.#shelf = shelf;
-    } catch {
-      this.#lose(REFUSED);
+    } catch (error) {
+      const isOutdated = error instanceof DOMException && error.name === "VersionError";
+      this.#lose(isOutdated ? OUTDATED : REFUSED);
     }
     this.store.dispatch({ type: "listed", infos });
     this.store.subscribe((state, previous) => {
@@ -89,7 +93,7 @@ export class Keeper {
   }
 
   /**
-   * A conversation with all its turns; null when it is gone.
+   * A conversation with all its turns; null when it is gone, or cannot be read.
    * @param {string} id
    * @returns {Promise<Conversation | null>}
    */
@@ -98,10 +102,10 @@ export class Keeper {
     if (here) return here;
     await this.#writing;
     const [kept, spare] = await Promise.all([this.#readShelf(id), this.#spare.read(id)]);
-    const info = this.store.get().infos.get(id) ?? spare.info ?? kept.info;
-    if (!info) return null;
-    const turns = new Map([...kept.turns, ...spare.turns].map((turn) => [turn.id, turn]));
-    return { ...info, turns };
+    if (kept === null) this.#lose(UNREAD);
+    const info = this.store.get().infos.get(id) ?? spare.info ?? kept?.info;
+    const turns = new Map([...(kept?.turns ?? []), ...spare.turns].map((turn) => [turn.id, turn]));
+    return info && (kept !== null || turns.size > 0) ? { ...info, turns } : null;
   }
 
   /**
@@ -113,7 +117,7 @@ export class Keeper {
     const here = loaded(this.store.get(), id);
     if (here) return here.turns.values();
     const [kept, spare] = await Promise.all([this.#readShelf(id), this.#spare.read(id)]);
-    return new Map([...kept.turns, ...spare.turns].map((turn) => [turn.id, turn])).values();
+    return new Map([...(kept?.turns ?? []), ...spare.turns].map((turn) => [turn.id, turn])).values();
   }
 
   /** @param {string} id @param {string} title */
@@ -166,7 +170,8 @@ export class Keeper {
   flush() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    for (const { info, turns, all } of this.#changes()) {
+    const changes = changesSince(loadedConversations(this.store.get()), this.#written);
+    for (const { info, turns, all } of changes) {
       this.#written.set(info.id, { info, turns: new Map(all) });
       const change = { info, turns };
       this.#unsettled.add(change);
@@ -194,25 +199,13 @@ export class Keeper {
    */
   async take(changes) {
     if (!Array.isArray(changes)) return;
-    for (const { info, turns } of /** @type {Change[]} */ (changes)) {
+    for (const { info, turns, isMark } of /** @type {Change[]} */ (changes)) {
       await this.#write(info, turns);
       this.store.dispatch({ type: "merge", conversation: info.id, info, turns });
+      if (!isMark) continue;
+      this.store.dispatch({ type: "delete", conversation: info.id, at: info.deleted });
+      await this.#mark(info.id);
     }
-  }
-
-  /** What has changed in this tab since it was written. */
-  #changes() {
-    /** @type {(Change & { all: ReadonlyMap<string, Turn> })[]} */
-    const changes = [];
-    for (const conversation of loadedConversations(this.store.get())) {
-      if (conversation.turns.size === 0 || conversation.deleted > 0) continue;
-      const info = infoOf(conversation);
-      const before = this.#written.get(conversation.id);
-      const turns = [...conversation.turns.values()].filter((turn) => before?.turns.get(turn.id) !== turn);
-      if (turns.length > 0 || !before?.info || !sameFacts(before.info, info))
-        changes.push({ info, turns, all: conversation.turns });
-    }
-    return changes;
   }
 
   #leaveReplies() {
@@ -227,8 +220,10 @@ export class Keeper {
   /** @param {ConversationInfo} info @param {readonly Turn[]} turns */
   #write(info, turns) {
     this.#writing = this.#writing.then(async () => {
+      const { turns: missed } = await this.#spare.read(info.id);
       try {
-        await this.#shelf.write(info, turns);
+        await this.#shelf.write(info, [...missed, ...turns]);
+        await this.#spare.drop(info.id);
         this.tabs.tell({ type: "written", conversation: info.id, turns: turns.map(({ id }) => id) });
       } catch {
         await this.#spare.write(info, turns);
@@ -246,10 +241,14 @@ export class Keeper {
 
   /** Writes when a conversation was deleted, or that it was not. @param {string} id */
   async #mark(id) {
-    const deleted = this.store.get().infos.get(id)?.deleted ?? 0;
+    const info = this.store.get().infos.get(id);
+    if (!info) return;
+    const change = { info, turns: [], isMark: true };
+    this.#unsettled.add(change);
     await this.#writing;
-    await this.#spare.mark(id, deleted);
-    await this.#shelf.mark(id, deleted).catch(() => this.#lose(FULL));
+    await this.#spare.mark(id, info.deleted);
+    await this.#shelf.mark(id, info.deleted).catch(() => this.#lose(FULL));
+    this.#unsettled.delete(change);
     this.tabs.tell({ type: "deleted", conversation: id });
   }
 
@@ -266,9 +265,12 @@ export class Keeper {
   /** @param {News} news */
   async #hear(news) {
     if (news.type === "left") return this.resume();
+    if (news.type !== "written" && news.type !== "deleted") return;
     const here = loaded(this.store.get(), news.conversation) !== undefined;
     const only = news.type === "written" && here ? news.turns : [];
-    const { info, turns } = await this.#readShelf(news.conversation, only);
+    const kept = await this.#readShelf(news.conversation, only);
+    if (kept === null) return;
+    const { info, turns } = kept;
     if (!info) return this.store.dispatch({ type: "forget", conversation: news.conversation });
     // Another tab that deletes it, or has it back, knows better than any state of it here.
     if (news.type === "deleted")
@@ -279,12 +281,12 @@ export class Keeper {
     if (news.type === "deleted" && info.deleted > 0) this.#written.delete(info.id);
   }
 
-  /** @param {string} id @param {readonly string[]} [only] */
+  /** Null when the device does not let it be read. @param {string} id @param {readonly string[]} [only] */
   async #readShelf(id, only) {
     try {
       return await this.#shelf.read(id, only);
     } catch {
-      return { info: null, turns: [] };
+      return null;
     }
   }
 
@@ -292,15 +294,4 @@ export class Keeper {
   #lose(trouble) {
     if (this.store.get().trouble === null) this.store.dispatch({ type: "trouble", trouble });
   }
-}
-
-/** @param {ConversationInfo} a @param {ConversationInfo} b */
-function sameFacts(a, b) {
-  return (
-    a.title === b.title &&
-    a.titled === b.titled &&
-    a.updated === b.updated &&
-    a.touched === b.touched &&
-    a.deleted === b.deleted
-  );
 }

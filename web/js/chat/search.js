@@ -25,7 +25,7 @@ export function queryWords(query) {
  * Text as it is compared: without case and accents.
  * @param {string} text
  */
-export function fold(text) {
+function fold(text) {
   return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 }
 

@@ -25,16 +25,17 @@ const OPEN_MS = 5000;
 
 /**
  * Opens the database.
- * @param {() => void} onLost called when the browser closes it, or another tab needs a newer version
+ * @param {(isOutdated: boolean) => void} onLost called when the browser closes it, or another tab has a newer
+ *   version of the page: then this one is outdated
  * @returns {Promise<Shelf>}
- * @throws {Error} when this browser does not let the page keep anything
+ * @throws {Error} when this browser does not let the page keep anything; `VersionError` when the page is outdated
  */
 export async function openShelf(onLost) {
   const database = await openDatabase();
-  database.addEventListener("close", onLost);
+  database.addEventListener("close", () => onLost(false));
   database.addEventListener("versionchange", () => {
     database.close();
-    onLost();
+    onLost(true);
   });
   return new DatabaseShelf(database);
 }
@@ -43,11 +44,17 @@ export async function openShelf(onLost) {
 function openDatabase() {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, VERSION);
-    const timer = setTimeout(() => reject(new Error("the database does not open")), OPEN_MS);
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      reject(new Error("the database does not open"));
+    }, OPEN_MS);
     request.addEventListener("upgradeneeded", ({ oldVersion }) => upgrade(request.result, oldVersion));
     request.addEventListener("success", () => {
       clearTimeout(timer);
-      resolve(request.result);
+      // Nobody looks after it any more: left open, it would keep newer pages from opening theirs.
+      if (isLate) request.result.close();
+      else resolve(request.result);
     });
     request.addEventListener("error", () => {
       clearTimeout(timer);
@@ -164,6 +171,11 @@ export class MemoryShelf {
   async purge(id, deletedBefore) {
     const deleted = this.#kept.get(id)?.info.deleted ?? 0;
     if (deleted > 0 && deleted <= deletedBefore) this.#kept.delete(id);
+  }
+
+  /** Forgets what is kept elsewhere by now. @param {string} id */
+  async drop(id) {
+    this.#kept.delete(id);
   }
 }
 

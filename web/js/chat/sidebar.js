@@ -12,6 +12,7 @@ import { activeReplies } from "../conversation.js";
 import { connectDialog } from "../dialogs.js";
 import { byId, setText } from "../dom.js";
 import { mayBeShown } from "../readiness.js";
+import { counted } from "../shell/words.js";
 import { loaded } from "../store.js";
 import { ConversationList } from "./conversation_list.js";
 import { Files } from "./files.js";
@@ -129,8 +130,8 @@ export class Sidebar {
     const infos = listed(this.#shown?.infos ?? new Map());
     const show = (/** @type {readonly Hit[]} */ hits, /** @type {boolean} */ isDone) => {
       this.#hits = [...hits];
-      const count = hits.length === 1 ? "1 conversation" : `${hits.length} conversations`;
-      if (isDone) setText(this.#words, hits.length === 0 ? "Nothing found." : `${count} found.`);
+      const found = hits.length === 0 ? "Nothing found." : `${counted(hits.length, "conversation")} found.`;
+      if (isDone) setText(this.#words, found);
       this.#draw();
     };
     await search(this.keeper, this.#search.value, infos, show, this.#searching.signal);

@@ -4,7 +4,8 @@
  *
  * @typedef {{ type: "written", conversation: string, turns: string[] }
  *   | { type: "deleted", conversation: string }
- *   | { type: "left", replies: string[] }} News
+ *   | { type: "left", replies: string[] }
+ *   | { type: "signed_in" | "signed_out" }} News
  *   `left`: a tab that heard these replies from the relay is closed
  */
 

@@ -2,7 +2,7 @@
  * Where a reply's time went, as the relay tells it, read with care (relays of other versions tell less or
  * more), and as rows of a waterfall. Pure. Seconds.
  *
- * @import { Hop, Part, Timing } from "../protocol.js"
+ * @import { Hop, Part, Pause, Timing } from "../protocol.js"
  * @typedef {"compute" | "queue" | "wire"} Kind
  * @typedef {{ kind: Kind, start: number, seconds: number }} Bar
  * @typedef {{ name: string, hop: Hop | null, bars: Bar[], seconds: number }} Row
@@ -13,8 +13,10 @@
 /** The order in which a hop spends its time: the step travels, waits, is computed. @type {readonly Kind[]} */
 export const KINDS = ["wire", "queue", "compute"];
 
-const MAX_HOPS = 1000;
-const MAX_NAME = 200;
+/** As `MAX_HOPS` and `MAX_NAME_CHARS` of schema/limits.py: what a head tells of its route is not checked there. */
+const MAX_HOPS = 64;
+const MAX_NAME = 80;
+const MAX_PAUSES = 64;
 
 /**
  * A timing from whatever was sent or kept; parts that are not what they should be are left out.
@@ -28,7 +30,21 @@ export function readTiming(value) {
   if (isObject(value.head)) timing.head = readPart(value.head);
   if (Array.isArray(value.prefill)) timing.prefill = readHops(value.prefill);
   if (Number.isSafeInteger(value.repairs) && value.repairs >= 0) timing.repairs = value.repairs;
+  if (Array.isArray(value.pauses)) timing.pauses = readPauses(value.pauses);
   return timing;
+}
+
+/**
+ * Where a reply stood still, as shares of its whole time.
+ * @param {Timing} timing
+ * @returns {{ start: number, length: number }[]}
+ */
+export function pauseShares({ total, pauses = [] }) {
+  if (total <= 0) return [];
+  return pauses.map(({ at, seconds }) => {
+    const start = Math.min(1, at / total);
+    return { start, length: Math.min(1 - start, seconds / total) };
+  });
 }
 
 /**
@@ -100,6 +116,14 @@ function isHop(value) {
     Number.isSafeInteger(value.start) &&
     Number.isSafeInteger(value.end)
   );
+}
+
+/** @param {any[]} list @returns {Pause[]} */
+function readPauses(list) {
+  return list
+    .slice(0, MAX_PAUSES)
+    .filter((one) => isObject(one) && isSeconds(one.at) && isSeconds(one.seconds))
+    .map(({ at, seconds }) => ({ at, seconds }));
 }
 
 /** @param {any} value @returns {boolean} */

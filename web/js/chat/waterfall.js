@@ -8,8 +8,8 @@
  */
 import { blocksWords } from "../coverage.js";
 import { element, iconButton } from "../dom.js";
-import { seconds } from "../figures.js";
-import { promptWaterfall, stepWaterfall } from "./timing.js";
+import { seconds } from "../shell/words.js";
+import { pauseShares, promptWaterfall, stepWaterfall } from "./timing.js";
 
 const TIME_ICON = "M4 6h7M8 12h8M13 18h7";
 /** @type {Record<Kind, string>} */
@@ -56,7 +56,8 @@ export class TimingView {
 
 /** The whole reply as one bar: the wait for the first token, and the rest. @param {Timing} timing
  *  @param {Usage | null} usage */
-function overview({ first_token, total, repairs }, usage) {
+function overview(timing, usage) {
+  const { first_token, total } = timing;
   const share = total > 0 ? Math.min(1, first_token / total) : 1;
   const first = element("span", { class: "whole-first" });
   first.style.width = `${100 * share}%`;
@@ -68,13 +69,36 @@ function overview({ first_token, total, repairs }, usage) {
     `${tokens} ${seconds(rest)}`,
     `${seconds(total)} in all`,
   ];
-  if (repairs) words.push(`${repairs} ${repairs === 1 ? "hop was" : "hops were"} replaced on the way`);
+  const repairs = repairWords(timing);
+  if (repairs) words.push(repairs);
   return element(
     "div",
     { class: "whole" },
-    element("div", { class: "whole-bar", "aria-hidden": "true" }, first),
+    element(
+      "div",
+      { class: "whole-bar", "aria-hidden": "true" },
+      first,
+      ...pauseShares(timing).map(pauseMark),
+    ),
     element("p", {}, words.join(" · ")),
   );
+}
+
+/** Who was replaced, and how long the reply stood still for it. @param {Timing} timing */
+function repairWords({ repairs, pauses = [] }) {
+  if (!repairs && pauses.length === 0) return null;
+  const times = Math.max(repairs ?? 0, pauses.length);
+  const who = times === 1 ? "a volunteer was replaced" : `volunteers were replaced ${times} times`;
+  const stood = pauses.reduce((sum, pause) => sum + pause.seconds, 0);
+  return pauses.length > 0 ? `${who}, which took ${seconds(stood)}` : who;
+}
+
+/** @param {{ start: number, length: number }} share */
+function pauseMark({ start, length }) {
+  const mark = element("span", { class: "whole-pause" });
+  mark.style.left = `${100 * start}%`;
+  mark.style.width = `${100 * length}%`;
+  return mark;
 }
 
 /** @param {Waterfall} waterfall */

@@ -1,6 +1,6 @@
 /**
  * The header that every page has: the mark, the way to the other pages, who is signed in, the theme. Knows
- * elements. The chat calls `drawHeader` with its own controls.
+ * elements. The chat, which has more of its own to put there, calls `drawHeader` itself.
  *
  * @import { Person } from "./person.js"
  * @import { Petal } from "../flower.js"
@@ -27,12 +27,14 @@ const IN_BLOOM = Array.from({ length: 6 }, (_, hue) => ({ hue, state: "serving" 
 /**
  * Fills a page's header.
  * @param {HTMLElement} header
- * @param {{ page: PageName, controls?: Node[], signOut?: () => void }} options
- *   `controls`: the page's own, between the mark and the theme; `signOut`: left out where the page has
- *   another place for it
- * @returns {{ mark: SVGSVGElement, showPerson: (person: Person) => void }}
+ * @param {{ page: PageName, before?: Node[], behind?: Node[], controls?: Node[], signOut?: () => void,
+ *   isCrowded?: boolean }} options
+ *   `before`, `behind`: the page's own, around the mark; `controls`: the page's own, before the theme; `signOut`:
+ *   left out where the page has another place for it; `isCrowded`: the other pages are behind a button where the
+ *   window is not wide
+ * @returns {{ mark: SVGSVGElement, showPerson: (person: Pick<Person, "access" | "kind" | "name">) => void }}
  */
-export function drawHeader(header, { page, controls = [], signOut }) {
+export function drawHeader(header, { page, before = [], behind = [], controls = [], signOut, isCrowded }) {
   const mark = svgElement("svg", {
     class: "corolla mark",
     viewBox: "-50 -50 100 100",
@@ -47,11 +49,28 @@ export function drawHeader(header, { page, controls = [], signOut }) {
   connectThemeToggle(theme);
   if (signOut) leave.addEventListener("click", signOut);
   leave.hidden = who.hidden = true;
+  const name = element("span", { class: "brand-name" }, "Corolla");
+  // Who is in the chat already would only lose what is not sent yet.
+  const brand =
+    page === "chat"
+      ? element("span", { class: "brand" }, mark, name)
+      : element("a", { class: "brand", href: "/" }, mark, name);
+  const pages = element("nav", { class: "pages", "aria-label": "Pages" }, list);
   header.classList.add("masthead");
   header.replaceChildren(
-    element("a", { class: "brand", href: "/" }, mark, element("span", { class: "brand-name" }, "Corolla")),
-    element("nav", { class: "pages", "aria-label": "Pages" }, list),
-    element("div", { class: "masthead-end" }, ...controls, who, leave, theme),
+    ...before,
+    brand,
+    ...behind,
+    pages,
+    element(
+      "div",
+      { class: "masthead-end" },
+      ...(isCrowded ? [pagesButton(pages)] : []),
+      ...controls,
+      who,
+      leave,
+      theme,
+    ),
   );
   showOperators(list, page === "operators");
   return {
@@ -70,6 +89,17 @@ function link({ page, path, words }, here) {
   const made = element("a", { href: path }, words);
   if (page === here) made.setAttribute("aria-current", "page");
   return element("li", { "data-page": page }, made);
+}
+
+/** Makes the way to the other pages a popover, and a button that opens it; CSS decides when there is room.
+ *  @param {HTMLElement} pages */
+function pagesButton(pages) {
+  pages.id = "pages";
+  pages.setAttribute("popover", "");
+  const made = button("Pages", icon("more"), "pages-button");
+  made.classList.add("open-pages");
+  made.setAttribute("popovertarget", pages.id);
+  return made;
 }
 
 /** Only operators are shown the way to their page. @param {HTMLElement} list @param {boolean} shown */

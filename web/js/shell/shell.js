@@ -9,10 +9,9 @@
  *   notice: (words: string | null) => void, fail: (error: unknown) => void }} Shell
  */
 import { byId, element, setText } from "../dom.js";
-import { signOut } from "../session.js";
 import { ApiError, wordsOf } from "./api.js";
 import { drawHeader } from "./header.js";
-import { fetchPerson, may } from "./person.js";
+import { fetchPerson, may, signOut } from "./person.js";
 import { signInCard } from "./signin_card.js";
 
 const SIGN_IN_WORDS = {

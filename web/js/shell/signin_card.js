@@ -3,7 +3,7 @@
  * kept nowhere on the page. Knows elements.
  */
 import { element } from "../dom.js";
-import { signIn } from "../session.js";
+import { signIn } from "./person.js";
 
 /**
  * @param {string} why it is needed
