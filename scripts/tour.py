@@ -5,34 +5,32 @@ looks around, has a file answered and makes a key. Pictures are of the pages as 
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from benchmarks.processes import RelayProcess, relay, volunteers
+from scripts.browser import ARGUMENTS, find_chromium
 from scripts.reference import DOCS
 
 MODEL = "corolla-demo"
 SPANS = {"rose": "0:4", "iris": "4:8", "lily": "8:12"}
 QUESTIONS = ("What is Corolla?", "Tell me a short story about a fox.")
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 TOUR = DOCS / "tour"
 WIDE, TALL, PHONE = (1200, 760), (1200, 1180), (390, 780)
 PATIENCE_MS = 120_000
 
 
 def main() -> int:
-    chromium = next((path for name in NAMES if (path := shutil.which(name))), None)
     TOUR.mkdir(exist_ok=True)
     with (
         relay(MODEL, LOG_LEVEL="WARNING", OPEN_JOIN="true") as server,
         volunteers(server, SPANS),
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=False, args=FLAGS)
+        kind = playwright.chromium
+        browser = kind.launch(executable_path=find_chromium(kind.executable_path), args=ARGUMENTS)
         context = browser.new_context(color_scheme="light", base_url=server.url)
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()

@@ -5,55 +5,38 @@ Without Chromium these tests are skipped, but never in CI.
 """
 
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserType, ConsoleMessage, Page, async_playwright
 
 from benchmarks.processes import RelayProcess, relay
+from scripts.browser import ARGUMENTS, NoBrowser, find_chromium
 from tests.conftest import DEMO_MODEL
 from tests.web.scripted import ScriptedRelay
 from tests.web.scripted_swarm import ScriptedSwarm, scripted_swarm
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status of "
-"""What Chromium logs when the relay refuses what a page asks of its interface, as a test wants it to."""
+EXPECTED_PROBLEM = "Failed to load resource: "
+"""What Chromium logs when a test wants the relay's interface to refuse, or to be away."""
 INTERFACE = ("/api/", "/v1/")
 
 
-def find_chromium(kind: BrowserType) -> str:
-    """The path of the browser: `CHROMIUM`, or the distribution's, or what `playwright install` fetched."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is not None:
-        return found
-    if Path(kind.executable_path).exists():
-        return kind.executable_path
-    reason = (
-        f"no Chromium here: CHROMIUM is not set, none of {', '.join(NAMES)} is on PATH, "
-        "and Playwright has none of its own"
-    )
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+def chromium_of(kind: BrowserType) -> str:
+    """The path of the browser. Where there is none the test is skipped, or fails in CI."""
+    try:
+        return find_chromium(kind.executable_path)
+    except NoBrowser as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         kind = playwright.chromium
-        running = await kind.launch(executable_path=find_chromium(kind), args=ARGUMENTS)
+        running = await kind.launch(executable_path=chromium_of(kind), args=ARGUMENTS)
         yield running
         await running.close()
 
