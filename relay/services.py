@@ -22,6 +22,7 @@ from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.probing import Probing
 from relay.quarantine import Quarantine
+from relay.refusals import Refusals
 from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.revocation import Revocation
@@ -57,6 +58,7 @@ class Services:
     forwarder: Forwarder
     routing: Routing
     joining: Joining
+    refusals: Refusals
     probing: Probing
     revocation: Revocation
     quarantine: Quarantine
