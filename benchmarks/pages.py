@@ -129,7 +129,7 @@ async def type_under_a_stream(page: Page, played: PlayedRelay, keys: int, report
 
 async def measure(url: str, times: int, report: Report) -> None:
     async with async_playwright() as playwright:
-        path = find_chromium() or playwright.chromium.executable_path
+        path = find_chromium(playwright.chromium.executable_path)
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         report.figures["browser"] = browser.version
         loads = [await load(browser, url) for _ in range(LOADS * times)]

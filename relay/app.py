@@ -58,6 +58,7 @@ from relay.peer import Send
 from relay.pictures import Pictures
 from relay.probing import Probing
 from relay.quarantine import Quarantine
+from relay.refusals import Refusals
 from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.revocation import Revocation
@@ -154,6 +155,7 @@ def create_app(settings: Settings, bus: Bus | None = None) -> Starlette:
             Route("/api/tokens/{id}/usage", tokens_api.usage),
             Route("/api/session", sessions.SessionEndpoint),
             Route("/api/join", joining_guide.guide),
+            Route("/api/join/refusal", joining_guide.refusal),
             Route("/healthz", rest.healthz),
             Route("/readyz", rest.readyz),
             Route("/metrics", rest.metrics),
@@ -184,7 +186,8 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
     standings = Standings(store, outcomes, swarm)
     forwarder = Forwarder(hub, metrics, secret, outcomes)
     routing = Routing(swarm, secret, settings.route_seconds)
-    replicas = Replicas(hub, swarm, forwarder, outcomes, settings.queue_bytes)
+    refusals = Refusals()
+    replicas = Replicas(hub, swarm, forwarder, outcomes, refusals, settings.queue_bytes)
     neighbours = Neighbours(
         bus or _open_bus(settings, secret), replicas, metrics, settings.replica, settings.queue_bytes
     )
@@ -193,6 +196,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
     history = HistoryOfSwarm(swarm, time.time())
     replies = Replies(hub, swarm, metrics, secret, neighbours.key, usage, history)
     replicas.use(neighbours, replies)
+    refusals.use(neighbours)
     keep = KeepLimits(settings.keep_seconds, settings.kept_replies, settings.kept_bytes)
     kept_replies = KeptReplies(keep, metrics)
     metrics.watch_queues(lambda: sum(peer.queued_bytes for peer in hub))
@@ -221,6 +225,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         forwarder=forwarder,
         routing=routing,
         joining=Joining(store, swarm, routing, forwarder, settings, standings),
+        refusals=refusals,
         revocation=Revocation(store, (hub, kept_replies, replies), time.time()),
         quarantine=Quarantine(store, swarm, hub),
         probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),

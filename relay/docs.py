@@ -35,6 +35,7 @@ _ACCESS: Mapping[Access, str] = {
     "holder": "A client's token, or a page that is signed in.",
     "admin": "An admin's token, or a page that is signed in with one.",
     "viewer": "A client's token, a page that is signed in, or everybody where the relay is open.",
+    "volunteer": "A volunteer's token.",
 }
 
 Json = Mapping[str, Any]

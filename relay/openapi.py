@@ -34,14 +34,15 @@ INTRODUCTION = (
 )
 
 Json = dict[str, Any]
-Access = Literal["client", "holder", "admin", "viewer", "everyone"]
+Access = Literal["client", "holder", "admin", "viewer", "volunteer", "everyone"]
 """`client`: a client's token, or an admin's. `holder`: that, or a page's cookie. `admin`: either, of an
-admin. `viewer`: as `holder`, or anybody where the relay is open."""
+admin. `viewer`: as `holder`, or anybody where the relay is open. `volunteer`: a volunteer's token."""
 _SECURITY: dict[Access, list[Json]] = {
     "client": [{"token": []}],
     "holder": [{"token": []}, {"page": []}],
     "admin": [{"token": ["admin"]}, {"page": ["admin"]}],
     "viewer": [{"token": []}, {"page": []}, {}],
+    "volunteer": [{"machine": []}],
     "everyone": [],
 }
 _REFUSALS: dict[Access, tuple[type[CorollaError], ...]] = {
@@ -49,10 +50,12 @@ _REFUSALS: dict[Access, tuple[type[CorollaError], ...]] = {
     "holder": (Unauthorized, Forbidden, Unavailable),
     "admin": (Unauthorized, Forbidden, Unavailable),
     "viewer": (Unauthorized, Forbidden, Unavailable),
+    "volunteer": (Unauthorized, Forbidden, Unavailable),
     "everyone": (),
 }
 _SCHEMES: Json = {
     "token": {"type": "http", "scheme": "bearer", "description": "A client's or an admin's access token."},
+    "machine": {"type": "http", "scheme": "bearer", "description": "A volunteer's access token."},
     "page": {
         "type": "apiKey",
         "in": "cookie",

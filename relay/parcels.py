@@ -27,6 +27,7 @@ from msgspec import Struct
 from relay.bus import NOBODY, ReplicaKey
 from schema.errors import MalformedMessage
 from schema.ids import PeerId, Span, peer_id_from_bytes, peer_id_to_bytes
+from schema.join import Refusal
 from schema.outbox import Urgency
 from schema.swarm import VolunteerState
 
@@ -152,7 +153,15 @@ class Leaving(Struct, frozen=True, tag="leaving"):
     """The sender stops: its peers have moved, or are gone with it."""
 
 
-Notice = Opened | Present | Left | Serves | Received | Missed | Leaving
+class Refused(Struct, frozen=True, tag="refused"):
+    """A machine of a token could not join. `refusal` None: what the receiver knows of that is mended."""
+
+    token: str
+    """Its id."""
+    refusal: Refusal | None
+
+
+Notice = Opened | Present | Left | Serves | Received | Missed | Leaving | Refused
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Notice] = msgspec.json.Decoder(Notice)

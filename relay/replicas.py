@@ -36,6 +36,7 @@ from relay.parcels import (
     PeerNews,
     Present,
     Received,
+    Refused,
     Serves,
     VolunteerNews,
     decode_notice,
@@ -43,6 +44,7 @@ from relay.parcels import (
 from relay.peer import Peer
 from relay.placement import Placement
 from relay.records import VolunteerRecord
+from relay.refusals import Refusals
 from relay.replies import Replies
 from relay.reply import HeadEvent, goes_on
 from relay.swarm import Swarm, Volunteer
@@ -71,12 +73,19 @@ class Replicas:
     """The peers of the other replicas, as this one sees them."""
 
     def __init__(
-        self, hub: Hub, swarm: Swarm, forwarder: Forwarder, outcomes: Outcomes, queue_bytes: int
+        self,
+        hub: Hub,
+        swarm: Swarm,
+        forwarder: Forwarder,
+        outcomes: Outcomes,
+        refusals: Refusals,
+        queue_bytes: int,
     ) -> None:
         self._hub = hub
         self._swarm = swarm
         self._forwarder = forwarder
         self._outcomes = outcomes
+        self._refusals = refusals
         self._queue_bytes = queue_bytes
         self._here: dict[PeerId, PeerNews] = {}
         """This replica's peers."""
@@ -319,6 +328,8 @@ class Replicas:
                 self._on_serves(neighbour, notice)
             case Leaving():
                 self.neighbours.give_up(neighbour)
+            case Refused():
+                self._refusals.take(notice)
             case Received() | Missed():
                 pass  # the neighbours' own
 

@@ -23,6 +23,7 @@ from relay.outcomes import Outcomes
 from relay.pictures import Pictures
 from relay.probing import Probing
 from relay.quarantine import Quarantine
+from relay.refusals import Refusals
 from relay.replicas import Replicas
 from relay.replies import Replies
 from relay.revocation import Revocation
@@ -58,6 +59,7 @@ class Services:
     forwarder: Forwarder
     routing: Routing
     joining: Joining
+    refusals: Refusals
     probing: Probing
     revocation: Revocation
     quarantine: Quarantine

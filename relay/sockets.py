@@ -8,6 +8,7 @@ Does not know what frames carry, nor how anything is decided.
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope
 from relay.blame import Departure, of_departure, of_reply
 from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
+from relay.refusals import is_refusal
 from relay.replies import owner_of
 from relay.reply import HeadEvent, goes_on
 from relay.services import Services, services_of
@@ -78,6 +80,8 @@ async def peer_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         return
     except CorollaError as error:
         services.metrics.refuse(error.code)
+        if token.kind == "volunteer":
+            services.refusals.note(token.id, "", messages.ErrorInfo.of(error), time.time())
         with suppress(OSError):
             await say_goodbye(send, error)
         return
@@ -239,6 +243,8 @@ class _PeerSession:
         log.info("%s left: %s", peer.name, reason, extra={"peer": peer.id, "reason": reason})
         volunteer = services.swarm.get(peer.id)
         state = None if volunteer is None else volunteer.state
+        if peer.ending is not None and is_refusal(peer.ending, state):
+            self._note_refusal(peer, messages.ErrorInfo.of(peer.ending))
         services.replicas.left(peer.id)
         services.joining.drop(peer)
         broken = services.forwarder.peer_left(peer.id) + services.replies.peer_left(peer.id)
@@ -251,6 +257,11 @@ class _PeerSession:
             broke_websocket=self._broke_websocket,
         )
         self._note(peer, of_departure(departure), broken)
+
+    def _note_refusal(self, peer: Peer, error: messages.ErrorInfo) -> None:
+        """Keep for its owner why a volunteer does not serve; clients have nothing to join."""
+        if peer.role == "volunteer":
+            self._services.refusals.note(peer.token_id, peer.name, error, time.time())
 
     def _note(self, peer: Peer, seen: EvidenceKind | None, worst: float = 0.0) -> None:
         """Count what was seen of a volunteer; clients have no score."""
@@ -407,6 +418,7 @@ class _PeerSession:
             case messages.Failed():
                 reason = message.error.message[:MAX_REASON_CHARS]
                 log.warning("%s cannot serve: %s", peer.name, reason, extra={"peer": peer.id})
+                self._note_refusal(peer, message.error)
                 self._note_failed_probe(peer)
                 joining.drop(peer)
                 await joining.remove_row(peer)
@@ -418,6 +430,7 @@ class _PeerSession:
         probing = self._services.probing
         if not probing.asks(peer.id):
             await self._services.joining.ready(peer, message)
+            self._services.refusals.joined(peer.token_id, peer.name)
         elif not probing.take(peer.id, SessionId(bytes.fromhex(message.session))):
             return
         self._note(peer, "probe_passed")

@@ -99,6 +99,12 @@ class TokenQueries(Queries):
         return await self._shown.find(credential_text)
 
     async def _authenticate(self, credential_text: str) -> TokenRecord:
+        token = await self.recognize(credential_text)
+        await self._note_use(token)
+        return token
+
+    async def recognize(self, credential_text: str) -> TokenRecord:
+        """As `authenticate`, for what is no use of a token: its machine has not come by that."""
         shown = parse_credential(credential_text)
         async with reading_once(self._engine) as connection:
             row = (await connection.execute(_SHOWN, {"shown": shown.id})).one_or_none()
@@ -114,7 +120,6 @@ class TokenQueries(Queries):
             raise Unauthorized("this token was revoked: ask the relay's operator for a new one")
         if not token.is_good(time.time()):
             raise Unauthorized("this token has expired: ask whoever has made it for a new one")
-        await self._note_use(token)
         return token
 
     async def _note_use(self, token: TokenRecord) -> None:

@@ -2,7 +2,16 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Arrivals, LOADING_SECONDS, stagesOf, troubleOf } from "../../web/js/join/arrivals.js";
-import { SYSTEMS, commandFor, likelySystem, nameProblem, tokenProblem } from "../../web/js/join/commands.js";
+import { refusalWords, tokenWords } from "../../web/js/join/refusal.js";
+import {
+  SYSTEMS,
+  commandFor,
+  likelySystem,
+  nameProblem,
+  relayOf,
+  tokenProblem,
+} from "../../web/js/join/commands.js";
+import { ApiError } from "../../web/js/shell/api.js";
 import { pictureOf } from "../../web/js/swarm/live.js";
 
 const TOKEN = "corolla-volunteer.0a1b2c3d4e5f.se-cr_et.aHR0cA";
@@ -22,6 +31,8 @@ function volunteer(name, changes = {}) {
   };
   return { id: `${name}-id`, name, state: "loading", ...rest, ...changes };
 }
+
+const REFUSED = { at: 100, name: "rosa", code: "join_refused", message: "it is too small: free memory" };
 
 const picture = (...volunteers) => pictureOf({ models: [], volunteers });
 
@@ -134,5 +145,38 @@ describe("who arrives", () => {
     assert.match(trouble(406), /paused/);
     arrivals.take(picture(), 407);
     assert.match(trouble(408), /has left/);
+  });
+});
+
+describe("a token", () => {
+  test("says which relay has made it", () => {
+    const made = (address) =>
+      `corolla-volunteer.0a1b2c3d4e5f.se-cr_et.${Buffer.from(address).toString("base64url")}`;
+    for (const address of ["", "http://127.0.0.1:8000", "https://relay.example/~a?b>c"])
+      assert.equal(relayOf(made(address)), address);
+    for (const broken of ["", "corolla-volunteer.a.b", "corolla-volunteer.a.b.%"])
+      assert.equal(relayOf(broken), "", broken);
+  });
+});
+
+describe("a machine that is refused", () => {
+  test("is told with its cause, its remedy and what is next", () => {
+    assert.deepEqual(refusalWords(REFUSED, 160), {
+      title: "rosa cannot join",
+      words: "It is too small: free memory.",
+      next: "That was 1 min ago. Once that is mended, the same command tries again.",
+    });
+    assert.match(refusalWords({ ...REFUSED, name: "" }, 100).title, /^A machine with your token/);
+    assert.match(refusalWords({ ...REFUSED, code: "unavailable" }, 100).next, /by itself/);
+  });
+
+  test("because of its token is told so, and what is only unanswered is not", () => {
+    assert.equal(tokenWords(new ApiError(401, "unauthorized", "It was revoked."))?.words, "It was revoked.");
+    for (const error of [
+      new ApiError(0, "unreachable", "x"),
+      new ApiError(503, "unavailable", "x"),
+      new Error("x"),
+    ])
+      assert.equal(tokenWords(error), null);
   });
 });

@@ -5,6 +5,21 @@ from playwright.async_api import Locator, Page, expect
 REPLY_TIMEOUT_MS = 60_000
 
 
+async def sign_in(page: Page, url: str, path: str, token: str) -> None:
+    """Open a page of the relay at `url` that wants a token, and give it one."""
+    await page.goto(url + path)
+    await page.get_by_label("Access token").fill(token)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+async def view_as(page: Page, width: int, scheme: str) -> None:
+    """Show a page on a screen of this width, `scheme` "light" or "dark", and without motion."""
+    await page.set_viewport_size({"width": width, "height": 800})
+    color_scheme = "dark" if scheme == "dark" else "light"
+    await page.emulate_media(color_scheme=color_scheme, reduced_motion="reduce")
+
+
 class ChatPage:
     """What a person sees and does on the page."""
 

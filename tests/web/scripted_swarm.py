@@ -39,6 +39,10 @@ class ScriptedSwarm:
         self.swarm = SwarmStatus(models=[], volunteers=[])
         self.is_away = False
         """Whether streams are refused."""
+        self.refused: Response | None = None
+        """What all but who sits at the page is answered with."""
+        self.is_cut_off = False
+        """Whether the page reaches nobody."""
         self._streams: set[asyncio.Queue[bytes | None]] = set()
         self.signed_in("client")
 
@@ -69,6 +73,8 @@ class ScriptedSwarm:
 
     async def answer(self, request: Request) -> Response:
         path, method = request.url.path, request.method
+        if self.refused is not None and path not in ("/api/session", "/api/tokens/me"):
+            return self.refused
         if path == "/api/events":
             return self._stream()
         if path == "/api/swarm":
@@ -107,8 +113,10 @@ class ScriptedSwarm:
         await page.goto(self.relay + path)
 
     async def _forward(self, route: Intercepted) -> None:
+        if self.is_cut_off:
+            return await route.abort()
         path = "/" + route.request.url.split("/", 3)[3]
-        await route.continue_(url=self.url + path)
+        return await route.continue_(url=self.url + path)
 
 
 def refusal(status: int, code: str, message: str) -> Response:

@@ -1,15 +1,19 @@
 """/jobs: a file is checked, uploaded, watched, cancelled and read, at a real relay that nobody has joined."""
 
+import asyncio
 import json
 import re
 from typing import Any
 
 import pytest
 from playwright.async_api import FilePayload, Page, expect
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
 
 from benchmarks.processes import RelayProcess
 from tests.conftest import DEMO_MODEL
 from tests.web.axe import violations
+from tests.web.page_objects import sign_in, view_as
 from tests.web.scripted_swarm import ScriptedSwarm
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -25,17 +29,10 @@ def file_of(*lines: str, name: str = "lines.jsonl") -> FilePayload:
     return {"name": name, "mimeType": "application/jsonl", "buffer": "\n".join(lines).encode()}
 
 
-async def sign_in(page: Page, relay: RelayProcess, path: str) -> None:
-    await page.goto(relay.url + path)
-    await page.get_by_label("Access token").fill(relay.token("client", "Ada"))
-    await page.get_by_role("button", name="Sign in").click()
-    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
-
-
 async def test_a_job_is_begun_cancelled_and_its_errors_read_by_line(
     browser_page: Page, closed_relay: RelayProcess
 ) -> None:
-    await sign_in(browser_page, closed_relay, "/jobs")
+    await sign_in(browser_page, closed_relay.url, "/jobs", closed_relay.token("client", "Ada"))
     await expect(browser_page.get_by_text("None yet.")).to_be_visible()
     await browser_page.get_by_label("Choose a file").set_input_files(file_of(line("a"), "", line("b")))
     await expect(browser_page.get_by_text("2 lines, ").first).to_contain_text("Nothing is wrong with them.")
@@ -116,6 +113,75 @@ async def test_a_refused_upload_says_why_and_can_be_tried_again(
     assert played.asked[-1] == ("POST", "/v1/batches", body)
 
 
+async def test_another_file_takes_the_place_of_one_that_is_uploaded(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    """What becomes of the first one's upload does not touch the second."""
+    played.answers["GET", "/v1/batches"] = {"data": []}
+    played.answers["GET", "/v1/files"] = {"data": []}
+    played.answers["POST", "/v1/batches"] = {"id": "batch_1"}
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def keep(_: Request) -> dict[str, Any]:
+        asked.set()
+        await answer.wait()
+        return {"id": "file-1"}
+
+    played.answers["POST", "/v1/files"] = keep
+    await played.open(browser_page, "/jobs")
+    chooser = browser_page.get_by_label("Choose a file")
+    await chooser.set_input_files(file_of(line("a"), name="first.jsonl"))
+    begin = browser_page.get_by_role("button", name="Upload and begin")
+    await begin.click()
+    await asked.wait()
+    await chooser.set_input_files(file_of(line("b"), name="second.jsonl"))
+    await expect(begin).to_be_enabled()
+    answer.set()
+    played.answers["POST", "/v1/files"] = {"id": "file-2"}
+    await expect(browser_page.get_by_text("second.jsonl")).to_be_visible()
+    await begin.click()
+    await expect(begin).to_be_hidden()
+    begun = [body["input_file_id"] for _, path, body in played.asked if path == "/v1/batches"]
+    assert begun == ["file-2"]
+
+
+async def test_an_upload_that_is_answered_by_no_relay_is_said_to_have_failed(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    played.answers["GET", "/v1/batches"] = {"data": []}
+    played.answers["GET", "/v1/files"] = {"data": []}
+    played.answers["POST", "/v1/files"] = HTMLResponse("<p>a proxy's page</p>")
+    await played.open(browser_page, "/jobs")
+    await browser_page.get_by_label("Choose a file").set_input_files(file_of(line("a")))
+    begin = browser_page.get_by_role("button", name="Upload and begin")
+    await begin.click()
+    await expect(browser_page.locator("#chosen-words")).to_contain_text("answer is not understood")
+    await expect(begin).to_be_enabled()
+
+
+async def test_whoever_deletes_a_file_by_keyboard_goes_on_with_the_next(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    played.answers["GET", "/v1/batches"] = {"data": []}
+    stored = {"bytes": 5, "created_at": 1, "purpose": "batch"}
+    kept = [stored | {"id": name, "filename": f"{name}.jsonl"} for name in ("one", "two")]
+
+    async def delete(_: Request) -> dict[str, Any]:
+        return kept.pop(0)
+
+    async def listed(_: Request) -> dict[str, Any]:
+        return {"data": kept}
+
+    played.answers["GET", "/v1/files"] = listed
+    played.answers["DELETE", "/v1/files/one"] = delete
+    await played.open(browser_page, "/jobs")
+    button = browser_page.get_by_role("button", name="Delete one.jsonl")
+    await button.press("Enter")
+    await button.press("Enter")
+    await expect(button).to_have_count(0)
+    await expect(browser_page.get_by_role("button", name="Delete two.jsonl")).to_be_focused()
+
+
 def batch(name: str, status: str, total: int, completed: int, failed: int, **changes: Any) -> dict[str, Any]:
     times = ("completed_at", "cancelled_at", "expired_at", "failed_at")
     counts = {"total": total, "completed": completed, "failed": failed}
@@ -138,9 +204,7 @@ def batch(name: str, status: str, total: int, completed: int, failed: int, **cha
 async def test_nothing_stands_in_anybodys_way(
     browser_page: Page, played: ScriptedSwarm, width: int, scheme: str
 ) -> None:
-    await browser_page.set_viewport_size({"width": width, "height": 800})
-    color_scheme = "dark" if scheme == "dark" else "light"
-    await browser_page.emulate_media(color_scheme=color_scheme, reduced_motion="reduce")
+    await view_as(browser_page, width, scheme)
     refused = {"data": [{"code": "invalid_json_line", "message": "the line is not JSON", "line": 7}]}
     ended = {"output_file_id": "file-2", "error_file_id": "file-3", "completed_at": 1_800_000_100}
     played.answers["GET", "/v1/batches"] = {

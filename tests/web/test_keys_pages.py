@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from tests.web.axe import violations
+from tests.web.page_objects import view_as
 from tests.web.scripted import volunteer
 from tests.web.scripted_swarm import ScriptedSwarm, refusal
 
@@ -108,14 +109,51 @@ async def test_a_key_is_made_shown_once_changed_and_revoked(
     await expect(browser_page.get_by_text("None.", exact=True)).to_be_visible()
 
 
+async def test_a_renamed_key_is_called_by_its_new_name(browser_page: Page, played: ScriptedSwarm) -> None:
+    play_keys(played, token("old"))
+    await played.open(browser_page, "/keys")
+    await browser_page.get_by_role("button", name="Change old").click()
+    await browser_page.get_by_role("dialog").get_by_label("Name").fill("new")
+    await browser_page.get_by_role("button", name="Change it").click()
+    for what in ("Use", "Change", "Revoke"):
+        await expect(browser_page.get_by_role("button", name=f"{what} new")).to_be_visible()
+
+
+async def test_keys_can_be_changed_after_they_could_not_be_read_again(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    play_keys(played, token("a script"))
+    await played.open(browser_page, "/keys")
+    change = browser_page.get_by_role("button", name="Change a script")
+    await expect(change).to_be_visible()
+    played.answers["GET", "/api/tokens"] = refusal(503, "unavailable", "the database is away")
+    await browser_page.get_by_label("Also those that are over").check()
+    await expect(browser_page.get_by_text("The database is away.")).to_be_visible()
+    await change.click()
+    await expect(browser_page.get_by_role("dialog", name="Change a script")).to_be_visible()
+
+
+async def test_whoever_revokes_by_keyboard_goes_on_with_the_next_key(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    play_keys(played, token("first"), token("second", "2222aaaa2222"))
+    await played.open(browser_page, "/keys")
+    await browser_page.get_by_role("button", name="Revoke first").press("Enter")
+    await browser_page.get_by_role("button", name="Revoke it").press("Enter")
+    await expect(browser_page.get_by_role("button", name="Revoke first")).to_have_count(0)
+    await expect(browser_page.get_by_role("button", name="Revoke second")).to_be_focused()
+
+
 async def test_what_the_relay_refuses_is_said_at_the_form(browser_page: Page, played: ScriptedSwarm) -> None:
     play_keys(played)
     refused = refusal(403, "forbidden", "a token that another one has made makes none")
     played.answers["POST", "/api/tokens"] = refused
     await played.open(browser_page, "/keys")
     await browser_page.get_by_label("Name").fill("another")
-    await browser_page.get_by_role("button", name="Make it").click()
+    make = browser_page.get_by_role("button", name="Make it")
+    await make.press("Enter")
     await expect(browser_page.get_by_text("A token that another one has made makes none.")).to_be_visible()
+    await expect(make).to_be_focused()
 
 
 async def test_a_relay_that_makes_no_keys_says_so(browser_page: Page, played: ScriptedSwarm) -> None:
@@ -195,6 +233,36 @@ async def test_a_volunteer_is_kept_out_with_a_reason_and_restored(
     ).to_contain_text("a friend")
 
 
+async def test_who_is_restored_from_those_kept_out_is_gone_from_there(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    play_operators(played)
+    out = [
+        {"volunteer": name, "at": time.time() - 60, "reason": "nonsense", "by": None}
+        for name in ("0123456789abcdef", "fedcba9876543210")
+    ]
+
+    async def restore(_: Request) -> dict[str, Any]:
+        return out.pop(0)
+
+    async def listed(_: Request) -> dict[str, Any]:
+        return {"volunteers": [], "next": None, "quarantined": out}
+
+    played.answers["GET", "/api/admin/volunteers"] = listed
+    played.answers["POST", "/api/volunteers/0123456789abcdef/restore"] = restore
+    await played.open(browser_page, "/operators")
+    await expect(browser_page.get_by_text("No volunteer is connected.")).to_be_visible()
+    kept_out = browser_page.get_by_role("region", name="Kept out").get_by_role("listitem")
+    await kept_out.filter(has_text="01234567").get_by_role("button").press("Enter")
+    dialog = browser_page.get_by_role("dialog")
+    await dialog.get_by_label("Why").fill("looked into it")
+    await dialog.get_by_label("Why").press("Enter")
+    await expect(dialog).to_have_count(0)
+    await expect(kept_out).to_have_count(1)
+    await expect(kept_out).to_contain_text("fedcba98")
+    await expect(kept_out.get_by_role("button")).to_be_focused()
+
+
 async def test_who_is_no_operator_sees_neither_the_page_nor_the_way_there(
     browser_page: Page, played: ScriptedSwarm
 ) -> None:
@@ -219,9 +287,7 @@ async def test_who_is_no_operator_sees_neither_the_page_nor_the_way_there(
 async def test_nothing_stands_in_anybodys_way(
     browser_page: Page, played: ScriptedSwarm, width: int, scheme: str
 ) -> None:
-    await browser_page.set_viewport_size({"width": width, "height": 800})
-    color_scheme = "dark" if scheme == "dark" else "light"
-    await browser_page.emulate_media(color_scheme=color_scheme, reduced_motion="reduce")
+    await view_as(browser_page, width, scheme)
     play_operators(played)
     await played.open(browser_page, "/keys")
     await browser_page.get_by_role("button", name="Use a friend").click()

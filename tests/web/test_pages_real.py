@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import FilePayload, Page, expect
 
 from tests.conftest import DEMO_MODEL, DEMO_SPANS, Swarm
+from tests.web.page_objects import sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -33,9 +34,7 @@ async def test_a_swarm_is_shown_with_its_volunteers(browser_page: Page, swarm: S
 
 async def test_a_job_is_answered_and_its_results_downloaded(browser_page: Page, swarm: Swarm) -> None:
     """With a line that fails: the others do not."""
-    await browser_page.goto(f"{swarm.url}/jobs")
-    await browser_page.get_by_label("Access token").fill(swarm.client_token)
-    await browser_page.get_by_role("button", name="Sign in").click()
+    await sign_in(browser_page, swarm.url, "/jobs", swarm.client_token)
     asked = {"model": DEMO_MODEL, "prompt": "Once", "max_tokens": 2}
     lines = [
         {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": asked | more}

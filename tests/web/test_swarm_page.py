@@ -11,6 +11,7 @@ from playwright.async_api import Locator, Page, expect
 from schema.overview import SwarmEvent
 from schema.swarm import ModelStatus, SwarmStatus, VolunteerReport
 from tests.web.axe import violations
+from tests.web.page_objects import view_as
 from tests.web.scripted import MODEL, complete_swarm, incomplete_swarm, volunteer
 from tests.web.scripted_swarm import ScriptedSwarm
 
@@ -116,6 +117,54 @@ async def test_who_was_too_slow_reads_the_whole_swarm(browser_page: Page, played
     await expect(rows(browser_page)).to_have_count(3)
 
 
+async def test_who_is_kept_out_is_drawn_as_one_that_does_not_serve(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    await open_swarm(browser_page, played, complete_swarm("rosa"))
+    petal = browser_page.locator("#flower .petal").first
+    bar = rows(browser_page).locator(".petal-bar")
+    drawn: dict[str, list[str]] = {}
+    await browser_page.emulate_media(reduced_motion="reduce")
+    for state, words in (
+        ("serving", "Serving"),
+        ("paused", "Paused"),
+        ("quarantined", "Kept out by an operator"),
+    ):
+        rosa = msgspec.structs.replace(complete_swarm("rosa").volunteers[0], state=state)
+        told = msgspec.structs.replace(played.swarm, volunteers=[rosa])
+        played.change(told, SwarmEvent(type="serving" if state == "serving" else "state", volunteer=rosa))
+        await expect(rows(browser_page)).to_contain_text([words])
+        drawn[state] = [
+            await petal.evaluate("(made) => getComputedStyle(made).fill"),
+            await bar.evaluate("(made) => getComputedStyle(made).borderStyle"),
+        ]
+    assert drawn["quarantined"] == drawn["paused"] != drawn["serving"]
+    lately = browser_page.get_by_role("region", name="Lately").get_by_role("listitem")
+    await expect(lately.first).to_contain_text("rosa is kept out by an operator")
+
+
+async def test_a_name_turns_nothing_around_but_itself(browser_page: Page, played: ScriptedSwarm) -> None:
+    """Not even with controls that say so, which a relay refuses."""
+    await open_swarm(browser_page, played, complete_swarm("rosa", "iris"))
+    turned = volunteer("\N{RIGHT-TO-LEFT OVERRIDE}fern", 4, 8)
+    played.change(complete_swarm(), SwarmEvent(type="joined", volunteer=turned))
+    line = browser_page.get_by_role("region", name="Lately").get_by_role("listitem").first
+    await expect(line).to_contain_text("joined, for blocks")
+    name, first, last = await line.evaluate(
+        """(line) => {
+          const words = line.querySelector("a").nextSibling;
+          const at = (index) => {
+            const range = document.createRange();
+            range.setStart(words, index);
+            range.setEnd(words, index + 1);
+            return range.getBoundingClientRect().left;
+          };
+          return [line.querySelector("a").getBoundingClientRect().left, at(1), at(words.length - 1)];
+        }"""
+    )
+    assert name < first < last
+
+
 # ---- three thousand ----
 
 
@@ -196,11 +245,23 @@ async def test_a_volunteers_page_gives_reasons_for_its_reputation(
     await expect(now).to_contain_text("for 2 h, since")
 
 
+async def test_who_comes_back_from_a_volunteers_page_is_where_they_were(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    await open_swarm(browser_page, played, complete_swarm())
+    link = rows(browser_page).filter(has_text="iris").get_by_role("link")
+    await link.press("Enter")
+    await expect(browser_page.get_by_role("heading", name="iris", level=1)).to_be_focused()
+    await browser_page.get_by_role("link", name="The swarm", exact=True).press("Enter")
+    await expect(link).to_be_focused()
+
+
 async def test_a_volunteer_that_nobody_knows_is_said_to_be_unknown(
     browser_page: Page, played: ScriptedSwarm
 ) -> None:
     await open_swarm(browser_page, played, complete_swarm(), "#volunteer=nobody")
     await expect(browser_page.get_by_text("The relay knows no volunteer with this id")).to_be_visible()
+    await expect(browser_page.locator("[aria-label='Contribution']")).to_be_hidden()
 
 
 # ---- for everybody ----
@@ -211,10 +272,7 @@ async def test_a_volunteer_that_nobody_knows_is_said_to_be_unknown(
 async def test_nothing_stands_in_anybodys_way(
     browser_page: Page, played: ScriptedSwarm, width: int, scheme: str
 ) -> None:
-    await browser_page.set_viewport_size({"width": width, "height": 800})
-    await browser_page.emulate_media(
-        color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
-    )
+    await view_as(browser_page, width, scheme)
     played.answers["GET", "/api/history"] = history()
     leader = {"id": "rosa-id", "name": "rosa", "blocks_steps": 9, "replies": 1, "score": 0.4, "hours": 30}
     played.answers["GET", "/api/leaderboard"] = {"volunteers": [leader]}
@@ -241,3 +299,40 @@ async def test_focus_stays_where_it_is_while_figures_change(
     played.change(complete_swarm(), SwarmEvent(type="state", volunteer=busy))
     await expect(link).to_contain_text("7 sessions")
     await expect(link).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_nothing_stands_in_anybodys_way_on_a_volunteers_page(
+    browser_page: Page, played: ScriptedSwarm, width: int, scheme: str
+) -> None:
+    await view_as(browser_page, width, scheme)
+    name = "a-volunteer-with-a-rather-long-name-" * 2
+    seen = {"good": 0.0, "bad": 0.0, "since": 0.0, "until": time.time() - 60}
+    kinds = [
+        seen | {"kind": "answered", "count": 100_000, "good": 40.0},
+        seen | {"kind": "vanished", "count": 2, "bad": 2.5, "worst": 3},
+        seen | {"kind": "quarantined", "count": 1},
+    ]
+    hours = [{"hour": 1_700_000_000, "kind": "answered", "count": 100_000}]
+    report = {"id": "rosa-id", "score": 0.4, "prior": 0.75, "good": 3, "bad": 4}
+    done = {"blocks_steps": 1_500_000, "replies": 12, "hours": 30}
+    played.answers["GET", "/api/volunteers/rosa-id"] = report | {
+        "kinds": kinds,
+        "hours": hours,
+        "contribution": done,
+        "memory": 8e9,
+        "since": time.time() - 7200,
+    }
+    rosa = msgspec.structs.replace(volunteer(name, 0, 12), id="rosa-id", score=0.4, blocks_per_second=812.0)
+    swarm = complete_swarm()
+    await open_swarm(
+        browser_page, played, msgspec.structs.replace(swarm, volunteers=[rosa]), "#volunteer=rosa-id"
+    )
+    await expect(browser_page.get_by_role("region", name="Contribution")).to_contain_text("1.5M")
+    await expect(browser_page.get_by_role("heading", name=name, level=1)).to_be_focused()
+    assert await violations(browser_page) == []
+    assert await browser_page.evaluate("document.documentElement.scrollWidth") == width
+    played.change(msgspec.structs.replace(swarm, volunteers=[]), SwarmEvent(type="left", volunteer=rosa))
+    await expect(browser_page.get_by_text("It is not connected now.")).to_be_visible()
+    assert await violations(browser_page) == []

@@ -3,8 +3,11 @@
  *
  * @typedef {{ id: string, filename: string, bytes: number, created_at: number, purpose: string }} StoredFile
  */
-import { byId, element } from "../dom.js";
+import { byId, element, setText } from "../dom.js";
 import { ask } from "../shell/api.js";
+import { whileBusy } from "../shell/busy.js";
+import { keepFocus } from "../shell/keep_focus.js";
+import { Keyed } from "../shell/keyed.js";
 import { counted, moment, size } from "../shell/words.js";
 import { contentPath } from "./jobs_list.js";
 
@@ -12,7 +15,8 @@ export class FilesList {
   #body = byId("files", HTMLTableSectionElement);
   #panel = byId("files-panel", HTMLElement);
   #room = byId("files-room", HTMLElement);
-  #shown = "";
+  /** @type {Keyed<StoredFile, HTMLTableRowElement>} */
+  #rows = new Keyed(this.#body, { key: ({ id }) => id, make: (one) => this.#row(one), update: () => {} });
 
   /** @param {{ fail: (error: unknown) => void, changed: () => void }} actions */
   constructor({ fail, changed }) {
@@ -22,13 +26,10 @@ export class FilesList {
 
   /** @param {readonly StoredFile[]} files */
   show(files) {
-    const key = files.map(({ id }) => id).join();
-    if (key === this.#shown) return;
-    this.#shown = key;
     this.#panel.hidden = files.length === 0;
     const bytes = files.reduce((sum, one) => sum + one.bytes, 0);
-    this.#room.textContent = `${counted(files.length, "file")}, ${size(bytes)}`;
-    this.#body.replaceChildren(...files.map((one) => this.#row(one)));
+    setText(this.#room, `${counted(files.length, "file")}, ${size(bytes)}`);
+    keepFocus(this.#body, byId("jobs-title", HTMLElement), () => this.#rows.show(files));
   }
 
   /** @param {StoredFile} file */
@@ -70,13 +71,13 @@ export class FilesList {
       );
       return;
     }
-    button.disabled = true;
-    try {
-      await ask(`/v1/files/${encodeURIComponent(id)}`, { method: "DELETE" });
-    } catch (error) {
-      button.disabled = false;
-      this.fail(error);
-    }
+    await whileBusy(button, async () => {
+      try {
+        await ask(`/v1/files/${encodeURIComponent(id)}`, { method: "DELETE" });
+      } catch (error) {
+        this.fail(error);
+      }
+    });
     this.changed();
   }
 }

@@ -6,6 +6,7 @@
  */
 import { byId, element, setText } from "../dom.js";
 import { ask, request, wordsOf } from "../shell/api.js";
+import { whileBusy } from "../shell/busy.js";
 import { icon } from "../shell/icons.js";
 import { Keyed } from "../shell/keyed.js";
 import { counted, whole } from "../shell/words.js";
@@ -111,13 +112,13 @@ export class JobsList {
 
   /** @param {string} id @param {HTMLButtonElement} button */
   async #cancel(id, button) {
-    button.disabled = true;
-    try {
-      await ask(`/v1/batches/${encodeURIComponent(id)}/cancel`, { method: "POST" });
-    } catch (error) {
-      this.fail(error);
-    }
-    button.disabled = false;
+    await whileBusy(button, async () => {
+      try {
+        await ask(`/v1/batches/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+      } catch (error) {
+        this.fail(error);
+      }
+    });
     this.changed();
   }
 

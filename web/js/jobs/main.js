@@ -6,7 +6,7 @@
  * @import { Batch } from "./batches.js"
  */
 import { byId, setText } from "../dom.js";
-import { ask } from "../shell/api.js";
+import { ApiError, ask } from "../shell/api.js";
 import { openPage } from "../shell/shell.js";
 import { hasEnded } from "./batches.js";
 import { FilesList } from "./files_list.js";
@@ -50,6 +50,7 @@ function start({ announce, notice, fail }) {
       isFailing = true;
       wait = RUNNING_MS * 2;
       fail(error);
+      if (error instanceof ApiError && error.status === 401) return; // signing in loads the page again
     }
     clearTimeout(timer);
     if (document.visibilityState === "visible") timer = setTimeout(look, wait);

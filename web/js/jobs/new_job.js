@@ -48,6 +48,7 @@ export class NewJob {
   /** @param {File | undefined} file */
   async #take(file) {
     if (!file) return;
+    this.#control.abort(); // the upload of the one before
     const job = { file, verdict: /** @type {Verdict | null} */ (null) };
     this.#job = job;
     this.#chosen.hidden = false;
@@ -56,7 +57,7 @@ export class NewJob {
     setText(this.#name, file.name);
     setText(this.#words, "Checking its lines …");
     try {
-      job.verdict = await checkFile(file, (share) => this.#showBar(share));
+      job.verdict = await checkFile(file, (share) => job === this.#job && this.#showBar(share));
     } catch {
       if (job === this.#job) setText(this.#words, "The file cannot be read. Choose it again.");
       return;
@@ -88,15 +89,18 @@ export class NewJob {
     if (!job?.verdict?.endpoint) return;
     this.#start.disabled = true;
     this.#control = new AbortController();
+    const { signal } = this.#control;
     try {
       const onProgress = (/** @type {number} */ share) => {
+        if (job !== this.#job) return;
         this.#showBar(share);
         setText(
           this.#words,
           share < 1 ? `Uploading, ${percent(share)}` : "Uploaded. The relay is keeping it …",
         );
       };
-      const file = await upload(job.file, { onProgress, signal: this.#control.signal });
+      const file = await upload(job.file, { onProgress, signal });
+      if (job !== this.#job) return;
       await begin(file, job.verdict.endpoint);
     } catch (error) {
       if (job !== this.#job) return;
@@ -106,7 +110,7 @@ export class NewJob {
       this.#start.disabled = false;
       return;
     }
-    this.#clear();
+    if (job === this.#job) this.#clear();
     this.announce("The job has begun.");
     this.begun();
   }

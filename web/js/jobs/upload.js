@@ -25,7 +25,10 @@ export function upload(file, { onProgress, signal }) {
     );
     request.addEventListener("load", () => {
       if (request.status !== 200) return reject(errorOf(request.status, request.responseText));
-      resolve(JSON.parse(request.responseText).id);
+      const file = idIn(request.responseText);
+      if (file === null)
+        return reject(new ApiError(200, "not_understood", "The relay’s answer is not understood."));
+      resolve(file);
     });
     request.addEventListener("error", () =>
       reject(new ApiError(0, "unreachable", "The upload broke off. Try again.")),
@@ -36,6 +39,16 @@ export function upload(file, { onProgress, signal }) {
     request.setRequestHeader("Idempotency-Key", newId());
     request.send(form);
   });
+}
+
+/** Of the file that an answer describes; null where it is another's answer: a proxy's page, say. @param {string} text */
+function idIn(text) {
+  try {
+    const { id } = JSON.parse(text);
+    return typeof id === "string" ? id : null;
+  } catch {
+    return null;
+  }
 }
 
 /**

@@ -55,6 +55,18 @@ export function tokenProblem(token) {
   return "This is no volunteer’s token: it begins with “corolla-volunteer.”.";
 }
 
+/**
+ * The address of the relay that has made a token; "" where it does not tell.
+ * @param {string} token
+ */
+export function relayOf(token) {
+  try {
+    return atob((token.split(".")[3] ?? "").replaceAll("-", "+").replaceAll("_", "/"));
+  } catch {
+    return "";
+  }
+}
+
 const NAME = /^[\p{L}\p{N}][\p{L}\p{N} ._-]*$/u;
 const MOST_NAME_CHARS = 80;
 

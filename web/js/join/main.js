@@ -1,18 +1,15 @@
 /**
  * The page on which a machine joins: a token, the one command, and the machine's way to serving. The token is in this
- * page's memory and in the command that it shows; it is kept nowhere.
+ * page's memory and in the command that it shows; it is kept nowhere, and told to nobody but the relay that has made it.
  *
  * @import { Shell } from "../shell/shell.js"
- * @import { Swarm } from "../protocol.js"
  * @import { System } from "./commands.js"
  */
 import { copyFrom } from "../clipboard.js";
 import { byId, element, setText } from "../dom.js";
 import { ApiError, ask, wordsOf } from "../shell/api.js";
+import { whileBusy } from "../shell/busy.js";
 import { openPage } from "../shell/shell.js";
-import { clockSeconds } from "../shell/words.js";
-import { Stream } from "../swarm/stream.js";
-import { Arrivals } from "./arrivals.js";
 import {
   NOTES,
   SYSTEMS,
@@ -20,27 +17,28 @@ import {
   commandFor,
   likelySystem,
   nameProblem,
+  relayOf,
   tokenProblem,
 } from "./commands.js";
-import { Machines } from "./machines.js";
-
-/** How long nothing may appear before the page says what to look at. */
-const PATIENCE_MS = 120_000;
-
-const now = () => Date.now() / 1000;
+import { RefusalWatch } from "./refusal_watch.js";
+import { watchArrivals } from "./watching.js";
 
 /** @param {Shell} shell */
 function start({ person, announce }) {
   const machine = { token: "", name: "", repository: /** @type {string | null} */ (null) };
+  /** This relay's address, as its tokens have it; "" until it is known. */
+  let relay = "";
   /** @type {System} */
   let system = likelySystem(navigator.userAgent);
 
   const token = byId("token-form", HTMLFormElement);
+  const make = byId("make-token", HTMLButtonElement);
   const name = byId("name", HTMLInputElement);
   const pasted = byId("pasted", HTMLInputElement);
   const problem = byId("token-problem", HTMLElement);
   const made = byId("token-made", HTMLElement);
   const command = byId("command", HTMLElement);
+  const refusals = new RefusalWatch();
 
   function showCommand() {
     setText(command, commandFor(system, machine));
@@ -55,11 +53,32 @@ function start({ person, announce }) {
   /** @param {string} text @param {string} words */
   function keepToken(text, words) {
     machine.token = text;
+    watchRefusals();
     setText(made, words);
     made.hidden = false;
     setText(problem, "");
     showCommand();
     announce(words);
+  }
+
+  /** Another relay's token is none of this relay's business. */
+  function watchRefusals() {
+    refusals.watch(relay !== "" && relayOf(machine.token) === relay ? machine.token : "");
+  }
+
+  /** @param {string} text */
+  function takePasted(text) {
+    const words = text ? tokenProblem(text) : null;
+    setText(problem, words ?? "");
+    pasted.setAttribute("aria-invalid", String(words !== null));
+    if (!text || words !== null) return;
+    const from = relayOf(text);
+    const isStrange = from !== "" && relay !== "" && from !== relay;
+    const where = `Your token is in the command below. It is of another relay, ${from}: the machine joins there, and is not seen here.`;
+    keepToken(
+      text,
+      isStrange ? where : "Your token is in the command below. Nobody but this relay is told it.",
+    );
   }
 
   /** Whether the name will do; says so where not. */
@@ -92,24 +111,17 @@ function start({ person, announce }) {
   }
 
   function showAsking() {
-    byId("make-token", HTMLElement).hidden = true;
+    make.hidden = true;
     byId("ask-operator", HTMLElement).hidden = false;
   }
 
   if (person.mayJoin === false) showAsking();
   token.addEventListener("submit", (event) => {
     event.preventDefault();
-    void makeToken();
+    void whileBusy(make, makeToken);
   });
   name.addEventListener("input", takeName);
-  pasted.addEventListener("input", () => {
-    const text = pasted.value.trim();
-    const words = text ? tokenProblem(text) : null;
-    setText(problem, words ?? "");
-    pasted.setAttribute("aria-invalid", String(words !== null));
-    if (text && words === null)
-      keepToken(text, "Your token is in the command below. It does not leave this page.");
-  });
+  pasted.addEventListener("input", () => takePasted(pasted.value.trim()));
 
   const systems = Object.entries(SYSTEMS).map(([value, words]) => {
     const input = element("input", { type: "radio", name: "system", value });
@@ -127,50 +139,19 @@ function start({ person, announce }) {
   setText(byId("relay", HTMLElement), location.host);
   showCommand();
   void readGuide();
-  watch();
+  const showMachines = watchArrivals(() => machine.name, announce);
+  name.addEventListener("input", showMachines);
 
   async function readGuide() {
     try {
-      const { repository } = await ask("/api/join");
-      machine.repository = typeof repository === "string" ? repository : null;
+      const guide = await ask("/api/join");
+      machine.repository = typeof guide.repository === "string" ? guide.repository : null;
+      relay = typeof guide.relay === "string" ? guide.relay : "";
+      watchRefusals();
     } catch {
       // An older relay: whoever joins has to know the repository.
     }
     showCommand();
-  }
-
-  function watch() {
-    const arrivals = new Arrivals();
-    const machines = new Machines(announce);
-    const lost = byId("lost", HTMLElement);
-    const show = () => machines.show(arrivals.named(machine.name), now());
-    const stream = new Stream({
-      readSwarm: () => /** @type {Promise<Swarm>} */ (ask("/api/swarm")),
-      onPicture(picture) {
-        arrivals.take(picture, now());
-        show();
-      },
-      onHealth({ phase, since }) {
-        lost.hidden = phase !== "lost";
-        setText(
-          lost,
-          phase === "lost"
-            ? `The relay is out of sight since ${clockSeconds(since)}. What is shown is from then. Trying again by itself.`
-            : "",
-        );
-      },
-    });
-    stream.start();
-    name.addEventListener("input", show);
-    setInterval(show, 5000); // what stands still is said to
-    setTimeout(
-      () =>
-        byId("trouble", HTMLDetailsElement).toggleAttribute(
-          "open",
-          arrivals.named(machine.name).length === 0,
-        ),
-      PATIENCE_MS,
-    );
   }
 }
 

@@ -7,6 +7,7 @@
 import { byId, element, setText } from "../dom.js";
 import { ask, wordsOf } from "../shell/api.js";
 import { openDialog } from "../shell/dialog.js";
+import { keepFocus } from "../shell/keep_focus.js";
 import { Keyed } from "../shell/keyed.js";
 import { KeyFields } from "./key_form.js";
 import { goodness, limitWords, usedWords } from "./limits.js";
@@ -19,6 +20,8 @@ const KINDS = { client: "for chatting", volunteer: "for a machine", admin: "for 
 const pathOf = ({ id }) => `/api/tokens/${encodeURIComponent(id)}`;
 
 export class KeysList {
+  #place = byId("keys", HTMLElement);
+  #title = byId("keys-title", HTMLElement);
   #none = byId("no-keys", HTMLElement);
   #all = byId("all-keys", HTMLInputElement);
   #more = byId("more-keys", HTMLButtonElement);
@@ -26,7 +29,9 @@ export class KeysList {
   #tokens = [];
   /** @type {string | null} */
   #next = null;
-  #list = new Keyed(byId("keys", HTMLElement), {
+  /** How often the first page was asked for: what an earlier asking brings is old. */
+  #asked = 0;
+  #list = new Keyed(this.#place, {
     key: (/** @type {Token} */ { id }) => id,
     make: (token) => this.#make(token),
     update: (made, token) => this.#update(made, token),
@@ -42,22 +47,27 @@ export class KeysList {
 
   /** Reads the first page. @throws {import("../shell/api.js").ApiError} */
   async load() {
-    this.#tokens = [];
-    this.#next = null;
-    await this.#loadMore();
+    this.#asked += 1;
+    await this.#read([], "");
   }
 
   async #loadMore() {
-    const after = this.#next === null ? "" : `&after=${encodeURIComponent(this.#next)}`;
+    if (this.#next !== null) await this.#read(this.#tokens, `&after=${encodeURIComponent(this.#next)}`);
+  }
+
+  /** @param {Token[]} before @param {string} after */
+  async #read(before, after) {
+    const asked = this.#asked;
     const show = this.#all.checked ? "all" : "good";
     const { tokens, next } = await ask(`/api/tokens?limit=${PAGE}&show=${show}${after}`);
-    this.#tokens = [...this.#tokens, ...tokens];
+    if (asked !== this.#asked) return;
+    this.#tokens = [...before, ...tokens];
     this.#next = next ?? null;
     this.#show();
   }
 
   #show() {
-    this.#list.show(this.#tokens);
+    keepFocus(this.#place, this.#title, () => this.#list.show(this.#tokens));
     this.#none.hidden = this.#tokens.length > 0;
     this.#more.hidden = this.#next === null;
   }
@@ -72,8 +82,6 @@ export class KeysList {
     );
     const change = element("button", { type: "button", class: "secondary small" }, "Change");
     const revoke = element("button", { type: "button", class: "secondary small revoke" }, "Revoke");
-    for (const button of [use, change, revoke])
-      button.setAttribute("aria-label", `${button.textContent} ${token.name}`);
     place.hidden = true;
     use.addEventListener("click", () => void this.#toggleUse(use, place, token));
     change.addEventListener("click", () => this.#change(token.id));
@@ -104,6 +112,8 @@ export class KeysList {
       );
     if (words?.lastElementChild) setText(words.lastElementChild, usedWords(token, now) + by);
     const [use, change, revoke] = buttons?.children ?? [];
+    for (const button of [use, change, revoke])
+      button?.setAttribute("aria-label", `${button.textContent} ${token.name}`);
     use?.toggleAttribute("hidden", token.kind === "volunteer");
     for (const button of [change, revoke]) button?.toggleAttribute("hidden", tone === "is-bad");
   }
@@ -128,7 +138,7 @@ export class KeysList {
     const token = this.#tokens.find((one) => one.id === id);
     if (!token) return;
     const fields = new KeyFields(token);
-    fields.showLimits(token.kind !== "volunteer");
+    fields.showLimits(token.kind === "client");
     openDialog(
       `Change ${token.name}`,
       [element("div", { class: "form" }, ...fields.elements, fields.problem)],
@@ -137,7 +147,7 @@ export class KeysList {
         const limits = fields.read();
         if (limits === null) return false;
         const { replies_at_once, tokens_a_day, ...rest } = limits;
-        const body = token.kind === "volunteer" ? rest : { ...rest, replies_at_once, tokens_a_day };
+        const body = token.kind === "client" ? { ...rest, replies_at_once, tokens_a_day } : rest;
         try {
           this.#replace(await ask(pathOf(token), { method: "PATCH", body }));
         } catch (error) {
@@ -159,12 +169,12 @@ export class KeysList {
     openDialog(`Revoke ${token.name}?`, [element("p", {}, words), problem], "Revoke it", async () => {
       try {
         await ask(pathOf(token), { method: "DELETE" });
-        await this.load();
       } catch (error) {
         setText(problem, wordsOf(error));
         return false;
       }
       this.announce(`${token.name} is revoked.`);
+      void this.load().catch(this.fail);
       return true;
     });
   }

@@ -7,6 +7,7 @@
 import { copyFrom } from "../clipboard.js";
 import { byId, element, setText } from "../dom.js";
 import { ask, wordsOf } from "../shell/api.js";
+import { whileBusy } from "../shell/busy.js";
 import { KeyFields } from "./key_form.js";
 
 /** @param {Person} person @param {{ made: () => void, announce: (words: string) => void }} actions */
@@ -21,18 +22,20 @@ export function connectNewKey(person, { made, announce }) {
     { name: "kind" },
     ...kindsFor(person).map(([value, words]) => element("option", { value }, words)),
   );
-  kind.addEventListener("change", () => fields.showLimits(kind.value !== "volunteer"));
+  kind.addEventListener("change", () => fields.showLimits(kind.value === "client"));
   const make = element("button", { type: "submit", class: "primary" }, "Make it");
   form.append(element("label", {}, "For", kind), ...fields.elements, make, fields.problem);
 
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
+    void whileBusy(make, submit);
+  });
+  async function submit() {
     const limits = fields.read();
     if (limits === null) return;
     const { replies_at_once, tokens_a_day, ...rest } = limits;
     const isClient = kind.value === "client";
     const body = { kind: kind.value, ...rest, ...(isClient ? { replies_at_once, tokens_a_day } : {}) };
-    make.disabled = true;
     try {
       const { token } = await ask("/api/tokens", { method: "POST", body });
       setText(text, token);
@@ -44,10 +47,8 @@ export function connectNewKey(person, { made, announce }) {
       made();
     } catch (error) {
       fields.say(wordsOf(error));
-    } finally {
-      make.disabled = false;
     }
-  });
+  }
   copy.addEventListener("click", () => void copyFrom(copy, text.textContent ?? ""));
   byId("put-away", HTMLButtonElement).addEventListener("click", () => {
     setText(text, "");

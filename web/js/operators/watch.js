@@ -8,6 +8,7 @@ import { capital } from "../coverage.js";
 import { byId, element, setText } from "../dom.js";
 import { ApiError, ask, wordsOf } from "../shell/api.js";
 import { openDialog } from "../shell/dialog.js";
+import { keepFocus } from "../shell/keep_focus.js";
 import { Keyed } from "../shell/keyed.js";
 import { counted, duration, whole } from "../shell/words.js";
 import { doingWords, loadWords, pathOf, placeWords, trustWords } from "../swarm/volunteer_words.js";
@@ -31,6 +32,14 @@ export class Watch {
   #body = element("tbody");
   /** @type {Keyed<Watched, HTMLTableRowElement>} */
   #rows = new Keyed(this.#body, { key: ({ id }) => id, make: (one) => this.#make(one), update });
+  /** Of volunteers that are connected, by id. @type {Map<string, string | undefined>} */
+  #names = new Map();
+  /** @type {Keyed<Quarantine, HTMLLIElement>} */
+  #keptOut = new Keyed(this.#out, {
+    key: ({ volunteer }) => volunteer,
+    make: (one) => this.#makeKeptOut(one),
+    update: (made, one) => this.#updateKeptOut(made, one),
+  });
 
   /** @param {{ announce: (words: string) => void }} actions */
   constructor({ announce }) {
@@ -78,42 +87,41 @@ export class Watch {
     const found = watched(this.#all, { text: this.#find.value, doubtful: this.#doubtful.checked });
     this.#rows.show(found.slice(0, this.#most));
     this.#more.hidden = found.length <= this.#most;
-    setText(
-      this.#count,
-      found.length === this.#all.length
-        ? counted(found.length, "volunteer")
-        : `${whole(found.length)} of ${counted(this.#all.length, "volunteer")}`,
-    );
+    const all = this.#all.length;
+    const words = found.length === all ? "" : `${whole(found.length)} of `;
+    setText(this.#count, all === 0 ? "No volunteer is connected." : words + counted(all, "volunteer"));
   }
 
   /** Those that are kept out and not connected, too. @param {Quarantine[]} quarantined */
   #showKeptOut(quarantined) {
+    this.#names = new Map(this.#all.map(({ id, volunteer }) => [id, volunteer?.name]));
     byId("kept-out-panel", HTMLElement).hidden = quarantined.length === 0;
-    const names = new Map(this.#all.map(({ id, volunteer }) => [id, volunteer?.name]));
-    if (this.#out.contains(document.activeElement)) return; // whoever is in it would lose the place
-    this.#out.replaceChildren(
-      ...quarantined.map((one) => {
-        const name = names.get(one.volunteer) ?? `${one.volunteer.slice(0, 8)}…, not connected`;
-        const restore = element(
-          "button",
-          { type: "button", class: "secondary small", "aria-label": `Restore ${name}` },
-          "Restore",
-        );
-        restore.addEventListener("click", () => this.#decide(one.volunteer, name, "restore"));
-        const link = element("a", { href: `/swarm${pathOf(one.volunteer)}` }, name);
-        return element(
-          "li",
-          {},
-          element(
-            "div",
-            {},
-            element("strong", {}, link),
-            element("span", { class: "quietly" }, quarantineWords(one, now())),
-          ),
-          restore,
-        );
-      }),
-    );
+    const heading = byId("watched-title", HTMLElement);
+    keepFocus(this.#out, heading, () => this.#keptOut.show(quarantined));
+  }
+
+  /** @param {string} id */
+  #nameOf(id) {
+    return this.#names.get(id) ?? `${id.slice(0, 8)}…, not connected`;
+  }
+
+  /** @param {Quarantine} quarantine */
+  #makeKeptOut({ volunteer }) {
+    const restore = element("button", { type: "button", class: "secondary small" }, "Restore");
+    restore.addEventListener("click", () => this.#decide(volunteer, this.#nameOf(volunteer), "restore"));
+    const link = element("a", { href: `/swarm${pathOf(volunteer)}` });
+    const words = element("div", {}, element("strong", {}, link), element("span", { class: "quietly" }));
+    return element("li", {}, words, restore);
+  }
+
+  /** @param {HTMLLIElement} made @param {Quarantine} quarantine */
+  #updateKeptOut(made, quarantine) {
+    const [words, restore] = made.children;
+    const name = this.#nameOf(quarantine.volunteer);
+    const [link, why] = [words?.querySelector("a"), words?.lastElementChild];
+    if (link) setText(link, name);
+    if (why) setText(why, quarantineWords(quarantine, now()));
+    restore?.setAttribute("aria-label", `Restore ${name}`);
   }
 
   /** @param {Watched} watched */

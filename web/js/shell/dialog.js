@@ -1,5 +1,6 @@
 /** Questions that are asked before something is done. Knows elements. */
 import { element } from "../dom.js";
+import { whileBusy } from "./busy.js";
 
 /**
  * A question that has to be answered before anything else. The browser keeps the focus in it, closes it with Escape and
@@ -17,11 +18,11 @@ export function openDialog(title, content, yes, agree) {
   form.append(element("h2", {}, title), ...content, element("div", { class: "buttons" }, confirm, cancel));
   cancel.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    confirm.disabled = true;
-    if (await agree()) dialog.close();
-    confirm.disabled = false;
+    void whileBusy(confirm, async () => {
+      if (await agree()) dialog.close();
+    });
   });
   document.body.append(dialog);
   dialog.showModal();

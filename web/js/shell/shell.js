@@ -87,6 +87,6 @@ function notAllowed(words) {
   return element(
     "section",
     { class: "alone" },
-    element("div", { class: "card" }, element("h2", {}, "Not yours to see"), element("p", {}, words)),
+    element("div", { class: "card" }, element("h1", {}, "Not yours to see"), element("p", {}, words)),
   );
 }

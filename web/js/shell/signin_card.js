@@ -23,7 +23,7 @@ export function signInCard(why, signedIn) {
   const form = element(
     "form",
     { class: "card" },
-    element("h2", {}, "Sign in"),
+    element("h1", {}, "Sign in"),
     element("p", {}, why),
     element("label", { for: "token" }, "Access token"),
     token,

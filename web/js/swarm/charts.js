@@ -31,6 +31,9 @@ export class Charts {
       series: stepTime,
     },
   ];
+  /** How often they were asked for: what an earlier asking brings is old. */
+  #loads = 0;
+
   /** @param {{ learn: (events: PastEvent[], at: number) => void, changed: () => void }} actions */
   constructor({ learn, changed }) {
     this.learn = learn;
@@ -40,16 +43,19 @@ export class Charts {
 
   async load() {
     const asked = Date.now() / 1000;
+    const load = (this.#loads += 1);
     /** @type {History} */
     let history;
     try {
       history = readHistory(await ask(`/api/history?minutes=${this.#range.value}`));
     } catch (error) {
+      if (load !== this.#loads) return;
       const isMissing = error instanceof ApiError && error.isMissing;
       this.#range.disabled = isMissing;
       this.#say(isMissing ? "Not available on this relay." : wordsOf(error));
       return;
     }
+    if (load !== this.#loads) return;
     this.#range.disabled = false;
     this.learn(history.events, asked);
     this.#draw(history);

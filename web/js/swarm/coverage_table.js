@@ -19,7 +19,7 @@ export function coverageTable(stretches, pick) {
     "Blocks",
     "Serve",
     "On their way",
-    "Paused or leaving",
+    "Paused, leaving or kept out",
     "Sessions each",
     "Blocks/s each",
     "Trust",

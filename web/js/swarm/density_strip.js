@@ -103,7 +103,7 @@ export function blockWords(depths, block) {
     serving === 0 ? "nobody serves it" : `${counted(serving, "volunteer serves", "volunteers serve")} it`,
   ];
   if (coming) words.push(`${whole(coming)} on their way`);
-  if (idle) words.push(`${whole(idle)} paused or leaving`);
+  if (idle) words.push(`${whole(idle)} paused, leaving or kept out`);
   for (const { name, unit, said } of BANDS) {
     const value = depths[name][block];
     if (value !== undefined && !Number.isNaN(value)) words.push(`${said(value)} ${unit}`);

@@ -66,6 +66,7 @@ function doneWords(type, one) {
   if (type !== "state") return null;
   if (one.state === "paused") return "paused: its owner needs the machine";
   if (one.state === "draining") return "is about to leave";
+  if (one.state === "quarantined") return "is kept out by an operator";
   return one.state === "probing" ? "is being probed" : null;
 }
 

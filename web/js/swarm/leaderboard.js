@@ -13,14 +13,18 @@ const MOST = 10;
 export class Leaderboard {
   #place = byId("leaderboard", HTMLElement);
   #days = byId("leaderboard-days", HTMLSelectElement);
+  /** How often it was asked for: what an earlier asking brings is old. */
+  #asked = 0;
 
   constructor() {
     this.#days.addEventListener("change", () => void this.load());
   }
 
   async load() {
+    const asked = (this.#asked += 1);
     try {
       const { volunteers } = await ask(`/api/leaderboard?days=${this.#days.value}`);
+      if (asked !== this.#asked || this.#place.contains(document.activeElement)) return; // it would lose its place
       this.#place.replaceChildren(
         ...(volunteers.length
           ? [table(volunteers.slice(0, MOST))]
@@ -28,6 +32,7 @@ export class Leaderboard {
       );
       this.#days.disabled = false;
     } catch (error) {
+      if (asked !== this.#asked) return;
       const isMissing = error instanceof ApiError && error.isMissing;
       this.#days.disabled = isMissing;
       this.#place.replaceChildren(nothing(isMissing ? "Not available on this relay." : wordsOf(error)));

@@ -20,6 +20,7 @@ import { Overview } from "./overview.js";
 import { Recent } from "./recent.js";
 import { Stream } from "./stream.js";
 import { VolunteerView } from "./volunteer_view.js";
+import { pathOf } from "./volunteer_words.js";
 
 const MINUTE_MS = 60_000;
 /** Between two readings of everybody's load, which the stream does not tell; longer where there are many. */
@@ -102,16 +103,24 @@ function start({ mark, announce }) {
   }
 
   function everyMinute() {
-    if (document.visibilityState === "visible") void charts.load();
+    if (document.visibilityState !== "visible") return;
+    void charts.load();
+    void leaderboard.load();
   }
 
+  /** The volunteer whose page is open. @type {string | null} */
+  let opened = null;
+
   function go() {
-    const id = shownVolunteer();
+    const [before, id] = [opened, shownVolunteer()];
+    opened = id;
     byId("overview", HTMLElement).hidden = id !== null;
     byId("volunteer", HTMLElement).hidden = id === null;
     if (id !== null) void one.open(id).then(schedule);
     show();
-    scrollTo(0, 0);
+    const from = id === null && before !== null ? linkTo(before) : null;
+    if (from) from.focus();
+    else scrollTo(0, 0);
   }
 
   addEventListener("hashchange", go);
@@ -123,6 +132,9 @@ function start({ mark, announce }) {
   setInterval(schedule, 10_000); // "3 min ago" grows old
   setTimeout(readLoad, LOAD_MS);
 }
+
+/** From the whole swarm to a volunteer's page. @param {string} id @returns {HTMLAnchorElement | null} */
+const linkTo = (id) => document.querySelector(`#overview a[href="${CSS.escape(pathOf(id))}"]`);
 
 /** The volunteer that the address names; null: the whole swarm. */
 function shownVolunteer() {

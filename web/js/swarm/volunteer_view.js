@@ -37,7 +37,7 @@ export class VolunteerView {
     [this.#id, this.#report, this.#last] = [id, null, null];
     this.title.textContent = "A volunteer";
     this.trust.replaceChildren(element("h2", {}, "Reputation"), element("p", {}, "Asking the relay …"));
-    this.work.replaceChildren();
+    this.work.hidden = true;
     await this.#readReport(id);
     if (id === this.#id) this.title.focus();
   }
@@ -58,6 +58,7 @@ export class VolunteerView {
     if (id !== this.#id || !this.#report) return;
     this.trust.replaceChildren(...reputation(this.#report));
     this.work.replaceChildren(element("h2", {}, "Contribution"), contribution(this.#report));
+    this.work.hidden = false;
   }
 
   /** What it does now. @param {Volunteer | null} volunteer @param {Model | null} model @param {boolean} isStale
