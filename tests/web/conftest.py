@@ -6,13 +6,14 @@ Without Chromium these tests are skipped, but never in CI.
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserType, ConsoleMessage, Page, async_playwright
 
+from benchmarks.chromium import ARGUMENTS, NAMES, find_chromium
 from benchmarks.processes import RelayProcess, relay
-from scripts.browser import ARGUMENTS, NoBrowser, find_chromium
 from tests.conftest import DEMO_MODEL
 from tests.web.scripted import ScriptedRelay
 from tests.web.scripted_swarm import ScriptedSwarm, scripted_swarm
@@ -22,21 +23,27 @@ EXPECTED_PROBLEM = "Failed to load resource: "
 INTERFACE = ("/api/", "/v1/")
 
 
-def chromium_of(kind: BrowserType) -> str:
-    """The path of the browser. Where there is none the test is skipped, or fails in CI."""
-    try:
-        return find_chromium(kind.executable_path)
-    except NoBrowser as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+def chromium(kind: BrowserType) -> str:
+    """The path of the browser; also what `playwright install` fetched will do."""
+    found = find_chromium()
+    if found is not None:
+        return found
+    if Path(kind.executable_path).exists():
+        return kind.executable_path
+    reason = (
+        f"no Chromium here: CHROMIUM is not set, none of {', '.join(NAMES)} is on PATH, "
+        "and Playwright has none of its own"
+    )
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         kind = playwright.chromium
-        running = await kind.launch(executable_path=chromium_of(kind), args=ARGUMENTS)
+        running = await kind.launch(executable_path=chromium(kind), args=ARGUMENTS)
         yield running
         await running.close()
 
