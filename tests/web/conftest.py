@@ -18,8 +18,8 @@ from tests.conftest import DEMO_MODEL
 from tests.web.scripted import ScriptedRelay
 from tests.web.scripted_swarm import ScriptedSwarm, scripted_swarm
 
-EXPECTED_PROBLEM = "Failed to load resource: "
-"""What Chromium logs when a test wants the relay's interface to refuse, or to be away."""
+EXPECTED_PROBLEM = "Failed to load resource: the server responded with a status of "
+"""What Chromium logs when the relay refuses what a page asks of its interface, as a test wants it to."""
 INTERFACE = ("/api/", "/v1/")
 
 
@@ -48,6 +48,10 @@ async def browser() -> AsyncIterator[Browser]:
         await running.close()
 
 
+CUT_OFF = "Failed to load resource: net::ERR_FAILED"
+"""What it logs when a test cuts a page off from the interface."""
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def browser_page(browser: Browser) -> AsyncIterator[Page]:
     """A page of its own profile, 1280 by 800.
@@ -59,7 +63,7 @@ async def browser_page(browser: Browser) -> AsyncIterator[Page]:
     problems: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        is_refusal = message.text.startswith(EXPECTED_PROBLEM)
+        is_refusal = message.text.startswith((EXPECTED_PROBLEM, CUT_OFF))
         if is_refusal and any(part in message.location["url"] for part in INTERFACE):
             return
         if message.type in ("error", "warning"):
