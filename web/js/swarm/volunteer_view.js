@@ -103,7 +103,7 @@ function facts(one, model, isPast, report) {
 function contribution({ contribution: done }) {
   if (!done) return element("p", { class: "quietly" }, "Not available on this relay.");
   if (done.blocks_steps === 0 && done.replies === 0)
-    return element("p", { class: "quietly" }, "Nothing in the last month.");
+    return element("p", { class: "quietly" }, "Nothing counted in the last month.");
   return definitions([
     ["Blocks computed in a month, for one token each", short(done.blocks_steps)],
     ["Replies written as head", whole(done.replies)],
