@@ -29,8 +29,7 @@ def main() -> int:
         volunteers(server, SPANS),
         sync_playwright() as playwright,
     ):
-        kind = playwright.chromium
-        browser = kind.launch(executable_path=find_chromium(kind.executable_path), args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         context = browser.new_context(color_scheme="light", base_url=server.url)
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { chosen, EVERYBODY } from "../../web/js/swarm/choosing.js";
 import { columnsOf, depthsOf, stretchesOf } from "../../web/js/swarm/density.js";
-import { partWords, scoreWords, sideOf } from "../../web/js/swarm/evidence.js";
+import { lastWords, partWords, scoreWords, sideOf } from "../../web/js/swarm/evidence.js";
 import { Happenings, ofStream } from "../../web/js/swarm/happenings.js";
 import { verdict } from "../../web/js/swarm/health.js";
 import { NOTHING, after, readEvent } from "../../web/js/swarm/live.js";
@@ -18,6 +18,13 @@ function volunteer(name, start, end, changes = {}) {
 
 const rosa = volunteer("rosa", 0, 8, { blocks_per_second: 100, score: 0.9, sessions: 2 });
 const iris = volunteer("iris", 4, 12, { blocks_per_second: 300, score: 0.7 });
+
+test("evidence is dated no better than it is known: to the hour", () => {
+  const begun = 7200;
+  assert.equal(lastWords(begun, begun + 700), "last seen within the hour");
+  assert.equal(lastWords(begun, begun + 3 * 3600 + 700), "last seen about 3 h ago");
+  assert.equal(lastWords(begun, begun + 50 * 3600), "last seen about 2 days ago");
+});
 
 describe("a picture from events", () => {
   const whole = { type: "swarm", swarm: { models: [MODEL], volunteers: [rosa] } };

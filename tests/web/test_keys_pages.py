@@ -133,6 +133,20 @@ async def test_keys_can_be_changed_after_they_could_not_be_read_again(
     await expect(browser_page.get_by_role("dialog", name="Change a script")).to_be_visible()
 
 
+async def test_whoever_revokes_the_key_of_the_page_is_warned(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    play_keys(played, token("Ada", "0a1b2c3d4e5f"), token("another"))
+    await played.open(browser_page, "/keys")
+    key = browser_page.get_by_role("region", name="Keys that this one has made").get_by_role("listitem")
+    await expect(key.filter(has_text="This page is signed in with it.")).to_have_count(1)
+    await browser_page.get_by_role("button", name="Revoke Ada").click()
+    await expect(browser_page.get_by_role("dialog")).to_contain_text("This page is signed in with it")
+    await browser_page.keyboard.press("Escape")
+    await browser_page.get_by_role("button", name="Revoke another").click()
+    await expect(browser_page.get_by_role("dialog")).not_to_contain_text("This page")
+
+
 async def test_whoever_revokes_by_keyboard_goes_on_with_the_next_key(
     browser_page: Page, played: ScriptedSwarm
 ) -> None:

@@ -2,6 +2,7 @@
  * Keys as a list, each with its limits and what can be done with it: looking at its use, changing, revoking. Knows
  * elements; asks the relay.
  *
+ * @import { Person } from "../shell/person.js"
  * @import { Token } from "./limits.js"
  */
 import { byId, element, setText } from "../dom.js";
@@ -37,8 +38,12 @@ export class KeysList {
     update: (made, token) => this.#update(made, token),
   });
 
-  /** @param {{ fail: (error: unknown) => void, announce: (words: string) => void }} actions */
-  constructor({ fail, announce }) {
+  /**
+   * @param {{ person: Person, fail: (error: unknown) => void, announce: (words: string) => void }} options
+   *   `person`: who sits here; one of these keys may be theirs
+   */
+  constructor({ person, fail, announce }) {
+    this.person = person;
     this.fail = fail;
     this.announce = announce;
     this.#all.addEventListener("change", () => void this.load().catch(fail));
@@ -108,7 +113,7 @@ export class KeysList {
     if (words?.firstElementChild)
       setText(
         words.firstElementChild,
-        `Key ${token.id}, ${KINDS[token.kind] ?? token.kind}. ${limitWords(token)}`,
+        `Key ${token.id}, ${KINDS[token.kind] ?? token.kind}. ${limitWords(token)}${this.#isOwn(token) ? " This page is signed in with it." : ""}`,
       );
     if (words?.lastElementChild) setText(words.lastElementChild, usedWords(token, now) + by);
     const [use, change, revoke] = buttons?.children ?? [];
@@ -160,11 +165,17 @@ export class KeysList {
     );
   }
 
+  /** @param {Token} token */
+  #isOwn({ id }) {
+    return id === this.person.id;
+  }
+
   /** @param {string} id */
   #revoke(id) {
     const token = this.#tokens.find((one) => one.id === id);
     if (!token) return;
-    const words = `Whatever uses it is refused from now on${token.kind === "volunteer" ? ", and its machine leaves" : ", and its jobs are cancelled"}. This cannot be taken back.`;
+    const own = this.#isOwn(token) ? "This page is signed in with it, and ends here. " : "";
+    const words = `${own}Whatever uses it is refused from now on${token.kind === "volunteer" ? ", and its machine leaves" : ", and its jobs are cancelled"}. This cannot be taken back.`;
     const problem = element("p", { class: "field-error", role: "alert" });
     openDialog(`Revoke ${token.name}?`, [element("p", {}, words), problem], "Revoke it", async () => {
       try {

@@ -15,7 +15,7 @@ import { DAYS, usageChart } from "./usage_chart.js";
 /** @param {Shell} shell */
 function start({ person, announce, fail }) {
   if (person.kind === "admin") byId("keys-title", HTMLElement).textContent = "Everybody’s keys";
-  const list = new KeysList({ fail, announce });
+  const list = new KeysList({ person, fail, announce });
   const load = async () => {
     try {
       await list.load();

@@ -22,10 +22,11 @@ export function usageChart({ days, replies, prompt_tokens, completion_tokens, ca
     bar.style.setProperty("--share", String(tokens / most));
     return bar;
   });
+  const cached = cached_tokens ? `, ${short(cached_tokens)} of them still known from before,` : "";
   const words =
     replies === 0
       ? `Nothing in the last ${DAYS} days.`
-      : `${counted(replies, "reply", "replies")} in the last ${DAYS} days: ${short(prompt_tokens)} tokens of prompts, ${short(cached_tokens)} of them not computed again, and ${short(completion_tokens)} written.`;
+      : `${counted(replies, "reply", "replies")} in the last ${DAYS} days: ${short(prompt_tokens)} tokens of prompts${cached} and ${short(completion_tokens)} written.`;
   const models = [...new Set(days.map(({ model }) => model))];
   return element(
     "div",

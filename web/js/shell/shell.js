@@ -16,7 +16,7 @@ import { signInCard } from "./signin_card.js";
 
 const SIGN_IN_WORDS = {
   viewer: "This relay shows its swarm to people who hold an access token.",
-  token: "What is shown here belongs to an access token. Its operator can make you one.",
+  token: "What is shown here belongs to an access token. This relay’s operator can make you one.",
   admin: "This page is for the relay’s operators, who hold an admin’s token.",
 };
 

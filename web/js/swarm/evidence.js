@@ -10,7 +10,7 @@
  *   contribution?: { blocks_steps: number, replies: number, hours: number } }} Report
  * @typedef {"for" | "against" | "noted"} Side
  */
-import { counted, percent, seconds } from "../shell/words.js";
+import { counted, duration, percent, seconds } from "../shell/words.js";
 import { trustGrade } from "./volunteer_words.js";
 
 /** What is counted, once and many times; and what its worst figure is. @type {Record<string, [string, string, ((worst: number) => string)?]>} */
@@ -77,6 +77,18 @@ export function partWords({ kind, count, worst }) {
   const [one, many, worstWords] = KINDS[kind] ?? [kind, kind];
   const words = counted(count, one, many);
   return worst !== undefined && worstWords ? `${words}, ${worstWords(worst)}` : words;
+}
+
+const HOUR = 3600;
+
+/**
+ * When a kind of evidence was seen last, which is known to the hour.
+ * @param {number} until the beginning of that hour, Unix seconds
+ * @param {number} now Unix seconds
+ */
+export function lastWords(until, now) {
+  const hours = Math.round((now - until) / HOUR);
+  return hours < 1 ? "last seen within the hour" : `last seen about ${duration(hours * HOUR)} ago`;
 }
 
 /** Where the score comes from, in a sentence or two. @param {Report} report */

@@ -9,8 +9,8 @@ import { capital } from "../coverage.js";
 import { element } from "../dom.js";
 import { ApiError, ask, wordsOf } from "../shell/api.js";
 import { icon } from "../shell/icons.js";
-import { ago, counted, duration, moment, percent, short, size, whole } from "../shell/words.js";
-import { partWords, scoreWords, sideOf } from "./evidence.js";
+import { counted, duration, moment, percent, short, size, whole } from "../shell/words.js";
+import { lastWords, partWords, scoreWords, sideOf } from "./evidence.js";
 import { doingWords, loadWords, placeWords, speedWords } from "./volunteer_words.js";
 
 export class VolunteerView {
@@ -103,9 +103,9 @@ function facts(one, model, isPast, report) {
 function contribution({ contribution: done }) {
   if (!done) return element("p", { class: "quietly" }, "Not available on this relay.");
   if (done.blocks_steps === 0 && done.replies === 0)
-    return element("p", { class: "quietly" }, "Nothing in the last month.");
+    return element("p", { class: "quietly" }, "Nothing counted in the last month.");
   return definitions([
-    ["Block steps in a month", `${short(done.blocks_steps)}, each one block for one token`],
+    ["Blocks computed in a month, for one token each", short(done.blocks_steps)],
     ["Replies written as head", whole(done.replies)],
     ["Hours with work", whole(done.hours)],
   ]);
@@ -151,12 +151,12 @@ function evidence(part) {
   const weight = part.good + part.bad;
   const counts = weight >= 0.005 ? `counts ${weight.toFixed(2)} now` : "counts nothing any more";
   const side = sideOf(part) === "noted" ? "counts nothing" : counts;
-  const last = ago(part.until, Date.now() / 1000);
+  const last = lastWords(part.until, Date.now() / 1000);
   return element(
     "li",
     { class: sideOf(part) },
     element("span", {}, partWords(part)),
-    element("small", {}, `${side} · last seen ${last}`),
+    element("small", {}, `${side} · ${last}`),
   );
 }
 
