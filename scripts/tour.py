@@ -29,7 +29,8 @@ def main() -> int:
         volunteers(server, SPANS),
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        kind = playwright.chromium
+        browser = kind.launch(executable_path=find_chromium(kind.executable_path), args=ARGUMENTS)
         context = browser.new_context(color_scheme="light", base_url=server.url)
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()

@@ -17,8 +17,11 @@ from tests.conftest import DEMO_MODEL
 from tests.web.scripted import ScriptedRelay
 from tests.web.scripted_swarm import ScriptedSwarm, scripted_swarm
 
-EXPECTED_PROBLEM = "Failed to load resource: "
-"""What Chromium logs when a test wants the relay's interface to refuse, or to be away."""
+EXPECTED_PROBLEMS = (
+    "Failed to load resource: the server responded with a status of ",
+    "Failed to load resource: net::ERR_FAILED",
+)
+"""What Chromium logs when a test wants the relay's interface to refuse, or cuts a page off from it."""
 INTERFACE = ("/api/", "/v1/")
 
 
@@ -52,7 +55,7 @@ async def browser_page(browser: Browser) -> AsyncIterator[Page]:
     problems: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        is_refusal = message.text.startswith(EXPECTED_PROBLEM)
+        is_refusal = message.text.startswith(EXPECTED_PROBLEMS)
         if is_refusal and any(part in message.location["url"] for part in INTERFACE):
             return
         if message.type in ("error", "warning"):

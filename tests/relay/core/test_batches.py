@@ -84,7 +84,9 @@ async def test_the_next_lines_are_looked_for_when_the_last_ones_are_done(
     for period in ("POLL_SECONDS", "IDLE_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(worker, period, 3600.0)
     for _ in range(2):
-        assert (await ended(assistant, await submit(assistant, lines(20 * CHUNK_LINES)))).status == "completed"
+        assert (
+            await ended(assistant, await submit(assistant, lines(20 * CHUNK_LINES)))
+        ).status == "completed"
 
 
 async def test_what_a_line_does_wrong_is_in_the_error_file(
