@@ -4,7 +4,8 @@ A reply is written as its head tells it, whoever listens. Any number of listener
 of its characters on, each as fast as it reads: what it has not read yet is taken from the text that is kept,
 so a slow one costs nothing more and holds up nobody. When nobody listens, the reply is kept for a while,
 under way or finished; then it is forgotten, and ends on its head if it has not ended. Of what nobody listens
-to there is room for so many replies and so many bytes: beyond that the ones that were left first go.
+to there is room for so many replies and so many bytes: beyond that whoever takes the most of it loses what he
+left first, so that nobody ends what others may come back for.
 
 Owned by the event loop's thread. Does not know sockets, nor where a reply's text comes from.
 """
@@ -53,6 +54,18 @@ class KeepLimits:
     """Of their texts."""
 
 
+@dataclass(slots=True)
+class _Room:
+    """What one owner's replies take that nobody listens to."""
+
+    replies: int = 0
+    bytes: int = 0
+
+    def part_of(self, limits: KeepLimits) -> float:
+        """Of what there is room for."""
+        return self.replies / max(1, limits.replies) + self.bytes / max(1, limits.bytes)
+
+
 class KeptReply:
     """One reply: its text so far, and how it has ended."""
 
@@ -70,6 +83,11 @@ class KeptReply:
     @property
     def listeners(self) -> int:
         return len(self._bells)
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it failed before its first word: whoever has heard so has heard all of it."""
+        return isinstance(self.end, PageError) and not self.text
 
     def add(self, text: str) -> int:
         """More of it. How many bytes that are."""
@@ -137,6 +155,8 @@ class KeptReplies:
         self._left: dict[KeptReply, asyncio.TimerHandle] = {}
         """Those that nobody listens to, in the order in which they were left, and when each is forgotten."""
         self._left_bytes = 0
+        self._rooms: dict[str, _Room] = {}
+        """What they take, by owner."""
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -227,7 +247,7 @@ class KeptReplies:
     def _add(self, reply: KeptReply, text: str) -> None:
         more = reply.add(text)
         if reply in self._left:
-            self._left_bytes += more
+            self._take_room(reply.key.owner, 0, more)
             self._make_room()
 
     def _fail(self, reply: KeptReply, error: CorollaError) -> None:
@@ -242,7 +262,7 @@ class KeptReplies:
 
     def _leave(self, reply: KeptReply) -> None:
         """Its last listener has gone."""
-        if reply.key.can_come_back:
+        if reply.key.can_come_back and not reply.was_refused:
             self._set_aside(reply)
             self._make_room()
         else:
@@ -250,18 +270,27 @@ class KeptReplies:
 
     def _set_aside(self, reply: KeptReply) -> None:
         self._left[reply] = asyncio.get_running_loop().call_later(self._limits.seconds, self._expire, reply)
-        self._left_bytes += len(reply.text)
+        self._take_room(reply.key.owner, 1, len(reply.text))
 
     def _take_back(self, reply: KeptReply) -> None:
         timer = self._left.pop(reply, None)
         if timer is not None:
             timer.cancel()
-            self._left_bytes -= len(reply.text)
+            self._take_room(reply.key.owner, -1, -len(reply.text))
+
+    def _take_room(self, owner: str, replies: int, size: int) -> None:
+        room = self._rooms.setdefault(owner, _Room())
+        room.replies += replies
+        room.bytes += size
+        self._left_bytes += size
+        if not room.replies:
+            del self._rooms[owner]
 
     def _make_room(self) -> None:
         while len(self._left) > self._limits.replies or self._left_bytes > self._limits.bytes:
             self._metrics.kept_replies["crowded_out"] += 1
-            self._forget(next(iter(self._left)))
+            most = max(self._rooms, key=lambda owner: self._rooms[owner].part_of(self._limits))
+            self._forget(next(reply for reply in self._left if reply.key.owner == most))
 
     def _expire(self, reply: KeptReply) -> None:
         self._metrics.kept_replies["given_up"] += reply.end is None

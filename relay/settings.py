@@ -431,7 +431,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "KEPT_REPLIES",
         "`4096`",
-        "Replies that are kept for pages that have gone; the ones that were left first make room.",
+        "Replies that are kept for pages that have gone; who has most of them makes room.",
         _integer(1, 1_000_000),
     ),
     Setting(

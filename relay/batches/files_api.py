@@ -9,6 +9,7 @@
 A file belongs to the token that made it; to all others it is not there. Handlers parse, call and encode.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -18,11 +19,13 @@ import msgspec
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from relay.access import require_holder_id
 from relay.batches.requests import repeatable
 from relay.batches.uploads import Upload, uploaded
 from relay.http import json_response, parse_query
+from relay.metrics import Metrics
 from relay.records import FileRecord, Page
 from relay.services import services_of
 from schema.errors import CorollaError, InvalidRequest, Unavailable
@@ -32,6 +35,8 @@ FILES = "/v1/files"
 FILE = "/v1/files/{id}"
 CONTENT = "/v1/files/{id}/content"
 CONTENT_KIND = "application/octet-stream"
+
+log = logging.getLogger(__name__)
 
 
 def new_file_id() -> str:
@@ -143,7 +148,22 @@ async def file_content(request: Request) -> Response:
     if request.method == "HEAD":
         await parts.aclose()
         return Response(headers=headers, media_type=CONTENT_KIND)
-    return StreamingResponse(_after(first, parts), headers=headers, media_type=CONTENT_KIND)
+    return _Content(services.metrics, _after(first, parts), headers)
+
+
+class _Content(StreamingResponse):
+    """A file on its way. Where the rest cannot be read the answer ends short of its Content-Length."""
+
+    def __init__(self, metrics: Metrics, parts: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(parts, headers=headers, media_type=CONTENT_KIND)
+        self._metrics = metrics
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        except CorollaError as error:  # a status has been sent already: nothing more can be said
+            self._metrics.refuse(error.code)
+            log.warning("a file is not sent to its end: %s", error.message)
 
 
 async def _after(first: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

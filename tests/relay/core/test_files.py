@@ -105,6 +105,26 @@ async def test_whoever_asks_for_the_headers_alone_has_not_all_of_it_read(
     assert {name: asked.headers[name] for name in same} == {name: whole.headers[name] for name in same}
 
 
+async def test_a_file_whose_storage_goes_away_meanwhile_ends_early_and_is_no_mistake(
+    relay: RunningRelay,
+    http: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = f"/v1/files/{(await http.post('/v1/files', **FORM)).json()['id']}/content"
+
+    async def one_part(*_: object) -> AsyncIterator[bytes]:
+        yield LINES[:1]
+        raise Unavailable("the folder is away")
+
+    monkeypatch.setattr(Folder, "read", one_part)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await http.get(path)
+    assert "a file is not sent to its end: the folder is away" in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+    assert relay.refusals("unavailable") == 1
+
+
 @pytest.mark.parametrize("size", [2**20 + 1, 2**21])
 async def test_a_file_over_the_limit_is_refused(
     http: httpx.AsyncClient, size: int, relay: RunningRelay, tmp_path: Path

@@ -165,9 +165,10 @@ async def test_one_under_way_to_which_nobody_comes_back_ends() -> None:
 
 async def test_one_that_is_listened_to_does_not_end() -> None:
     replies, source = kept(seconds=0.01), Source()
-    reply = await written(replies, source, "x")
-    listening = asyncio.create_task(heard(replies, reply))
-    await eventually(lambda: reply.listeners)
+    reply = replies.begin(KEY, source.events())
+    listening = asyncio.create_task(heard(replies, reply))  # before its time can be over
+    source.say("x")
+    await eventually(lambda: reply.listeners and reply.text)
     await asyncio.sleep(0.03)  # longer than it would be kept
     source.say("y")
     source.end()
@@ -209,6 +210,32 @@ async def test_of_more_text_than_is_kept_those_left_first_go() -> None:
     sources[1].say("9")
     await eventually(lambda: not len(replies))
     assert replies._left_bytes == 0
+
+
+async def test_whoever_takes_the_most_room_makes_room_for_himself() -> None:
+    replies, modest = kept(replies=3), KEY._replace(owner="modest")
+    reply = await written(replies, Source(), "a", modest)
+    async with aclosing(replies.listen(reply)) as said:
+        await anext(said)
+    for number in range(5):
+        await left(replies, number)
+    assert replies.find(modest, 0).end is None
+    with pytest.raises(NotFound):
+        replies.find(key(2), 0)
+    assert replies.find(key(3), 0) is not replies.find(key(4), 0)
+    await replies.close()
+
+
+async def test_what_was_refused_takes_nobodys_room_once_that_was_heard() -> None:
+    replies, refused = kept(replies=1), Source()
+    await left(replies, 1)
+    refused.end(InvalidRequest("there is no such model"))
+    reply = replies.begin(key(2), refused.events())
+    assert [type(said) async for said in replies.listen(reply)] == [PageError]
+    assert replies.find(key(1), 0).end is None
+    with pytest.raises(NotFound):
+        replies.find(key(2), 0)
+    await replies.close()
 
 
 async def test_the_text_of_one_that_is_listened_to_takes_nobodys_room() -> None:
