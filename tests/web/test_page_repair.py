@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.chaos.thicket import FIRST, SECOND, SPARES, Thicket
 from tests.conftest import EXACT
@@ -47,6 +47,32 @@ async def test_a_volunteer_on_the_route_is_killed(browser_page: Page, thicket: T
 
 async def test_the_head_that_writes_it_is_killed(browser_page: Page, thicket: Thicket) -> None:
     await kill_in_mid_reply(browser_page, thicket, FIRST)
+
+
+async def test_a_relay_that_dies_and_comes_back_leaves_what_was_written_and_the_rest_to_be_asked_for(
+    browser: Browser, thicket: Thicket
+) -> None:
+    """In a profile of its own: what the page logs meanwhile is that the relay is away."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    chat = ChatPage(page)
+    await page.goto(thicket.garden.relay.url)
+    await chat.set(Temperature="0", Most_tokens_in_a_reply=TOKENS)
+    await chat.ask(QUESTION)
+    await expect(chat.text).not_to_be_empty(timeout=REPLY_TIMEOUT_MS)
+    thicket.garden.relay.process.kill()
+    await expect(page.get_by_text("The relay cannot be reached")).to_be_visible()
+    await expect(chat.last.get_by_text("goes on when it is back")).to_be_visible()
+    written = await chat.text.inner_text()
+    await asyncio.to_thread(thicket.garden.replace_relay, lambda process: process.kill())
+    await expect(chat.last.get_by_text("not here any more")).to_be_visible(timeout=REPLY_TIMEOUT_MS)
+    await expect(chat.text).to_have_text(written)
+    await chat.last.get_by_role("button", name="Continue").click(timeout=REPLY_TIMEOUT_MS)
+    await chat.wait_for_end()
+    text = await chat.text.inner_text()
+    assert text.startswith(written)
+    assert len(text) > len(written)
+    await context.close()
 
 
 async def kill_in_mid_reply(page: Page, thicket: Thicket, span: str) -> None:

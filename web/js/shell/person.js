@@ -22,10 +22,9 @@ export async function fetchSession(signal) {
   const { access, kind, join } = await ask(PATH, signal ? { signal } : {});
   if (access !== "open" && access !== "signed_in" && access !== "sign_in")
     throw new ApiError(200, "not_understood", "The relay’s answer is not understood.");
-  const known = kind === "admin" ? "admin" : "client";
   return {
     access,
-    kind: access === "signed_in" ? known : null,
+    kind: access === "signed_in" ? kindOf(kind) : null,
     mayJoin: typeof join === "boolean" ? join : null,
   };
 }
@@ -37,8 +36,13 @@ export async function fetchSession(signal) {
 export async function fetchPerson() {
   const session = await fetchSession();
   if (session.access !== "signed_in") return { ...session, name: null, id: null };
-  const { name, id } = await ask("/api/tokens/me");
-  return { ...session, name, id };
+  const { kind, name, id } = await ask("/api/tokens/me");
+  return { ...session, kind: kindOf(kind), name, id };
+}
+
+/** Whatever is not known to be an admin's token is a client's. @param {unknown} kind */
+function kindOf(kind) {
+  return kind === "admin" ? "admin" : "client";
 }
 
 /**
