@@ -24,7 +24,9 @@ async def http(relay: RunningRelay) -> AsyncIterator[httpx.AsyncClient]:
         ("/static/favicon.svg", "image/svg+xml"),
     ],
 )
-async def test_documents_come_under_the_security_headers(http: httpx.AsyncClient, path: str, kind: str) -> None:
+async def test_documents_come_under_the_security_headers(
+    http: httpx.AsyncClient, path: str, kind: str
+) -> None:
     response = await http.get(path)
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith(kind)
