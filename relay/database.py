@@ -6,12 +6,16 @@ Knows how SQLite and PostgreSQL differ, so that the store need not. Does not kno
 import asyncio
 import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiosqlite
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -47,6 +51,8 @@ _WRITES = "corolla_writes"
 _READS_ONCE = "corolla_reads_once"
 _TURN = "corolla_turn"
 """SQLite lets one write at a time, and who waits for it may starve: here writers queue before they ask."""
+_THREADS = "corolla_threads"
+"""Those of SQLite's connections, as long as they run."""
 COVERAGE_LOCK = 0x636F726F6C6C61
 """PostgreSQL's name for the lock that serialises what must not interleave ("corolla" in ASCII)."""
 QUARANTINE_LOCK = COVERAGE_LOCK + 2
@@ -126,13 +132,14 @@ def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
         )
     path = Path(make_url(url).database or "")
     _check_sqlite_path(path)
+    threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
     engine = create_async_engine(
         _existing(url, path) if path.exists() else url,
         pool_size=CONNECTIONS,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
-        connect_args={"timeout": CONNECT_SECONDS},
-        execution_options={_TURN: asyncio.Lock()},
+        connect_args={"timeout": CONNECT_SECONDS, "async_creator_fn": partial(_connect, threads)},
+        execution_options={_TURN: asyncio.Lock(), _THREADS: threads},
     )
 
     def prepare(connection: Any, _record: object) -> None:
@@ -153,6 +160,31 @@ def open_engine(url: str, *, foreign_keys: bool = True) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", begin)
     return engine
+
+
+def _connect(
+    threads: "weakref.WeakSet[threading.Thread]", *where: Any, **options: Any
+) -> aiosqlite.Connection:
+    """A connection to be awaited, as SQLAlchemy's dialect makes it."""
+    connection = aiosqlite.connect(*where, **options)
+    thread = connection._thread  # pyright: ignore[reportPrivateUsage] - there is no other way to it
+    thread.daemon = True
+    threads.add(thread)
+    return connection
+
+
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close all connections, and return when the threads of SQLite's have ended.
+
+    What a task has given up, a connection say, goes on in its thread, which then tells the event loop: that
+    has to be there still. PostgreSQL's connections have no threads.
+    """
+    await engine.dispose()
+    threads: weakref.WeakSet[threading.Thread] = engine.sync_engine.get_execution_options().get(
+        _THREADS, weakref.WeakSet()
+    )
+    for thread in list(threads):
+        await asyncio.to_thread(thread.join, CONNECT_SECONDS)
 
 
 def _existing(url: str, path: Path) -> URL:

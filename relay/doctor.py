@@ -21,7 +21,7 @@ from sqlalchemy import make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relay import migrate
-from relay.database import is_sqlite, open_engine, reading
+from relay.database import close_engine, is_sqlite, open_engine, reading
 from relay.errors import DatabaseRefused
 from relay.settings import Settings
 from relay.tables import Secret
@@ -69,7 +69,7 @@ async def _check_database(settings: Settings, now: Callable[[], float]) -> list[
         try:
             return await _look(engine, settings, now)
         finally:
-            await engine.dispose()
+            await close_engine(engine)
     except Unavailable as error:
         return [_ill("database", f"{shown(url)}: {error.message}", _way_to(url))]
     except DatabaseRefused as error:

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from relay.database import is_sqlite, open_engine, reading, writing_alone
+from relay.database import close_engine, is_sqlite, open_engine, reading, writing_alone
 from relay.errors import DatabaseRefused
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ async def upgrade(url: str, revision: str = "head") -> str:
             log.info("the database was upgraded from revision %s to %s", before or "none", after)
         return after
     finally:
-        await engine.dispose()
+        await close_engine(engine)
 
 
 async def require_head(engine: AsyncEngine) -> None:

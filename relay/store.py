@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay import migrate
-from relay.database import is_sqlite, open_engine, reading, writing
+from relay.database import close_engine, is_sqlite, open_engine, reading, writing
 from relay.queries.base import insert_into
 from relay.queries.batches import BatchQueries
 from relay.queries.chunks import ChunkQueries
@@ -73,7 +73,7 @@ class Store(
                 await migrate.require_head(engine)
             yield cls(engine, settings)
         finally:
-            await engine.dispose()
+            await close_engine(engine)
 
     async def ping(self) -> None:
         """Nothing, if the database answers."""

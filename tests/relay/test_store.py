@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -766,6 +767,31 @@ async def test_a_file_that_has_vanished_is_unavailable_and_no_new_one_is_made(
         assert not file.exists()
         (tmp_path / "elsewhere").rename(file)
         assert await store.list_tokens() == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+async def test_a_connection_that_was_given_up_is_closed_with_the_store(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread tells the event loop of its end, which fails where that is closed by then."""
+    begun, leave = asyncio.Event(), threading.Event()
+    loop, threads = asyncio.get_running_loop(), list[threading.Thread]()
+    connect = sqlite3.connect
+
+    def hold(*where: Any, **options: Any) -> sqlite3.Connection:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(begun.set)
+        leave.wait(PATIENCE_SECONDS)
+        return connect(*where, **options)
+
+    async with Store.open(settings) as store:
+        monkeypatch.setattr(sqlite3, "connect", hold)
+        asking = asyncio.create_task(store.list_tokens())
+        await begun.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        loop.call_later(0.1, leave.set)
+    assert not threads[0].is_alive()
 
 
 async def test_an_unreachable_server_is_unavailable() -> None:
