@@ -51,6 +51,7 @@ async def test_a_head_that_leaves_ends_the_reply_with_an_error(
     await say_texts(head, await head.hear(Generate), "half")
     await page.hear(browser.ReplyDelta)
     head.reset()
+    await page.hear(browser.ReplyRepairing)  # while another head is sought
     error = await page.hear(browser.PageError)
     assert (error.id, error.error.code) == ("1", "generation_failed")
 

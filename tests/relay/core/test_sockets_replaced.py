@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.reply import repairing
 from schema.errors import GenerationFailed
 from schema.generation import GenerationRequest, Message
 from schema.ids import new_instance_key
@@ -65,8 +66,10 @@ async def test_the_replies_of_the_older_connection_end_with_an_error(relay: Runn
     async with relay.services.replies.start(QUESTION) as reply:
         await older.hear(Generate)
         await relay.dial(older.token, instance=older.instance)
+        events = reply.events(DEADLINE)
+        assert await anext(events) == repairing(reply.request)
         with pytest.raises(GenerationFailed, match="has left"):
-            await anext(reply.events(DEADLINE))
+            await anext(events)
 
 
 async def test_replies_go_to_the_newer_connection(relay: RunningRelay) -> None:
