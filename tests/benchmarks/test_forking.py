@@ -1,13 +1,17 @@
 """benchmarks/forking.py: a fork is a volunteer as any other, and whoever started it learns how it ends."""
 
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from benchmarks.forking import ForkedProcess, end_server, fork_volunteer
+from benchmarks.forking import Born, ForkedProcess, Order, end_server, fork_volunteer
 from volunteer.load import is_volunteer
 
 PATIENCE_SECONDS = 60.0
@@ -46,6 +50,22 @@ def test_has_the_environment_that_it_is_given(server: Path, log: Path) -> None:
     token = {"COROLLA_TOKEN": "not a token"}
     assert fork_volunteer(server, [], NOWHERE | token, log).wait(PATIENCE_SECONDS) != 0
     assert log.read_text() != without
+
+
+def test_one_that_ended_a_moment_ago_can_be_killed_before_its_server_says_so(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        server.listen()
+        with ThreadPoolExecutor(1) as pool:
+            one = pool.submit(ForkedProcess, tmp_path / "socket", Order([], {}, "", ""))
+            asker, _ = server.accept()
+            asker.sendall(msgspec.json.encode(Born(ended.pid)))
+            with asker:
+                one.result().kill()
+                asker.sendall(b"0")
+                assert one.result().wait(PATIENCE_SECONDS) == 0
 
 
 def test_is_seen_as_a_volunteer_and_can_be_waited_for_and_killed(server: Path, log: Path) -> None:

@@ -1,5 +1,6 @@
 """Conversations that are kept on the device: the panel, versions, files, tabs. The test plays the relay."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from playwright.async_api import Locator, Page, expect
 
 from schema.browser import Chat
 from tests.web.page_objects import ChatPage
-from tests.web.scripted import ScriptedRelay
+from tests.web.scripted import WAIT_SECONDS, ScriptedRelay
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -238,9 +239,11 @@ class TestTabs:
         await expect(there.text).to_have_text("First.")
         await converse(scripted, chat, "Here?", "Here.")
         await converse(other, there, "There?", "There.")
-        await scripted.page.reload()
         versions = chat.last.get_by_role("group", name="Versions")
-        await expect(versions).to_be_visible()
+        async with asyncio.timeout(WAIT_SECONDS):  # a tab writes soon after a reply's end, not at once
+            while not await versions.is_visible():
+                await scripted.page.reload()
+                await expect(chat.turns).to_have_count(2)
         await expect(chat.text).to_have_text("There.")
         await versions.get_by_role("button", name="Previous version").click()
         await expect(chat.text).to_have_text("Here.")
