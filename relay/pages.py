@@ -31,6 +31,8 @@ PUSH_SECONDS = 0.25
 """At most one picture of the swarm in this time, however much changes."""
 PUSHED_VOLUNTEERS = 250
 """Of more volunteers there are fewer pictures."""
+HEARTBEAT_SECONDS = 10.0
+"""Between heartbeats to a page."""
 MAX_REPLIES_PER_PAGE = 8
 GOODBYE_SECONDS = 2.0
 """How long a page may take to accept the reason why it is closed."""
@@ -97,6 +99,7 @@ class _PageSession:
             self._read(),
             self._push_swarm(self._services.swarm.version),
             self._tell_elsewhere(),
+            self._send_heartbeats(),
             self._ended.wait(),
         ]
         tasks = [asyncio.create_task(one) for one in work]
@@ -114,7 +117,11 @@ class _PageSession:
 
     async def _read(self) -> None:
         status = self._services.swarm.status()
-        await self._say(browser.PageWelcome(software=self._services.software, swarm=status))
+        await self._say(
+            browser.PageWelcome(
+                software=self._services.software, swarm=status, heartbeat_seconds=HEARTBEAT_SECONDS
+            )
+        )
         while True:
             event = await self._socket.receive()
             if event["type"] == "websocket.disconnect":
@@ -185,6 +192,11 @@ class _PageSession:
             await asyncio.sleep(PUSH_SECONDS * max(1.0, len(swarm) / PUSHED_VOLUNTEERS))
             seen = swarm.version
             await self._send(self._services.pictures.newest())
+
+    async def _send_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self._say(browser.PageHeartbeat())
 
     async def _tell_elsewhere(self) -> None:
         await self._elsewhere.wait()

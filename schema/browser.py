@@ -11,7 +11,7 @@ Knows shapes. Does not know sockets, nor who may open one.
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from schema.errors import MalformedMessage, TooLarge
 from schema.generation import MAX_INT32, FinishReason, Message, Sampling, Stopping, Timing, Usage
@@ -55,6 +55,12 @@ class PageWelcome(Struct, frozen=True, kw_only=True, tag="welcome"):
 
     software: str
     swarm: SwarmStatus
+    heartbeat_seconds: Annotated[float, Meta(gt=0.0)] | UnsetType = UNSET
+    """The relay says something at least this often; left out: it does not promise to."""
+
+
+class PageHeartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """The relay is there. Browsers do not tell a page when its connection is dead but not closed."""
 
 
 class SwarmChanged(Struct, frozen=True, kw_only=True, tag="swarm"):
@@ -100,7 +106,16 @@ class GoElsewhere(Struct, frozen=True, kw_only=True, tag="go_elsewhere"):
 
 
 FromPage = Chat | Resume | Stop
-ToPage = PageWelcome | SwarmChanged | ReplyDelta | ReplyRepairing | ReplyDone | PageError | GoElsewhere
+ToPage = (
+    PageWelcome
+    | PageHeartbeat
+    | SwarmChanged
+    | ReplyDelta
+    | ReplyRepairing
+    | ReplyDone
+    | PageError
+    | GoElsewhere
+)
 
 _encoder = msgspec.json.Encoder()
 _from_page: msgspec.json.Decoder[FromPage] = msgspec.json.Decoder(FromPage)

@@ -216,6 +216,8 @@ FROM_PAGE: list[browser.FromPage] = [
 ]
 TO_PAGE: list[browser.ToPage] = [
     browser.PageWelcome(software="corolla 0.1.0", swarm=SWARM),
+    browser.PageWelcome(software="corolla 0.1.0", swarm=SWARM, heartbeat_seconds=10.0),
+    browser.PageHeartbeat(),
     browser.SwarmChanged(swarm=SWARM),
     browser.ReplyDelta(id="1", text="hé"),
     browser.ReplyDone(id="1", reason="stop", usage=USAGE, timing=TIMING),

@@ -113,6 +113,29 @@ describe("the connection", () => {
     assert.equal(FakeWebSocket.made.length, 2);
   });
 
+  test("is tried again when the relay falls silent that promised to say something", async () => {
+    const { made, links, messages } = connection();
+    await made.connect();
+    latest().hear(WELCOME.replace("{", '{"heartbeat_seconds":10,'));
+    mock.timers.tick(29_000);
+    latest().hear('{"type":"heartbeat"}');
+    mock.timers.tick(29_000);
+    assert.deepEqual([links.at(-1), messages], ["open", ["welcome"]]);
+    mock.timers.tick(1000);
+    assert.equal(links.at(-1), "waiting");
+    mock.timers.tick(20_000);
+    await new Promise(setImmediate);
+    assert.equal(FakeWebSocket.made.length, 2);
+  });
+
+  test("may be silent for as long as it likes where the relay promised nothing", async () => {
+    const { made, links } = connection();
+    await made.connect();
+    latest().hear(WELCOME);
+    mock.timers.tick(3_600_000);
+    assert.equal(links.at(-1), "open");
+  });
+
   test("is tried again when the relay does not answer at all", async () => {
     const { made, links } = connection(async () => {
       throw new TypeError("Failed to fetch");

@@ -319,3 +319,19 @@ async def test_nothing_stands_in_anybodys_way(
     await browser_page.get_by_role("button", name="Quarantine it").click()
     assert await violations(browser_page) == []
     assert await browser_page.evaluate("document.documentElement.scrollWidth") == width
+
+
+async def test_a_phone_shows_the_operators_page_and_the_way_to_all_others(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    play_operators(played)
+    await browser_page.set_viewport_size({"width": 360, "height": 740})
+    await played.open(browser_page, "/operators")
+    await expect(browser_page.get_by_role("row", name="rosa")).to_be_visible()
+    for link in await browser_page.get_by_role("navigation", name="Pages").get_by_role("link").all():
+        await expect(link).to_be_in_viewport(ratio=1)
+    beyond = await browser_page.evaluate(
+        "() => [...document.querySelectorAll('main *:not(.table *)')]"
+        ".filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.outerHTML)"
+    )
+    assert beyond == []

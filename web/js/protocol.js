@@ -34,7 +34,9 @@
  *   pauses?: Pause[] }} Timing
  * @typedef {{ code: string, message: string, retry_after?: number | null }} ErrorInfo
  *
- * @typedef {{ type: "welcome", software: string, swarm: Swarm }} Welcome
+ * @typedef {{ type: "welcome", software: string, swarm: Swarm, heartbeat_seconds?: number }} Welcome
+ *   `heartbeat_seconds`: the relay says something at least this often
+ * @typedef {{ type: "heartbeat" }} Heartbeat
  * @typedef {{ type: "swarm", swarm: Swarm }} SwarmChanged
  * @typedef {{ type: "delta", id: string, text: string }} Delta
  * @typedef {{ type: "repairing", id: string }} Repairing a volunteer has dropped out, others are sought
@@ -42,7 +44,7 @@
  *   timing: Timing | null }} Done
  * @typedef {{ type: "error", error: ErrorInfo, id: string | null }} Failed
  * @typedef {{ type: "go_elsewhere", within_seconds: number }} GoElsewhere
- * @typedef {Welcome | SwarmChanged | Delta | Repairing | Done | Failed | GoElsewhere} ToPage
+ * @typedef {Welcome | Heartbeat | SwarmChanged | Delta | Repairing | Done | Failed | GoElsewhere} ToPage
  */
 
 /** A message may not be longer (`MAX_CONTROL_BYTES` of schema/limits.py); longer ones end the connection. */
@@ -60,6 +62,7 @@ const isError = (value) => isObject(value) && typeof value.message === "string";
 /** @type {Record<string, (message: any) => boolean>} */
 const WELL_FORMED = {
   welcome: (message) => isSwarm(message.swarm),
+  heartbeat: () => true,
   swarm: (message) => isSwarm(message.swarm),
   delta: (message) => typeof message.id === "string" && typeof message.text === "string",
   repairing: (message) => typeof message.id === "string",

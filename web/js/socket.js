@@ -1,7 +1,7 @@
 /**
- * The page's one connection to the relay: kept open, opened again with jittered backoff when it breaks.
- * Knows WebSocket and time. Does not know what the messages mean, beyond that `welcome` opens the
- * conversation and `go_elsewhere` asks for another connection.
+ * The page's one connection to the relay: kept open, opened again with jittered backoff when it breaks or falls
+ * silent. Knows WebSocket and time. Does not know what the messages mean, beyond that `welcome` opens the
+ * conversation, `heartbeat` says nothing else and `go_elsewhere` asks for another connection.
  *
  * @import { Access, Link } from "./store.js"
  * @import { FromPage, ToPage } from "./protocol.js"
@@ -15,6 +15,8 @@ const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 20_000;
 const ANSWER_MS = 15_000;
 const IDLE_POLL_MS = 250;
+/** Heartbeats that the relay may miss. A network that changed often leaves a connection open that carries nothing. */
+const MISSED_HEARTBEATS = 3;
 
 /**
  * How long to wait before the next attempt: doubling, capped, and spread over the upper half of that, so
@@ -48,6 +50,10 @@ export class Connection {
   #asking = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer = undefined;
+  /** How long the relay may be silent; 0: it never said. */
+  #patienceMs = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #silence = undefined;
 
   /** @param {ConnectionOptions} options */
   constructor(options) {
@@ -84,6 +90,8 @@ export class Connection {
   /** Ends what runs and returns the number of the attempt that comes next. */
   #abandon() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#silence);
+    this.#patienceMs = 0;
     this.#asking.abort();
     this.#asking = new AbortController();
     this.#open = false;
@@ -110,7 +118,10 @@ export class Connection {
   /** @param {string} text */
   #receive(text) {
     const message = readMessage(text);
-    if (!message) return;
+    if (message?.type === "welcome")
+      this.#patienceMs = (message.heartbeat_seconds ?? 0) * MISSED_HEARTBEATS * 1000;
+    this.#waitForMore();
+    if (!message || message.type === "heartbeat") return;
     if (message.type === "welcome") {
       clearTimeout(this.#timer);
       this.#failures = 0;
@@ -122,6 +133,12 @@ export class Connection {
       return;
     }
     this.options.onMessage(message);
+  }
+
+  /** The relay has said something; when it says nothing more, the connection is dead. */
+  #waitForMore() {
+    clearTimeout(this.#silence);
+    if (this.#patienceMs > 0) this.#silence = setTimeout(() => this.#retryLater(), this.#patienceMs);
   }
 
   /** Connects anew, since the relay's replica stops; but not while a reply comes from it. */

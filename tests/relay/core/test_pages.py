@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay import pages
 from schema import browser
 from schema.generation import Sampling
 from schema.messages import Cancel, Generate
@@ -53,6 +54,16 @@ async def test_changes_at_once_are_told_together(
     await page.hear(browser.SwarmChanged)
     await page.socket.send("ping")
     assert isinstance(await page.hear_anything(), browser.PageError)
+
+
+async def test_a_page_hears_as_often_as_it_was_promised(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "HEARTBEAT_SECONDS", 0.01)
+    page = await open_page(relay)
+    assert (await page.hear(browser.PageWelcome)).heartbeat_seconds == 0.01
+    for _ in range(2):
+        await page.hear(browser.PageHeartbeat)
 
 
 async def test_open_pages_are_counted(relay: RunningRelay) -> None:
