@@ -240,6 +240,9 @@ class BatchRecord(NamedTuple):
     total: int = 0
     completed: int = 0
     failed: int = 0
+    prompt_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    completion_tokens: int | None = 0
     errors: str | None = None
     labels: str | None = None
     holder: str | None = None
@@ -277,12 +280,16 @@ class HeldChunk(NamedTuple):
 
 
 class AnswerRecord(NamedTuple):
-    """What came of one line. In the order of the table's columns."""
+    """What came of one line, and the tokens that it took. In the order of the table's columns."""
 
     batch_id: str
     line: int
     is_error: bool
     output: str
+    prompt_tokens: int | None = 0
+    """None, as of the others: a relay has written it that did not note them yet."""
+    cached_tokens: int | None = 0
+    completion_tokens: int | None = 0
 
 
 class WebhookRecord(NamedTuple):

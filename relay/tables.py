@@ -264,8 +264,12 @@ class BatchRow(Base):
     error_file_id: Mapped[str | None] = mapped_column(_MADE_ID)
     total: Mapped[int]
     completed: Mapped[int]
-    """With `failed`, known when the files are written; before that, answers are counted."""
+    """With `failed` and the tokens, known when the files are written; before that, answers are counted."""
     failed: Mapped[int]
+    prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    """That its answers took; null, as the next two: not known, it is from before they were noted."""
+    cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int | None] = mapped_column(BigInteger)
     errors: Mapped[str | None] = mapped_column(Text)
     """JSON."""
     labels: Mapped[str | None] = mapped_column(Text)
@@ -308,6 +312,10 @@ class BatchAnswer(Base):
     is_error: Mapped[bool]
     output: Mapped[str] = mapped_column(Text)
     """The line of the output or error file, JSON."""
+    prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    """That it took, as the next two; null: a relay has written it that did not note them yet."""
+    cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class IdempotencyKey(Base):
@@ -346,6 +354,7 @@ class UsageRow(Base):
     """Tokens that an access token's replies of one model took on one day; its token is never deleted."""
 
     __tablename__ = "usage"
+    __table_args__ = (Index("ix_usage_day", "day"),)
 
     token_id: Mapped[str] = mapped_column(_TOKEN_ID, primary_key=True)
     day: Mapped[float] = mapped_column(Double, primary_key=True)

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schema.api import ErrorBody
 from schema.api.common import Unsupported
+from schema.api.response_events import OutputDetails
 
 BatchEndpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
 BatchStatus = Literal[
@@ -75,6 +76,23 @@ class RequestCounts(Struct, frozen=True, kw_only=True):
     failed: int = 0
 
 
+class BatchInputDetails(Struct, frozen=True, kw_only=True):
+    """What became of prompts' tokens."""
+
+    cached_tokens: int = 0
+    """Those that were not computed again."""
+
+
+class BatchUsage(Struct, frozen=True, kw_only=True):
+    """Tokens that the answers of a batch took, so far; lines in the error file took none."""
+
+    input_tokens: int = 0
+    input_tokens_details: BatchInputDetails = BatchInputDetails()
+    output_tokens: int = 0
+    output_tokens_details: OutputDetails = OutputDetails()
+    total_tokens: int = 0
+
+
 class Batch(Struct, frozen=True, kw_only=True):
     """A batch as its owner sees it."""
 
@@ -97,6 +115,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     cancelling_at: int | None = None
     cancelled_at: int | None = None
     request_counts: RequestCounts
+    usage: BatchUsage | None = None
+    """Null where a relay answered some of its lines that did not note what they took yet."""
     metadata: dict[str, str] | None = None
 
 

@@ -63,7 +63,12 @@ def test_every_line_is_answered_once_though_a_replica_dies(relay: Replicated) ->
             batch = api.batches.retrieve(batch.id)
         assert batch.request_counts
         assert batch.request_counts.to_dict() == {"total": LINES, "completed": LINES, "failed": 0}
-        output = api.files.content(batch.output_file_id or "").text
-        found = [json.loads(line)["custom_id"] for line in output.splitlines()]
+        output = [
+            json.loads(line) for line in api.files.content(batch.output_file_id or "").text.splitlines()
+        ]
+        found = [line["custom_id"] for line in output]
+        took = [line["response"]["body"]["usage"]["total_tokens"] for line in output]
+        assert batch.usage
+        assert batch.usage.total_tokens == sum(took) > 0, "what was computed twice counts once"
     assert found == [f"line {number}" for number in range(LINES)], "each once, in the order of the input"
     assert answered(relay.urls[1]) < LINES, "what the other had recorded was not done again"

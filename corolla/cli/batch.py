@@ -34,7 +34,7 @@ STANDARD_INPUT = "-"
 USUAL_ENDPOINT: BatchEndpoint = "/v1/chat/completions"
 WATCH_RETRIES = 5
 """Of each look at a batch that is followed: the relay may restart meanwhile."""
-_HEADING = ("ID", "STATUS", "DONE", "FAILED", "TOTAL", "CREATED", "ENDPOINT")
+_HEADING = ("ID", "STATUS", "DONE", "FAILED", "TOTAL", "TOKENS", "CREATED", "ENDPOINT")
 
 
 class _RawBatchList(msgspec.Struct):
@@ -181,12 +181,13 @@ def _table(batches: list[Batch]) -> str:
             str(batch.request_counts.completed),
             str(batch.request_counts.failed),
             str(batch.request_counts.total),
+            "-" if batch.usage is None else str(batch.usage.total_tokens),
             datetime.fromtimestamp(batch.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
             batch.endpoint,
         )
         for batch in batches
     ]
-    return columns(_HEADING, rows, ("DONE", "FAILED", "TOTAL"))
+    return columns(_HEADING, rows, ("DONE", "FAILED", "TOTAL", "TOKENS"))
 
 
 def _words(status: str) -> str:

@@ -30,9 +30,11 @@ from schema.batches import (
     Batch,
     BatchError,
     BatchErrors,
+    BatchInputDetails,
     BatchList,
     BatchQuery,
     BatchRequest,
+    BatchUsage,
     RequestCounts,
     WebhookSecret,
 )
@@ -142,7 +144,20 @@ def shown(record: BatchRecord) -> Batch:
         cancelling_at=_seconds(record.cancelling_at),
         cancelled_at=_seconds(record.cancelled_at),
         request_counts=RequestCounts(total=record.total, completed=record.completed, failed=record.failed),
+        usage=_usage(record),
         metadata=None if record.labels is None else msgspec.json.decode(record.labels),
+    )
+
+
+def _usage(record: BatchRecord) -> BatchUsage | None:
+    prompt, cached, completion = record.prompt_tokens, record.cached_tokens, record.completion_tokens
+    if prompt is None or cached is None or completion is None:
+        return None
+    return BatchUsage(
+        input_tokens=prompt,
+        input_tokens_details=BatchInputDetails(cached_tokens=cached),
+        output_tokens=completion,
+        total_tokens=prompt + completion,
     )
 
 

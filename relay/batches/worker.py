@@ -25,6 +25,7 @@ from relay.batches.asked import Asked, asked_by, body_of
 from relay.batches.gate import Gate, GateClosed
 from relay.batches.lines import CHUNK_LINES, lines_of
 from relay.batches.recorder import CannotBeWritten, Recorder
+from relay.batches.taken import NOTHING, Taken, taken_by
 from relay.batches.trying import is_broken, is_tried_again, pause_before
 from relay.records import AnswerRecord, ChunkKey, HeldChunk
 from relay.services import Services
@@ -239,7 +240,7 @@ class Worker:
                 return False
             self._count(work, asked.model, 1)
             try:
-                output, error = await self._ask(services, held, asked)
+                output, error, taken = await self._ask(services, held, asked)
             finally:
                 self._count(work, asked.model, -1)
                 self._gate.leave(asked.model, asked.weight)
@@ -258,7 +259,7 @@ class Worker:
             services.metrics.refuse(error.code)
         line = OutputLine(id=new_line_id(), custom_id=asked.custom_id, response=output)
         try:
-            await self._record(held, asked.number, line, is_error)
+            await self._record(held, asked.number, line, is_error, taken)
         except CannotBeWritten:
             is_error = True
             await self._record(held, asked.number, replace(line, response=_mistake()), is_error)
@@ -266,9 +267,11 @@ class Worker:
         services.metrics.lines["failed" if is_error else "answered"] += 1
         return True
 
-    async def _record(self, held: HeldChunk, number: int, line: OutputLine, is_error: bool) -> None:
+    async def _record(
+        self, held: HeldChunk, number: int, line: OutputLine, is_error: bool, taken: Taken = NOTHING
+    ) -> None:
         text = msgspec.json.encode(line).decode()
-        await self._recorder.record(AnswerRecord(held.batch_id, number, is_error, text))
+        await self._recorder.record(AnswerRecord(held.batch_id, number, is_error, text, *taken))
 
     def _count(self, work: _Work, model: str, change: int) -> None:
         work.running += change
@@ -284,22 +287,22 @@ class Worker:
 
     async def _ask(
         self, services: Services, held: HeldChunk, asked: Asked
-    ) -> tuple[LineResponse, CorollaError | None]:
+    ) -> tuple[LineResponse, CorollaError | None, Taken]:
         request_id = secrets.token_hex(12)
         try:
             body = await body_of(services.storage, held, asked)
             behind = dataclasses.replace(services, admission=services.admission.behind)
             reply = await answering.answer(behind, held.endpoint, body, held.token_id)
         except CorollaError as error:
-            return LineResponse(
+            response = LineResponse(
                 status_code=error.http_status, request_id=request_id, body=error_body(error)
-            ), error
+            )
+            return response, error, NOTHING
         except Exception:
             log.exception("a line of %s was not answered", held.batch_id)
-            response = _mistake()
-            return response, CorollaError(MISTAKE)
+            return _mistake(), CorollaError(MISTAKE), NOTHING
         whole = msgspec.Raw(msgspec.json.encode(reply))
-        return LineResponse(status_code=200, request_id=request_id, body=whole), None
+        return LineResponse(status_code=200, request_id=request_id, body=whole), None, taken_by(reply)
 
     async def _give_back(self, services: Services) -> None:
         tasks = [work.task for work in self._works.values() if work.task is not None]

@@ -10,7 +10,7 @@ Does not know what lines are answered: relay/queries/chunks.py does.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import case, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -210,9 +210,11 @@ class BatchQueries(Queries):
 
         Its answers are to be forgotten then (`forget_answers`).
         """
-        values = after._asdict()
-        del values["id"]
         async with writing(self._engine) as connection:
+            # Of a batch in this state no more answers are taken: they are all that there will be.
+            took = (await _sums(connection, [before.id])).get(before.id, _NOTHING).tokens
+            values = after._asdict() | took._asdict()
+            del values["id"]
             if not await _change(connection, before.id, (before.status,), values):
                 return False
             for file in files:
@@ -261,18 +263,56 @@ async def _change(
     return bool((await connection.execute(update(BatchRow).where(this).values(values))).rowcount)
 
 
+class _Tokens(NamedTuple):
+    """That answers took; None: not known. In the words of the columns."""
+
+    prompt_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+
+class _Sums(NamedTuple):
+    """Of a batch's answers."""
+
+    completed: int
+    failed: int
+    tokens: _Tokens
+
+
+_NOTHING = _Sums(0, 0, _Tokens())
+_NOT_KNOWN = _Tokens(None, None, None)
+
+
 async def _counted(connection: AsyncConnection, found: list[BatchRecord]) -> list[BatchRecord]:
     """With the answers that there are so far."""
-    going = [record.id for record in found if record.status in _COUNTED]
-    if not going:
-        return found
-    failed = func.sum(case((BatchAnswer.is_error, 1), else_=0))
-    query = select(BatchAnswer.batch_id, func.count(), failed).group_by(BatchAnswer.batch_id)
-    query = query.where(among(connection, BatchAnswer.batch_id))
-    rows = await connection.execute(query, listed(connection, going))
-    counts = {str(batch): (int(every), int(errors)) for batch, every, errors in rows}
-    every = [(record, *counts.get(record.id, (0, 0))) for record in found]
+    sums = await _sums(connection, [record.id for record in found if record.status in _COUNTED])
     return [
-        record._replace(completed=answered - errors, failed=errors) if record.id in counts else record
-        for record, answered, errors in every
+        record._replace(completed=one.completed, failed=one.failed, **one.tokens._asdict())
+        if (one := sums.get(record.id))
+        else record
+        for record in found
     ]
+
+
+async def _sums(connection: AsyncConnection, batch_ids: Sequence[str]) -> dict[str, _Sums]:
+    """What each of these batches' answers come to; those without any are left out."""
+    if not batch_ids:
+        return {}
+    failed = func.sum(case((BatchAnswer.is_error, 1), else_=0))
+    query = select(
+        BatchAnswer.batch_id,
+        func.count(),
+        failed,
+        func.count(BatchAnswer.prompt_tokens),
+        func.sum(BatchAnswer.prompt_tokens),
+        func.sum(BatchAnswer.cached_tokens),
+        func.sum(BatchAnswer.completion_tokens),
+    ).group_by(BatchAnswer.batch_id)
+    query = query.where(among(connection, BatchAnswer.batch_id))
+    rows = await connection.execute(query, listed(connection, batch_ids))
+    found: dict[str, _Sums] = {}
+    for batch, every, errors, noted, prompt, cached, completion in rows:
+        is_known = noted == every
+        took = _Tokens(int(prompt or 0), int(cached or 0), int(completion or 0)) if is_known else _NOT_KNOWN
+        found[str(batch)] = _Sums(int(every) - int(errors), int(errors), took)
+    return found

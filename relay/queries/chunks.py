@@ -122,7 +122,8 @@ class ChunkQueries(Queries):
             query = query.where(among(connection, BatchRow.id)).with_for_update(read=True)
             open_ones = set(await connection.scalars(query, listed(connection, of)))
             # In one order everywhere, so that two that write the same lines do not wait for each other.
-            rows = [answer._asdict() for answer in sorted(answers) if answer.batch_id in open_ones]
+            in_order = sorted(answers, key=lambda answer: (answer.batch_id, answer.line))
+            rows = [answer._asdict() for answer in in_order if answer.batch_id in open_ones]
             if rows:
                 put = insert_into(connection, BatchAnswer).on_conflict_do_nothing()
                 await connection.execute(put, rows)

@@ -186,6 +186,14 @@ def test_a_batch_answers_each_of_its_lines(client: openai.OpenAI) -> None:
     assert done.request_counts
     assert (done.request_counts.completed, done.request_counts.failed) == (5, 1)
     output = [json.loads(line) for line in client.files.content(done.output_file_id or "").text.splitlines()]
+    answers = [one["response"]["body"]["usage"] for one in output]
+    assert done.usage
+    assert done.usage.input_tokens == sum(one["prompt_tokens"] for one in answers) > 0
+    assert done.usage.output_tokens == sum(one["completion_tokens"] for one in answers) > 0
+    assert done.usage.total_tokens == done.usage.input_tokens + done.usage.output_tokens
+    cached = sum(one.get("prompt_tokens_details", {}).get("cached_tokens", 0) for one in answers)
+    assert done.usage.input_tokens_details.cached_tokens == cached
+    assert done.usage.output_tokens_details.reasoning_tokens == 0
     alone = client.chat.completions.create(**ASKED).choices[0].message.content
     assert [one["custom_id"] for one in output] == [f"line {n}" for n in range(5)]
     assert {one["response"]["body"]["choices"][0]["message"]["content"] for one in output} == {alone}

@@ -17,6 +17,8 @@ from relay.store import Store
 from schema.errors import Conflict, IdempotencyKeyReused, NotFound, QuotaExceeded
 
 FILE, BATCH = "file-a", "batch_a"
+Took = tuple[int | None, int | None, int | None]
+"""Tokens of prompts, those of them that were not computed again, and of what was said."""
 ONE, OTHER = "one replica", "another"
 
 
@@ -41,8 +43,14 @@ def chunks(count: int) -> list[ChunkRecord]:
     return [ChunkRecord(number, 16 * number, 16, 100 * number, 100) for number in range(count)]
 
 
-def answer(line: int, output: str = "{}", is_error: bool = False, batch: str = BATCH) -> AnswerRecord:
-    return AnswerRecord(batch, line, is_error, output)
+def answer(
+    line: int, output: str = "{}", is_error: bool = False, batch: str = BATCH, took: Took = (0, 0, 0)
+) -> AnswerRecord:
+    return AnswerRecord(batch, line, is_error, output, *took)
+
+
+def took_of(record: BatchRecord) -> Took:
+    return record.prompt_tokens, record.cached_tokens, record.completion_tokens
 
 
 @pytest.fixture
@@ -173,6 +181,45 @@ async def test_answers_are_counted_while_a_batch_is_in_progress(
     found = await store.batch(BATCH, token)
     assert (found.total, found.completed, found.failed) == (48, 2, 1)
     assert await store.batches(token, Page(10)) == [found]
+
+
+async def test_what_lines_took_counts_once_though_two_replicas_answer_them(
+    store: Store, other_replica: Store, token: str, batch: BatchRecord
+) -> None:
+    assert took_of(batch) == (0, 0, 0), "nothing was answered yet"
+    first = [answer(n, took=(10, 4, 2)) for n in range(5)]
+    second = [answer(n, took=(10, 4, 2)) for n in range(3, 8)]
+    await asyncio.gather(store.record_answers(first), other_replica.record_answers(second))
+    await store.record_answers([*first, answer(8, is_error=True)])
+    found = await store.batch(BATCH, token)
+    assert (found.completed, found.failed, took_of(found)) == (8, 1, (80, 32, 16))
+    await store.cancel_batch(BATCH, token, 30.0)
+    taken = await store.take_batch(ONE, 100.0, 160.0)
+    assert taken is not None
+    ended = taken._replace(status="cancelled", completed=8, failed=1)
+    assert await store.end_batch(taken, ended, [])
+    assert not await other_replica.end_batch(taken, ended, [])
+    assert not await store.forget_answers(BATCH)
+    assert took_of(await store.batch(BATCH, token)) == (80, 32, 16)
+
+
+async def test_what_tokens_were_taken_is_not_known_where_a_relay_did_not_note_it(
+    store: Store, token: str, batch: BatchRecord
+) -> None:
+    await store.record_answers([answer(0, took=(10, 0, 2)), answer(1, took=(None, None, None))])
+    assert took_of(await store.batch(BATCH, token)) == (None, None, None)
+    await store.cancel_batch(BATCH, token, 30.0)
+    taken = await store.take_batch(ONE, 100.0, 160.0)
+    assert taken is not None
+    assert await store.end_batch(taken, taken._replace(status="cancelled"), [])
+    assert took_of(await store.batch(BATCH, token)) == (None, None, None)
+
+
+async def test_more_tokens_than_an_integer_has_are_summed(
+    store: Store, token: str, batch: BatchRecord
+) -> None:
+    await store.record_answers([answer(n, took=(2**40, 2**39, 2**41)) for n in range(3)])
+    assert took_of(await store.batch(BATCH, token)) == (3 * 2**40, 3 * 2**39, 3 * 2**41)
 
 
 async def test_what_is_done_with_a_batch_is_done_by_one(

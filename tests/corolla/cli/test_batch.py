@@ -10,7 +10,16 @@ import pytest
 
 from corolla.cli import batch as batch_command
 from corolla.cli.exits import ExitCode
-from schema.batches import Batch, BatchError, BatchErrors, BatchList, BatchRequest, BatchStatus, RequestCounts
+from schema.batches import (
+    Batch,
+    BatchError,
+    BatchErrors,
+    BatchList,
+    BatchRequest,
+    BatchStatus,
+    BatchUsage,
+    RequestCounts,
+)
 from schema.errors import NotFound, Unavailable
 from schema.files import FileObject
 from tests.corolla.cli.fake_relay import Answer, FakeRelay
@@ -336,11 +345,19 @@ def test_results_come_at_the_end(faked: CommandLine, fake: FakeRelay) -> None:
 
 
 def test_a_status_is_a_row(faked: CommandLine, fake: FakeRelay) -> None:
-    fake.says(LOOK, Answer(batch(done=2, failed=1)))
+    usage = BatchUsage(input_tokens=1000, output_tokens=234, total_tokens=1234)
+    fake.says(LOOK, Answer(batch(done=2, failed=1, usage=usage)))
     heading, row = faked("batch", "status", ID).out.splitlines()
-    assert heading.split() == ["ID", "STATUS", "DONE", "FAILED", "TOTAL", "CREATED", "ENDPOINT"]
+    assert heading.split() == ["ID", "STATUS", "DONE", "FAILED", "TOTAL", "TOKENS", "CREATED", "ENDPOINT"]
     assert row.split("  ", 1)[0] == ID
-    assert row.endswith("  in progress     2       1      4  2023-11-14 22:13 UTC  /v1/completions")
+    assert row.endswith("  in progress     2       1      4    1234  2023-11-14 22:13 UTC  /v1/completions")
+
+
+def test_tokens_that_the_relay_does_not_know_are_not_shown_as_none(
+    faked: CommandLine, fake: FakeRelay
+) -> None:
+    fake.says(LOOK, Answer(batch(done=2)))
+    assert "     4       -  2023-11-14" in faked("batch", "status", ID).out
 
 
 def test_a_batch_can_be_cancelled(faked: CommandLine, fake: FakeRelay) -> None:

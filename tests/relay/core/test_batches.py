@@ -50,11 +50,21 @@ async def test_a_batch_is_answered_line_by_line_in_order(
 ) -> None:
     begun = await submit(assistant, lines(50), metadata={"of": "me"})
     assert (begun.status, begun.metadata, begun.endpoint) == ("validating", {"of": "me"}, ENDPOINT)
+    assert begun.usage
+    assert begun.usage.total_tokens == 0
     assert begun.expires_at == begun.created_at + 24 * 3600
     done = await ended(assistant, begun)
     assert done.status == "completed"
     assert done.request_counts
     assert done.request_counts.to_dict() == {"total": 50, "completed": 50, "failed": 0}
+    assert done.usage
+    assert done.usage.to_dict() == {
+        "input_tokens": 250,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 50,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 300,
+    }
     assert (done.error_file_id, done.errors) == (None, None)
     assert done.in_progress_at
     assert done.finalizing_at
@@ -113,6 +123,8 @@ async def test_what_a_line_does_wrong_is_in_the_error_file(
     ]
     assert errors[0]["response"]["body"]["error"]["param"] == "best_of"
     assert list(texts_of(await contents(assistant, done.output_file_id))) == ["good"]
+    assert done.usage
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (5, 1), "of what was answered"
 
 
 async def test_a_line_is_tried_again_while_that_may_help(
