@@ -69,7 +69,7 @@ class TokensEndpoint(HTTPEndpoint):
         address = request.client.host if request.client else ""
         grant = services.handing_out.grant(asker, address, asked, now)
         limits = TokenLimits(asked.expires_at, asked.replies_at_once, asked.tokens_a_day)
-        made = await store.create_token(
+        made, secret = await store.make_token(
             asked.kind,
             asked.name,
             services.settings.public_url,
@@ -77,8 +77,7 @@ class TokensEndpoint(HTTPEndpoint):
             parent=grant.parent,
             most=grant.most,
         )
-        shown = MadeToken(**asdict(await store.token(made.id)), token=str(made))
-        return json_response(shown, 201, SECRET_HEADERS)
+        return json_response(MadeToken(**asdict(made), token=str(secret)), 201, SECRET_HEADERS)
 
 
 class TokenEndpoint(HTTPEndpoint):

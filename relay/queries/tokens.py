@@ -9,7 +9,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
 
@@ -65,8 +65,22 @@ class TokenQueries(Queries):
         parent: str | None = None,
         most: int | None = None,
     ) -> Credential:
-        """A new token; its secret is nowhere but in the result.
+        """A new token, as `make_token`; its secret is nowhere but in the result."""
+        return (await self.make_token(kind, name, relay_url, limits, parent=parent, most=most))[1]
 
+    async def make_token(
+        self,
+        kind: TokenKind,
+        name: str,
+        relay_url: str,
+        limits: TokenLimits = NO_LIMITS,
+        *,
+        parent: str | None = None,
+        most: int | None = None,
+    ) -> tuple[TokenRecord, Credential]:
+        """A new token as it is kept, and its secret, which is nowhere but in this result.
+
+        So nothing is read back: where that failed the secret would be lost, and the token would be there.
         `parent`: the token that makes it. `most`: good ones of the kind that this one may have made.
 
         Raises:
@@ -74,21 +88,24 @@ class TokenQueries(Queries):
             QuotaExceeded: its parent has made so many. Unauthorized: that is good no more.
         """
         credential, now = new_credential(kind, relay_url), time.time()
-        row = asdict(limits) | {
-            "id": credential.id,
-            "kind": kind,
-            "name": checked_token_name(name),
-            "secret_hash": credential.secret_hash,
-            "created_at": now,
-            "parent": parent,
-        }
+        made = TokenRecord(
+            id=credential.id,
+            kind=kind,
+            name=checked_token_name(name),
+            created_at=now,
+            revoked_at=None,
+            last_used_at=None,
+            parent=parent,
+            **asdict(limits),
+        )
         async with writing(self._engine) as connection:
             if parent is not None:
-                row["expires_at"] = await _end_below(connection, parent, limits.expires_at, now)
+                made = replace(made, expires_at=await _end_below(connection, parent, made.expires_at, now))
                 if most is not None:
                     await _require_room(connection, parent, kind, most, now)
+            row = asdict(made) | {"secret_hash": credential.secret_hash}
             await connection.execute(insert_into(connection, Token).values(row))
-        return credential
+        return made, credential
 
     async def authenticate(self, credential_text: str) -> TokenRecord:
         """The token that somebody showed.

@@ -12,7 +12,7 @@ import pytest
 from relay import allowances, handing_out
 from relay.handing_out import TIMES_OF_ADDRESS
 from schema.credentials import parse_credential
-from schema.errors import TooManyRequests
+from schema.errors import TooManyRequests, Unavailable
 from schema.messages import Cancel, Generate
 from tests.relay.core.peers import MODEL, ScriptedPeer
 from tests.relay.core.rest_client import CHAT, QUESTION, answered, assert_error, client_of
@@ -69,6 +69,24 @@ async def test_a_key_works_is_told_once_and_belongs_to_the_token_that_made_it(
     assert [one["id"] for one in listed.json()["tokens"]] == [credential.id]
     assert credential.secret not in listed.text
     assert listed.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_key_is_told_though_the_database_goes_away_just_then(
+    relay: RunningRelay, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable("the database is not available")
+
+    end = time.time() + 3600
+    with monkeypatch.context() as outage:
+        outage.setattr(relay.services.store, "token", away)
+        key = await made(http, name=" notebook ", expires_at=end, replies_at_once=3, tokens_a_day=10)
+    secret = key.pop("token")
+    kept = (await http.get(f"{TOKENS}/{key['id']}")).json()
+    assert kept == key, "what was told is what is kept"
+    assert (key["name"], key["expires_at"]) == ("notebook", end)
+    async with client_of(relay, secret) as with_key:
+        assert (await with_key.get("/v1/models")).status_code == 200
 
 
 async def test_a_key_makes_none_and_a_client_makes_no_admins(
