@@ -60,7 +60,7 @@ from relay.probing import Probing
 from relay.quarantine import Quarantine
 from relay.refusals import Refusals
 from relay.replicas import Replicas
-from relay.replies import Replies
+from relay.replies import Accounts, Replies
 from relay.revocation import Revocation
 from relay.routing import Routing
 from relay.services import Services
@@ -187,14 +187,15 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
     forwarder = Forwarder(hub, metrics, secret, outcomes)
     routing = Routing(swarm, secret, settings.route_seconds)
     refusals = Refusals()
-    replicas = Replicas(hub, swarm, forwarder, outcomes, refusals, settings.queue_bytes)
+    replicas = Replicas(hub, swarm, forwarder, refusals, settings.queue_bytes)
     neighbours = Neighbours(
         bus or _open_bus(settings, secret), replicas, metrics, settings.replica, settings.queue_bytes
     )
     usage, contributions = UsageAccount(), Contributions(store, outcomes, swarm)
     metrics.watch_dropped(lambda: {"usage": usage.dropped, "contributions": contributions.dropped})
     history = HistoryOfSwarm(swarm, time.time())
-    replies = Replies(hub, swarm, metrics, secret, neighbours.key, usage, history)
+    accounts = Accounts(metrics, usage, history, outcomes)
+    replies = Replies(hub, swarm, secret, neighbours.key, accounts)
     replicas.use(neighbours, replies)
     refusals.use(neighbours)
     keep = KeepLimits(settings.keep_seconds, settings.kept_replies, settings.kept_bytes)

@@ -13,6 +13,7 @@ from schema.errors import (
     KVCacheFull,
     MalformedTensor,
     NotFinite,
+    NotServing,
     PositionMismatch,
     PrefixUnknown,
     ProtocolViolation,
@@ -77,11 +78,19 @@ def of_failure(code: str, hop: int) -> tuple[EvidenceKind, bool]:
     return "failed", False
 
 
-def of_reply(event: Delta | Embedded | Finished | Failed) -> EvidenceKind | None:
-    """What something that a head says of a reply is evidence of; None: the reply goes on."""
-    if isinstance(event, Delta | Embedded):
-        return None
-    return "replied" if isinstance(event, Finished) else "reply_failed"
+def of_reply(event: Delta | Embedded | Finished | Failed, *, was_begun: bool) -> EvidenceKind | None:
+    """What something that a head says of a reply is evidence of.
+
+    None: the reply goes on, or it may have failed for the tokens that another head had begun it with
+    (`was_begun`), which may be none of the model's.
+    """
+    match event:
+        case Finished():
+            return "replied"
+        case Failed() if event.error.code != NotServing.code:
+            return None if was_begun else "reply_failed"
+        case _:
+            return None
 
 
 def of_refusal(refusal: FrameRefused) -> EvidenceKind | None:

@@ -19,13 +19,11 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from operator import attrgetter
 
-from relay import blame
 from relay.elsewhere import RemotePeer
 from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.lanes import Lost
 from relay.neighbours import Neighbour, Neighbours
-from relay.outcomes import Outcomes
 from relay.parcels import (
     Kind,
     Leaving,
@@ -77,14 +75,12 @@ class Replicas:
         hub: Hub,
         swarm: Swarm,
         forwarder: Forwarder,
-        outcomes: Outcomes,
         refusals: Refusals,
         queue_bytes: int,
     ) -> None:
         self._hub = hub
         self._swarm = swarm
         self._forwarder = forwarder
-        self._outcomes = outcomes
         self._refusals = refusals
         self._queue_bytes = queue_bytes
         self._here: dict[PeerId, PeerNews] = {}
@@ -308,11 +304,8 @@ class Replicas:
         if not isinstance(message, HeadEvent) or message.request is None:
             return
         head = self._hub.elsewhere.get(peer)
-        if self._replies.deliver(peer, message):
-            seen = blame.of_reply(message)
-            if seen is not None:
-                self._outcomes.note(peer, seen)
-        elif goes_on(message) and head is not None:
+        is_taken = self._replies.deliver(peer, message)
+        if not is_taken and goes_on(message) and head is not None:
             head.send_message(Cancel(request=message.request))
 
     def on_notice(self, neighbour: Neighbour, notice: Notice) -> None:

@@ -11,15 +11,18 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from relay.blame import of_reply
 from relay.history import HistoryOfSwarm
 from relay.hub import Hub
 from relay.metrics import Metrics
+from relay.outcomes import Outcomes
 from relay.prices import PREFERRED_SESSIONS
 from relay.reply import HeadEvent, Reply, TextReply, VectorReply
 from relay.swarm import Swarm, Volunteer
@@ -53,30 +56,32 @@ OWNER_END = "."
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Where it is noted what becomes of replies."""
+
+    metrics: Metrics
+    usage: UsageAccount
+    """Each asker's tokens."""
+    history: HistoryOfSwarm
+    """How replies have ended."""
+    outcomes: Outcomes
+    """What that says of their heads."""
+
+
 class Replies:
     """All replies of this replica that heads are writing."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        swarm: Swarm,
-        metrics: Metrics,
-        secret: bytes,
-        replica: str = "",
-        usage: UsageAccount | None = None,
-        history: HistoryOfSwarm | None = None,
-    ) -> None:
-        """`secret`: the relays' own. `replica`: this one's key, which its requests begin with.
-
-        `usage`: where each asker's tokens are counted. `history`: where it is told how replies have ended.
-        """
+    def __init__(self, hub: Hub, swarm: Swarm, secret: bytes, replica: str, accounts: Accounts) -> None:
+        """`secret`: the relays' own. `replica`: this one's key, which its requests begin with."""
         self._hub = hub
         self._replica = replica
         self._secret = secret
         self._swarm = swarm
-        self._metrics = metrics
-        self._usage = usage or UsageAccount()
-        self._history = history or HistoryOfSwarm(swarm, time.time())
+        self._metrics = accounts.metrics
+        self._usage = accounts.usage
+        self._history = accounts.history
+        self._outcomes = accounts.outcomes
         self._running: dict[str, AnyReply] = {}
 
     def __len__(self) -> int:
@@ -174,10 +179,18 @@ class Replies:
                 del self._running[reply.request]  # it ends once
         except GenerationFailed as error:
             self.forget(reply, cancel=True)
-            reply.put(Failed(request=reply.request, error=ErrorInfo.of(error)))
+            failed = Failed(request=reply.request, error=ErrorInfo.of(error))
+            reply.put(failed)
+            self._blame(reply, sender, failed)
             return False
+        self._blame(reply, sender, event)
         self._measure(reply, event)
         return True
+
+    def _blame(self, reply: AnyReply, head: PeerId, event: HeadEvent) -> None:
+        seen = of_reply(event, was_begun=reply.was_begun)
+        if seen is not None:
+            self._outcomes.note(head, seen)
 
     def _measure(self, reply: AnyReply, event: HeadEvent) -> None:
         """Count and time a reply as it passes here, once its reader is sure to get it.

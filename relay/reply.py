@@ -88,6 +88,11 @@ class Reply(ABC, Generic[_E]):
     def made(self) -> Usage:
         """The tokens that it has taken so far, as far as heads have told of them."""
 
+    @property
+    def was_begun(self) -> bool:
+        """Whether its head was given what another one had made, to go on with."""
+        return False
+
     def begin(self, request: str, head: PeerId) -> None:
         """A head makes it from now on."""
         self.request, self.head = request, head
@@ -177,6 +182,11 @@ class TextReply(Reply[Delta]):
         """What stopped it while earlier heads made it, these heads' leaving included."""
         self._breaks_of_head = 0
         """What the present head says has stopped it."""
+        self._was_begun = False
+
+    @property
+    def was_begun(self) -> bool:
+        return self._was_begun
 
     @property
     def ids(self) -> list[int]:
@@ -193,6 +203,7 @@ class TextReply(Reply[Delta]):
 
     def begin(self, request: str, head: PeerId) -> None:
         super().begin(request, head)
+        self._was_begun = bool(self.ids)
         self._told.begin()
 
     def take(self, event: Delta | Embedded) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import UNSET
 from starlette.types import Receive, Scope
 
-from relay.blame import Departure, of_departure, of_reply
+from relay.blame import Departure, of_departure
 from relay.http import bearer_token, count_server_refusal, deny_upgrade
 from relay.peer import MAX_REASON_CHARS, Identity, Peer, Send, say_goodbye
 from relay.refusals import is_refusal
@@ -388,8 +388,7 @@ class _PeerSession:
         services, request = self._services, message.request or ""
         owner = owner_of(request)
         if owner == services.replicas.neighbours.key or not owner:
-            if services.replies.deliver(peer.id, message):
-                self._note(peer, of_reply(message))
+            services.replies.deliver(peer.id, message)
         elif not services.replicas.pass_on(peer.id, owner, text) and goes_on(message):
             peer.tell(messages.Cancel(request=request))  # whoever has asked is gone
 

@@ -48,11 +48,13 @@ class Told:
         self._by_head = _Counts()
         self._ids_by_head = 0
         self._chars = 0
+        """That the present head has told, again or not; only what is new waits."""
 
     def begin(self) -> None:
         """A head tells it from the beginning from now on."""
         self._by_head = _Counts()
         self._ids_by_head = 0
+        self._chars = 0
 
     def take(self, delta: Delta) -> Delta | None:
         """What of a delta has not been told before; None: nothing.

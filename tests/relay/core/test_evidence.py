@@ -10,9 +10,10 @@ import pytest
 from relay.forwarding import UNREAD_SECONDS
 from relay.lateness import SAMPLED_STEPS, UNANSWERED_SECONDS
 from relay.peer import Peer
-from schema.errors import KVCacheFull, NotFinite, StepFailed
+from schema.errors import GenerationFailed, KVCacheFull, NotFinite, NotServing, StepFailed
 from schema.frames import FrameType
 from schema.messages import (
+    Delta,
     Draining,
     ErrorInfo,
     Failed,
@@ -25,7 +26,7 @@ from schema.messages import (
 )
 from schema.swarm import EvidenceKind
 from tests.relay.core.joining_steps import loaded
-from tests.relay.core.peers import Journey, ScriptedPeer, answer, fail
+from tests.relay.core.peers import Journey, ScriptedPeer, answer, fail, finish
 from tests.relay.core.rest_client import CHAT, QUESTION, client_of
 from tests.relay.core.support import RunningRelay, running_relay
 from tests.relay.core.swarmlet import Swarmlet
@@ -104,6 +105,59 @@ async def test_replies_are_seen_of_their_head(relay: RunningRelay, token: str) -
         await fail(head, await head.hear(Generate), StepFailed("no"))
         assert (await second).status_code == 502
     assert seen(relay, head) == {"probe_passed": 1, "replied": 1, "reply_failed": 1}
+
+
+async def test_a_head_is_not_blamed_for_tokens_that_another_one_has_told(
+    relay: RunningRelay, token: str
+) -> None:
+    """They may be none of the model's, so that nobody can go on with them."""
+    heads = [await relay.serving(head=True) for _ in range(2)]
+    async with client_of(relay, token) as http, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(http.post(CHAT, json=QUESTION))
+        await eventually(lambda: len(relay.services.replies) == 1)
+        (reply,) = relay.services.replies._running.values()
+        liar, other = heads if reply.head == heads[0].id else heads[::-1]
+        asked = await liar.hear(Generate)
+        await liar.say(Delta(request=asked.request, text="x", tokens=1, ids=[2**31 - 1]))
+        await eventually(lambda: bool(reply.made.total_tokens))
+        await liar.close()
+        again = await other.hear(Generate)
+        assert again.generated == [2**31 - 1]
+        await fail(other, again, GenerationFailed("Another head has begun this reply with token 2147483647"))
+        assert (await asking).status_code == 502
+    assert seen(relay, other) == {"probe_passed": 1}
+    assert seen(relay, liar)["vanished"] == 1
+
+
+async def test_a_head_that_serves_no_more_is_not_blamed_for_the_reply_that_goes_on(
+    relay: RunningRelay, token: str
+) -> None:
+    heads = [await relay.serving(head=True) for _ in range(2)]
+    async with client_of(relay, token) as http, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(http.post(CHAT, json=QUESTION))
+        await eventually(lambda: len(relay.services.replies) == 1)
+        (reply,) = relay.services.replies._running.values()
+        first, other = heads if reply.head == heads[0].id else heads[::-1]
+        asked = await first.hear(Generate)
+        moving = relay.services.hub.get(first.id)
+        assert moving is not None
+        relay.services.joining.draining(moving)
+        await fail(first, asked, NotServing("this volunteer has no head of 'llama'"))
+        await answer(other, "x")
+        assert (await asking).status_code == 200
+    assert seen(relay, first) == {"probe_passed": 1}
+    assert seen(relay, other) == {"probe_passed": 1, "replied": 1}
+
+
+async def test_a_reply_that_no_head_of_sound_mind_would_give_is_seen_of_its_head(
+    relay: RunningRelay, token: str
+) -> None:
+    head = await relay.serving(head=True)
+    async with client_of(relay, token) as http, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(http.post(CHAT, json=QUESTION))
+        await finish(head, await head.hear(Generate), tokens=10**9)
+        assert (await asking).status_code == 502
+    assert seen(relay, head) == {"probe_passed": 1, "reply_failed": 1}
 
 
 async def test_what_a_head_says_of_a_reply_that_is_not_its_own_is_nothing(relay: RunningRelay) -> None:

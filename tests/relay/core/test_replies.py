@@ -172,6 +172,24 @@ async def test_deltas_without_text_count_too(
         await head.hear(Cancel)
 
 
+async def test_what_the_next_head_tells_again_does_not_make_a_reply_too_long(
+    relay: RunningRelay, head: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out, and so waits for no reader."""
+    monkeypatch.setattr(told, "MAX_REPLY_CHARS", 1000)
+    other = await relay.serving(head=True)
+    async with relay.services.replies.start(QUESTION) as reply:
+        first, second = (head, other) if reply.head == head.id else (other, head)
+        reading = asyncio.create_task(text_of(reply.events(DEADLINE)))
+        await say_texts(first, await first.hear(Generate), "x" * 800)
+        await eventually(lambda: reply.first_token is not None)
+        await first.close()
+        again = await second.hear(Generate)
+        await say_texts(second, again, "x" * 800)
+        await finish(second, again)
+        assert await reading == "x" * 800
+
+
 # ---- a head that leaves ----
 
 
