@@ -4,6 +4,7 @@
 
 Kept for some seconds, so that most requests ask for nothing. So what replies took counts once they have ended
 and a few seconds are over; what other replicas served counts when they have written it, within half a minute.
+Limits that are changed through another replica hold here within `KEEP_SECONDS`.
 While the database is away what was known last holds. Owned by the event loop's thread. Does not refuse
 anybody: that is relay/admission.py.
 """

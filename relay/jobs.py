@@ -168,6 +168,13 @@ async def write_usage(services: Services) -> None:
     await services.usage.write(services.store)
 
 
+async def tidy_usage(services: Services) -> None:
+    """Remove what tokens have used on days of long ago."""
+    before = day_of(time.time()) - (services.settings.usage_days - 1) * DAY
+    while await services.store.remove_usage(before):
+        pass  # others write in between
+
+
 async def tidy_evidence(services: Services) -> None:
     """Remove evidence that counts no more, and put the rows of past hours together; so for what was done."""
     now = time.time()
@@ -236,5 +243,6 @@ JOBS = (
     Job(write_usage, lambda _: EVIDENCE_SECONDS),
     Job(refresh_leaderboards, lambda _: EVIDENCE_SECONDS),
     Job(tidy_evidence, lambda _: RUBBISH_SECONDS),
+    Job(tidy_usage, lambda _: RUBBISH_SECONDS),
     Job(remove_rubbish, lambda _: RUBBISH_SECONDS),
 )

@@ -22,6 +22,7 @@ from schema.errors import Unauthorized
 from schema.limits import MAX_MODEL_NAME_CHARS
 from schema.protocol import MAX_FRAME_BYTES
 from schema.routes import SECRET_BYTES
+from schema.tokens import MOST_DAYS as MOST_USAGE_DAYS
 
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -87,6 +88,7 @@ class Settings:
     file_bytes: int = 200 * 1024 * 1024
     token_file_bytes: int = 10 * 1024**3
     token_batches: int = 100
+    usage_days: int = MOST_USAGE_DAYS
     lines_per_head: int = 16
     private_webhooks: bool = False
     keep_seconds: float = 60.0
@@ -407,6 +409,13 @@ SETTINGS: tuple[Setting, ...] = (
         "`100`",
         "Batches of one token that have not ended; more are not taken.",
         _integer(1, 100_000),
+    ),
+    Setting(
+        "USAGE_DAYS",
+        f"`{MOST_USAGE_DAYS}`",
+        "Days of UTC, today included, for which it is kept what each token used; what is older is removed. "
+        f"The API shows at most the last {MOST_USAGE_DAYS}.",
+        _integer(1, 100 * 366),
     ),
     Setting(
         "LINES_PER_HEAD",

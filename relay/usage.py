@@ -7,8 +7,8 @@ broke may be added twice. Owned by the event loop's thread. Does not know replie
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from relay.records import UsageRecord
@@ -36,7 +36,9 @@ class UsageAccount:
     def __init__(self) -> None:
         self.dropped = 0
         """Replies that there was no room for."""
-        self._sums: dict[tuple[str, float, str], UsageRecord] = {}
+        self._sums: defaultdict[str, dict[tuple[float, str], UsageRecord]] = defaultdict(dict)
+        """By token, then by day and model: many wait while the database is away, of many tokens."""
+        self._count = 0
         self._lock = asyncio.Lock()
         """Held while some are on their way: who reads then would miss them."""
 
@@ -57,8 +59,8 @@ class UsageAccount:
         """
         async with self._lock:
             found = {one.key: one for one in await store.usage_of(token_id, since)}
-            for one in self._sums.values():
-                if one.token_id == token_id and one.day >= since:
+            for one in self._waiting(token_id):
+                if one.day >= since:
                     found[one.key] = found[one.key].plus(one) if one.key in found else one
         return sorted(found.values(), key=lambda one: (-one.day, one.model))
 
@@ -70,8 +72,8 @@ class UsageAccount:
         """
         async with self._lock:
             found = Counter(await store.tokens_used(token_ids, day))
-            for one in self._sums.values():
-                if one.day == day and one.token_id in token_ids:
+            for one in (one for token_id in token_ids for one in self._waiting(token_id)):
+                if one.day == day:
                     found[one.token_id] += one.prompt_tokens + one.completion_tokens
         return dict(found)
 
@@ -83,9 +85,9 @@ class UsageAccount:
         """
         async with self._lock:
             # Sorted, so that replicas that write the same rows take their locks in the same order.
-            waiting = sorted(self._sums)
+            waiting = sorted(one.key for token_id in self._sums for one in self._waiting(token_id))
             for first in range(0, len(waiting), ROWS_AT_ONCE):
-                rows = [self._sums.pop(key) for key in waiting[first : first + ROWS_AT_ONCE]]
+                rows = [self._take(*key) for key in waiting[first : first + ROWS_AT_ONCE]]
                 try:
                     await store.add_usage(rows)
                 except BaseException:
@@ -93,12 +95,28 @@ class UsageAccount:
                         self._add(row)
                     raise
 
+    def _waiting(self, token_id: str) -> Iterable[UsageRecord]:
+        """Of one token."""
+        return self._sums[token_id].values() if token_id in self._sums else ()
+
     def _add(self, row: UsageRecord) -> None:
-        known = self._sums.get(row.key)
-        if known is None and len(self._sums) >= MAX_KEPT:
+        key = row.day, row.model
+        known = self._sums[row.token_id].get(key) if row.token_id in self._sums else None
+        if known is not None:
+            self._sums[row.token_id][key] = known.plus(row)
+        elif self._count >= MAX_KEPT:
             self.dropped += row.replies
         else:
-            self._sums[row.key] = row if known is None else known.plus(row)
+            self._sums[row.token_id][key] = row
+            self._count += 1
+
+    def _take(self, token_id: str, day: float, model: str) -> UsageRecord:
+        """It waits no more."""
+        row = self._sums[token_id].pop((day, model))
+        self._count -= 1
+        if not self._sums[token_id]:
+            del self._sums[token_id]
+        return row
 
 
 def day_of(now: float) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import asdict
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from relay.database import reading, writing
 from relay.queries.base import Queries, among, insert_into, listed
@@ -27,6 +27,16 @@ class UsageQueries(Queries):
             sums = {name: getattr(UsageRow, name) + put.excluded[name] for name in _SUMS}
             added = put.on_conflict_do_update(index_elements=_KEY, set_=sums)
             await connection.execute(added, [asdict(row) for row in rows])
+
+    async def remove_usage(self, before: float) -> bool:
+        """Remove the oldest day, if it is older; whether it was. One day of all tokens takes not long."""
+        oldest = select(func.min(UsageRow.day))
+        async with writing(self._engine) as connection:
+            day = await connection.scalar(oldest)
+            if day is None or day >= before:
+                return False
+            await connection.execute(delete(UsageRow).where(UsageRow.day == day))
+        return True
 
     async def usage_of(self, token_id: str, since: float) -> list[UsageRecord]:
         """What one token has used since that day, the newest first."""

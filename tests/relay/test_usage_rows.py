@@ -25,3 +25,14 @@ async def test_replicas_that_add_at_once_lose_nothing(store: Store) -> None:
     tokens = [f"t{number}" for number in range(20)]
     await asyncio.gather(*(store.add_usage([row(token, 1) for token in tokens]) for _ in range(8)))
     assert [await store.usage_of(token, 0.0) for token in tokens] == [[row(token, 1, 8)] for token in tokens]
+
+
+async def test_usage_of_long_ago_is_removed_day_by_day(store: Store) -> None:
+    assert not await store.remove_usage(9 * DAY), "there is nothing"
+    await store.add_usage([row(token, day) for token in ("a", "b") for day in (1, 2, 3)])
+    assert await store.remove_usage(3 * DAY)
+    assert await store.usage_of("a", 0.0) == [row("a", 3), row("a", 2)]
+    assert await store.remove_usage(3 * DAY)
+    assert not await store.remove_usage(3 * DAY)
+    assert await store.usage_of("a", 0.0) == [row("a", 3)]
+    assert await store.usage_of("b", 0.0) == [row("b", 3)]

@@ -11,11 +11,12 @@ import pytest
 from relay import jobs
 from relay.elsewhere import RemotePeer
 from relay.jobs import JOBS, Job
-from relay.records import Evidence
+from relay.records import Evidence, UsageRecord
 from relay.reputation import HOUR, PRIOR_SCORE, hour_of
 from relay.services import Services
 from relay.standings import KEEP_SECONDS
 from relay.store import Store
+from relay.usage import DAY, day_of
 from schema.credentials import parse_credential
 from schema.errors import Unavailable
 from schema.ids import PeerId
@@ -178,6 +179,16 @@ async def test_evidence_is_tidied(relay: RunningRelay) -> None:
     left = await relay.services.store.evidence_of([peer], since=0.0)
     assert sorted((one.hour, one.count) for one in left) == [(old, 2), (recent, 2)]
     assert await relay.services.store.remove_evidence(before=recent) == 1, "the rows of a past hour are one"
+
+
+async def test_usage_is_kept_as_long_as_the_settings_say(sqlite_file: Path) -> None:
+    today = day_of(time.time())
+    rows = [UsageRecord("token", today - age * DAY, "model", 1, 2, 0, 3) for age in (0, 6, 7, 40)]
+    async with running_relay(sqlite_file, usage_days=7) as relay:
+        store = relay.services.store
+        await store.add_usage(rows)
+        await jobs.tidy_usage(relay.services)
+        assert await store.usage_of("token", 0.0) == rows[:2]
 
 
 async def test_what_was_seen_last_is_written_when_the_relay_stops(sqlite_file: Path) -> None:

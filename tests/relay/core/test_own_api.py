@@ -138,6 +138,19 @@ async def test_what_cannot_be_written_waits(relay: RunningRelay) -> None:
     assert await UsageAccount().of(store, "token", 0.0) == expected
 
 
+async def test_a_days_tokens_are_those_that_are_written_and_those_that_wait(relay: RunningRelay) -> None:
+    account, store = UsageAccount(), relay.services.store
+    asked, today = {"token", "key", "idle"}, day_of(NOW)
+    account.count("token", MODEL, usage_of(5), NOW)
+    account.count("other", MODEL, usage_of(5), NOW)
+    await account.write(store)
+    account.count("token", "another", usage_of(6), NOW)
+    account.count("token", MODEL, usage_of(7), NOW + DAY)
+    account.count("key", MODEL, usage_of(8), NOW)
+    assert await account.tokens_of(store, asked, today) == {"token": 3 + 5 + 3 + 6, "key": 3 + 8}
+    assert await account.tokens_of(store, asked, today + DAY) == {"token": 3 + 7}
+
+
 async def test_who_has_no_token_is_not_counted_and_room_has_an_end(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
