@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with some changes: `Config(http=HttpProtocol)`.
 
-It lets go of those who do not read (relay/unread.py).
+It lets go of those who do not read (relay/unread.py), and of those whose request line and headers do not end:
+uvicorn would keep all of them, whoever sends them.
 
 It refuses by itself, in the API's shape and counted by name, what never becomes a request, or never a whole
 one: bytes that are no HTTP, as where a body is longer than its Content-Length, and a body that ends early
@@ -18,13 +19,43 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from relay.http import error_response
 from relay.services import services_of
 from relay.unread import Unread
-from schema.errors import CorollaError, InvalidRequest
+from schema.errors import CorollaError, InvalidRequest, TooLarge
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's line and headers, beside what comes at once."""
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection. Belongs to the event loop's thread, as in uvicorn."""
 
     _unread: Unread | None = None
+
+    _is_in_head = False
+    """Whether a request's line or headers have begun to come, and not ended."""
+    _head_bytes = 0
+    """That have come of them, without their first piece: it may hold the end of a body too."""
+
+    # ---- heads without end --------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(
+                TooLarge(
+                    f"a request's line and headers may have {MAX_HEAD_BYTES} bytes: send what is long in the "
+                    "body"
+                )
+            )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        super().on_headers_complete()
 
     # ---- what is no request -------------------------------------------------------------------
 

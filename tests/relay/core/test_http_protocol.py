@@ -10,6 +10,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from relay import http_protocol
 from schema.messages import Cancel, Generate
 from tests.relay.core.peers import ScriptedPeer, say_texts
 from tests.relay.core.rest_client import CHAT, QUESTION
@@ -64,15 +65,15 @@ async def posting(relay: RunningRelay, token: str, path: str, kind: str, length:
     return line
 
 
-def refused(answer: bytes) -> str:
+def refused(answer: bytes, status: str = "400 bad request", code: str = "invalid_request") -> str:
     """The message of a refusal that is the whole of an answer, in the API's shape."""
     head, _, body = answer.partition(b"\r\n\r\n")
-    status, *headers = head.decode().lower().split("\r\n")
-    assert status == "http/1.1 400 bad request"
+    first, *headers = head.decode().lower().split("\r\n")
+    assert first == f"http/1.1 {status}"
     length = f"content-length: {len(body)}"
     assert {"content-type: application/json", length, "connection: close"} <= {*headers}
     error = json.loads(body)["error"]
-    assert (error["code"], error["type"]) == ("invalid_request", "invalid_request_error")
+    assert (error["code"], error["type"]) == (code, "invalid_request_error")
     return error["message"]
 
 
@@ -139,3 +140,40 @@ async def test_nothing_is_said_into_the_middle_of_an_answer(
     assert b"HTTP/1.1" not in await line.rest()
     assert await head.hear(Cancel) == Cancel(request=asked.request)
     assert (relay.refusals("invalid_request"), mistakes(logs)) == (1, [])
+
+
+@pytest.mark.parametrize("begins", ["GET /?", "GET / HTTP/1.1\r\nX: ", "GET / HTTP/1.1\r\n" + "X: a\r\n" * 9])
+async def test_a_head_without_end_is_refused_before_it_fills_the_memory(
+    relay: RunningRelay, begins: str
+) -> None:
+    line = await dialled(relay)
+    line.writer.write(begins.encode())
+    await line.writer.drain()
+    more = b"X: a\r\n" * 1000 if begins.endswith("\n") else b"a" * 6000
+    async with asyncio.timeout(DEADLINE):
+        while not line.reader.at_eof() and not relay.refusals("too_large"):
+            line.writer.write(more)
+            await line.writer.drain()
+            await asyncio.sleep(0)
+    assert "line and headers" in refused(await line.rest(), "413 request entity too large", "too_large")
+    assert relay.refusals("too_large") == 1
+
+
+async def test_heads_that_follow_each_other_are_counted_one_by_one(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_HEAD_BYTES", 100)
+    line = await dialled(relay)
+    for _ in range(4):
+        for part in (
+            b"GET /healthz HTTP/1.1\r\n",
+            b"Host: relay\r\n",
+            b"X: aaaaaaaaaaaaaaaaaaaa\r\n",
+            b"\r\n",
+        ):
+            line.writer.write(part)
+            await line.writer.drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE):
+            assert (await line.reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
+    line.writer.close()
