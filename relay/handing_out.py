@@ -67,13 +67,22 @@ class HandingOut:
         """
         _check_limits(asked, now)
         grant = decide(asker, asked.kind, lets_join=self._settings.lets_join)
+        _count(self._limits(asker, address), now)
+        return grant
+
+    def not_made(self, asker: TokenRecord | None, address: str, now: float) -> None:
+        """The database was away: whoever asks again, as he is told to, shall not have used up his hour."""
+        for limit in self._limits(asker, address):
+            limit.rate.give_back(limit.key, now)
+
+    def _limits(self, asker: TokenRecord | None, address: str) -> tuple[_Limit, ...]:
         if asker is None:
             mine = _Limit(self._of_addresses, network_of(address), "you have had tokens made lately")
             all_ = _Limit(self._of_all, _EVERYBODY, "too many have had tokens made here lately")
-            _count((mine, all_), now)
-        elif asker.kind != "admin":
-            _count((_Limit(self._of_tokens, asker.id, "this token has made others lately"),), now)
-        return grant
+            return mine, all_
+        if asker.kind == "admin":
+            return ()
+        return (_Limit(self._of_tokens, asker.id, "this token has made others lately"),)
 
 
 def _count(limits: Sequence[_Limit], now: float) -> None:

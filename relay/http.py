@@ -35,6 +35,8 @@ _encoder = msgspec.json.Encoder()
 
 RETRY_SECONDS = 5.0
 """When to try again, where who refuses a request for the time being does not say."""
+MOST_QUERY_FIELDS = 64
+"""Each is compared with all others, while frames wait."""
 QUEUE_POSITION, QUEUE_SECONDS = "X-Queue-Position", "X-Queue-Seconds"
 """Headers: the place among those who wait for a head (0: need not), and how long that takes, as estimated."""
 _SERVER_REFUSALS = {1002: ProtocolViolation.code, 1007: MalformedMessage.code, 1009: TooLarge.code}
@@ -132,6 +134,10 @@ def parse_query(request: Request, kind: type[_T]) -> _T:
         InvalidRequest: they are not what they should be; names the field.
     """
     fields = request.query_params.multi_items()
+    if len(fields) > MOST_QUERY_FIELDS:
+        raise InvalidRequest(
+            f"the query has {len(fields)} fields, and may have {MOST_QUERY_FIELDS}: leave some out"
+        )
     names = [name for name, _ in fields]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -30,7 +30,14 @@ class Rate:
 
     def take(self, key: str, now: float) -> None:
         """It is done."""
-        self._left[key] = _Left(self._of(key, now) - 1.0, now)
+        self._put(key, self._of(key, now) - 1.0, now)
+
+    def give_back(self, key: str, now: float) -> None:
+        """It was not done after all."""
+        self._put(key, min(float(self._times), self._of(key, now) + 1.0), now)
+
+    def _put(self, key: str, times: float, now: float) -> None:
+        self._left[key] = _Left(times, now)
         self._left.move_to_end(key)
         if len(self._left) > MOST_KEYS:
             self._left.popitem(last=False)

@@ -27,7 +27,7 @@ from relay.records import Page, TokenLimits, TokenRecord, UsageRecord
 from relay.services import Services, services_of
 from relay.sessions import check_origin
 from relay.usage import DAY, day_of
-from schema.errors import Unauthorized
+from schema.errors import Unauthorized, Unavailable
 from schema.tokens import (
     MadeToken,
     NewToken,
@@ -69,14 +69,18 @@ class TokensEndpoint(HTTPEndpoint):
         address = request.client.host if request.client else ""
         grant = services.handing_out.grant(asker, address, asked, now)
         limits = TokenLimits(asked.expires_at, asked.replies_at_once, asked.tokens_a_day)
-        made, secret = await store.make_token(
-            asked.kind,
-            asked.name,
-            services.settings.public_url,
-            limits,
-            parent=grant.parent,
-            most=grant.most,
-        )
+        try:
+            made, secret = await store.make_token(
+                asked.kind,
+                asked.name,
+                services.settings.public_url,
+                limits,
+                parent=grant.parent,
+                most=grant.most,
+            )
+        except Unavailable:
+            services.handing_out.not_made(asker, address, now)
+            raise
         return json_response(MadeToken(**asdict(made), token=str(secret)), 201, SECRET_HEADERS)
 
 

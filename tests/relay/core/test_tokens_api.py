@@ -16,7 +16,7 @@ from schema.errors import TooManyRequests, Unavailable
 from schema.messages import Cancel, Generate
 from tests.relay.core.peers import MODEL, ScriptedPeer
 from tests.relay.core.rest_client import CHAT, QUESTION, answered, assert_error, client_of
-from tests.relay.core.support import RunningRelay, running_relay
+from tests.relay.core.support import RunningRelay, database_away, running_relay
 
 TOKENS = "/api/tokens"
 KEY = {"kind": "client", "name": "notebook"}
@@ -335,6 +335,24 @@ async def test_where_the_relay_is_open_anybody_joins_but_not_too_often(open_rela
         elsewhere = {"Origin": "https://evil.example"}
         response = await anybody.post(TOKENS, json=KEY | {"kind": "volunteer"}, headers=elsewhere)
         assert_error(response, 403, "forbidden", "permission_error")
+
+
+async def test_whoever_asks_again_after_an_outage_has_not_used_up_his_hour(open_relay: RunningRelay) -> None:
+    asked = {"kind": "volunteer", "name": "my machine"}
+    async with httpx.AsyncClient(base_url=open_relay.url) as anybody:
+        async with database_away(open_relay):
+            for _ in range(TIMES_OF_ADDRESS + 1):
+                refusal = await anybody.post(TOKENS, json=asked)
+                assert (refusal.status_code, "Retry-After" in refusal.headers) == (503, True)
+        for _ in range(TIMES_OF_ADDRESS):
+            assert (await anybody.post(TOKENS, json=asked)).status_code == 201
+        assert (await anybody.post(TOKENS, json=asked)).status_code == 429
+
+
+async def test_a_query_of_very_many_fields_is_refused_at_once(http: httpx.AsyncClient) -> None:
+    answer = await http.get(TOKENS, params={f"x{number}": "" for number in range(1000)})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert "1000 fields" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("open_chat", "open_join"), [(True, False), (False, None)])
