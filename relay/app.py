@@ -40,6 +40,7 @@ from relay.allowances import Allowances
 from relay.batches import batches_api, files_api
 from relay.batches.running import Batches
 from relay.batches.storage import open_storage
+from relay.batches.uploads import Uploading
 from relay.bus import Bus, InProcessBus
 from relay.contributions import Contributions
 from relay.counting import CountRequests
@@ -241,6 +242,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         pictures=Pictures(swarm),
         history=history,
         storage=open_storage(settings),
+        uploading=Uploading(),
         batches=Batches(store, swarm, admission, settings),
         stopping=asyncio.Event(),
     )

@@ -9,6 +9,7 @@ from starlette.types import Scope
 from relay.admission import Admission
 from relay.allowances import Allowances
 from relay.batches.storage import Storage
+from relay.batches.uploads import Uploading
 from relay.contributions import Contributions
 from relay.feed import Feed
 from relay.forwarding import Forwarder
@@ -78,6 +79,7 @@ class Services:
     history: HistoryOfSwarm
     storage: Storage
     """Of files."""
+    uploading: Uploading
     batches: "Batches"
     stopping: asyncio.Event
     """Set when the replica was told to stop."""

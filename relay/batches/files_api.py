@@ -73,9 +73,11 @@ class FilesEndpoint(HTTPEndpoint):
         )
 
     async def post(self, request: Request) -> Response:
-        asker = await require_holder_id(request)
-        async with uploaded(request, services_of(request.scope).settings.file_bytes) as upload:
-            return await _keep(request, upload, asker)
+        asker, services = await require_holder_id(request), services_of(request.scope)
+        owner = (await services.allowances.of(asker)).owner or asker
+        with services.uploading.one(owner):
+            async with uploaded(request, services.settings.file_bytes) as upload:
+                return await _keep(request, upload, asker)
 
 
 async def _keep(request: Request, upload: Upload, asker: str) -> Response:

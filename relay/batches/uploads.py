@@ -4,8 +4,9 @@ The fields that say what the file is for may come after it, and a form may break
 storage only when the form is whole. Does not know what becomes of it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -14,13 +15,42 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from relay.batches.storage import PART_BYTES
-from schema.errors import InvalidRequest, TooLarge
+from schema.errors import InvalidRequest, TooLarge, TooManyRequests
 from schema.files import MAX_FILE_NAME_CHARS
 
 MOST_FIELDS = 8
 FIELD_BYTES = 1024
 FORM_BYTES = 64 * 1024
 """Of a form, beside its file."""
+
+
+MOST_AT_ONCE = 8
+"""Of one token and those that it has made: each may take `FILE_BYTES` of this machine's disk meanwhile."""
+RETRY_SECONDS = 10.0
+"""When asking again makes sense where there are that many."""
+
+
+class Uploading:
+    """How many uploads are under way here. Owned by the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._owners: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, owner: str) -> Generator[None]:
+        """One more, while the block runs. `owner`: whose it is. Raises TooManyRequests: there are many."""
+        if self._owners[owner] >= MOST_AT_ONCE:
+            raise TooManyRequests(
+                f"{MOST_AT_ONCE} files of this token are being uploaded already: wait for one of them",
+                retry_after=RETRY_SECONDS,
+            )
+        self._owners[owner] += 1
+        try:
+            yield
+        finally:
+            self._owners[owner] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from relay.openapi import Answer, Operation
 from schema.batches import Batch, BatchList, BatchQuery, BatchRequest, WebhookSecret
-from schema.errors import Conflict, IdempotencyKeyReused, NotFound, QuotaExceeded
+from schema.errors import Conflict, IdempotencyKeyReused, NotFound, QuotaExceeded, TooManyRequests
 from schema.files import FileDeleted, FileList, FileObject, FileQuery
 
 _FILES, _BATCHES = "Files", "Batches"
@@ -31,7 +31,7 @@ BATCHES: tuple[Operation, ...] = (
             "additionalProperties": False,
         },
         answers=(Answer(meaning="The file.", shape=FileObject),),
-        errors=(IdempotencyKeyReused, QuotaExceeded),
+        errors=(IdempotencyKeyReused, QuotaExceeded, TooManyRequests),
     ),
     Operation(
         method="GET",

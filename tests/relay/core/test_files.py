@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import openai
 import pytest
 
 from relay.batches.storage import PART_BYTES, Folder
+from relay.batches.uploads import MOST_AT_ONCE
 from relay.queries.quotas import LEAST_BYTES
 from schema.errors import Unavailable
 from tests.relay.core.rest_client import CHAT, QUESTION, assert_error, client_of
 from tests.relay.core.support import RunningRelay, running_relay
-from tests.relay.core.waiting import DEADLINE
+from tests.relay.core.waiting import DEADLINE, eventually
 
 LINES = b'{"a": 1}\n'
 FORM: dict[str, Any] = {"files": {"file": ("lines.jsonl", LINES)}, "data": {"purpose": "batch"}}
@@ -280,3 +281,38 @@ async def test_a_token_may_have_so_many_open_batches(sqlite_file: Path, tmp_path
         async with asyncio.timeout(DEADLINE):
             while not await has_room():
                 pass
+
+
+async def test_a_token_with_all_its_keys_uploads_so_many_files_at_once(
+    relay: RunningRelay, http: httpx.AsyncClient
+) -> None:
+    """Each is on the relay's disk before it counts among the token's files."""
+    key = (await http.post("/api/tokens", json={"kind": "client", "name": "a key"})).json()["token"]
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nlines\r\n--b--\r\n'
+    )
+    may_end = asyncio.Event()
+    under_way = relay.services.uploading._owners
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield form[:-20]
+        await may_end.wait()
+        yield form[-20:]
+
+    def upload(client: httpx.AsyncClient, content: Any) -> Coroutine[Any, Any, httpx.Response]:
+        kind = {"Content-Type": "multipart/form-data; boundary=b"}
+        return client.post("/v1/files", content=content, headers=kind)
+
+    async with client_of(relay, key) as with_key, asyncio.TaskGroup() as tasks:
+        begun = [tasks.create_task(upload(http, slowly())) for _ in range(MOST_AT_ONCE)]
+        await eventually(lambda: under_way.total() == MOST_AT_ONCE)
+        refusal = await upload(with_key, form)
+        assert_error(refusal, 429, "rate_limit_exceeded", "rate_limit_error")
+        assert int(refusal.headers["Retry-After"]) > 0
+        begun[0].cancel()
+        await eventually(lambda: under_way.total() == MOST_AT_ONCE - 1)
+        assert (await upload(with_key, form)).status_code == 200
+        may_end.set()
+    assert {one.result().status_code for one in begun[1:]} == {200}
+    assert not under_way
