@@ -4,22 +4,14 @@
  *
  * @import { Model, Volunteer } from "./protocol.js"
  * @import { Run } from "./coverage.js"
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  * @typedef {ReadonlyMap<string, number>} Hues
  */
-import {
-  blocksWords,
-  capital,
-  figuresWords,
-  holdersOf,
-  progress,
-  rangeWords,
-  runs,
-  stateWords,
-} from "./coverage.js";
+import { blocksWords, figuresWords, holdersOf, progress, rangeWords, runs, stateWords } from "./coverage.js";
 import { byId, element, setText } from "./dom.js";
 import { mayBeShown } from "./readiness.js";
-import { chosenModel } from "./store.js";
+import { capital } from "./shell/words.js";
+import { chosenModel } from "./state.js";
 
 const MOST_ROWS = 100;
 

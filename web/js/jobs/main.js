@@ -27,7 +27,7 @@ function start({ announce, notice, fail }) {
   let isFailing = false;
   const look = () => void read();
   const jobs = new JobsList({ fail, changed: look });
-  const files = new FilesList({ fail, changed: look });
+  const files = new FilesList({ fail, changed: look, announce });
   new NewJob({ models: () => models, begun: look, announce });
 
   async function read() {
