@@ -53,8 +53,10 @@ async def test_a_job_is_begun_cancelled_and_its_errors_read_by_line(
     await expect(files.get_by_role("row")).to_have_count(3)
     delete = browser_page.get_by_role("button", name="Delete lines.jsonl")
     await delete.click()
-    await expect(delete).to_have_text("Really delete?")
-    await delete.click()
+    await expect(
+        browser_page.get_by_role("status").filter(has_text="Really delete lines.jsonl?")
+    ).to_be_attached()
+    await browser_page.get_by_role("button", name="Really delete? lines.jsonl").click()
     await expect(files.get_by_role("row")).to_have_count(2)
     await browser_page.get_by_role("button", name="Sign out").click()
     await expect(browser_page.get_by_label("Access token")).to_be_focused()
@@ -175,10 +177,10 @@ async def test_whoever_deletes_a_file_by_keyboard_goes_on_with_the_next(
     played.answers["GET", "/v1/files"] = listed
     played.answers["DELETE", "/v1/files/one"] = delete
     await played.open(browser_page, "/jobs")
-    button = browser_page.get_by_role("button", name="Delete one.jsonl")
-    await button.press("Enter")
-    await button.press("Enter")
-    await expect(button).to_have_count(0)
+    await browser_page.get_by_role("button", name="Delete one.jsonl").press("Enter")
+    sure = browser_page.get_by_role("button", name="Really delete? one.jsonl")
+    await sure.press("Enter")
+    await expect(sure).to_have_count(0)
     await expect(browser_page.get_by_role("button", name="Delete two.jsonl")).to_be_focused()
 
 
