@@ -1,8 +1,8 @@
 """Places for the WebSockets of pages and of Petals' scripts: how many are open, in all and of each person.
 
 An open page costs memory, and every picture of the swarm is sent to it, though nobody asks anything there. A
-person is a token; where nobody signs in, the network that the page comes from, which is kept in memory for as
-long as it is open. Counts only, on one replica. Does not know what is said on them.
+person is a token with all that it has made; where nobody signs in, the network that the page comes from, kept
+in memory for as long as it is open. Counts only, on one replica. Does not know what is said on them.
 """
 
 from collections import Counter
@@ -28,17 +28,19 @@ class OpenPages:
         return self._people.total()
 
     @contextmanager
-    def place(self, token_id: str | None, address: str) -> Generator[None]:
-        """One more. `token_id`: None where nobody signs in; `address`: whence it comes, empty where unknown.
+    def place(self, owner: str | None, address: str) -> Generator[None]:
+        """One more. `owner`: the token whose limits hold for it; None where nobody signs in.
+
+        `address`: where it comes from; empty where that is unknown.
 
         Raises:
             TooManyRequests: this person has too many open. Unavailable: all together have.
         """
-        person = f"address {network_of(address)}" if token_id is None else f"token {token_id}"
+        person = f"address {network_of(address)}" if owner is None else f"token {owner}"
         if self._people[person] >= self._most_of_one:
-            who = "your address has" if token_id is None else "this token has"
+            where = "from your address" if owner is None else "with this token and its keys"
             raise TooManyRequests(
-                f"{who} {self._most_of_one} pages of this relay open already: close one of them",
+                f"{self._most_of_one} pages of this relay are open already {where}: close one of them",
                 retry_after=RETRY_SECONDS,
             )
         if len(self) >= self._most:

@@ -56,8 +56,9 @@ async def page_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         return
     await socket.accept()
     page = _PageSession(services, socket, token_id)
+    owner = None if token_id is None else await services.allowances.owner_of(token_id)
     try:
-        with services.open_pages.place(token_id, socket.client.host if socket.client else ""):
+        with services.open_pages.place(owner, socket.client.host if socket.client else ""):
             await _serve(services, page)
     except CorollaError as error:
         # There are too many. Said here, as browsers show a page nothing of an upgrade that is refused.

@@ -164,7 +164,8 @@ async def generate_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     with ExitStack() as stack:
         try:
             asker = await _require_asker(socket)
-            stack.enter_context(services.open_pages.place(asker, ""))
+            owner = await services.allowances.owner_of(asker)
+            stack.enter_context(services.open_pages.place(owner, ""))
         except CorollaError as error:
             services.metrics.refuse(error.code)
             await deny_upgrade(receive, send, error)

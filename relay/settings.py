@@ -432,7 +432,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "TOKEN_PAGES",
         "`256`",
-        "How many of them may be of one token or, where nobody signs in, of one address.",
+        "How many of them may be of one token and its keys or, where nobody signs in, of one address.",
         _integer(1, 1_000_000),
     ),
     Setting(

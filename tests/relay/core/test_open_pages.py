@@ -11,6 +11,7 @@ from relay.open_pages import OpenPages
 from schema import browser
 from schema.errors import TooManyRequests, Unavailable
 from tests.relay.core.page import ScriptedPage, open_page
+from tests.relay.core.rest_client import client_of
 from tests.relay.core.support import RunningRelay, running_relay
 from tests.relay.core.test_pages_access import signed_in
 from tests.relay.core.waiting import eventually
@@ -59,6 +60,16 @@ async def test_one_token_has_so_many_pages_and_leaves_others_theirs(sqlite_file:
         await page.socket.close()
         await eventually(nothing_open(relay, left=1))
         await welcomed(relay, Cookie=mine)
+
+
+async def test_a_tokens_keys_have_places_of_its_own(sqlite_file: Path) -> None:
+    async with running_relay(sqlite_file, token_pages=1) as relay:
+        token = await relay.token("client")
+        async with client_of(relay, token) as http:
+            made = await http.post("/api/tokens", json={"kind": "client", "name": "a script"})
+        key = await signed_in(relay, made.json()["token"])
+        await welcomed(relay, Cookie=await signed_in(relay, token))
+        assert await refusal_of(await open_page(relay, Cookie=key)) == "rate_limit_exceeded"
 
 
 async def test_where_nobody_signs_in_an_address_has_so_many_pages(sqlite_file: Path) -> None:

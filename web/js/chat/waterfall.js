@@ -8,7 +8,7 @@
  */
 import { blocksWords } from "../coverage.js";
 import { element, iconButton } from "../dom.js";
-import { seconds } from "../shell/words.js";
+import { dotted, seconds } from "../shell/words.js";
 import { pauseShares, promptWaterfall, stepWaterfall } from "./timing.js";
 
 const TIME_ICON = "M4 6h7M8 12h8M13 18h7";
@@ -82,7 +82,7 @@ function overview(timing, usage) {
       first,
       ...pauseShares(timing).map(pauseMark),
     ),
-    element("p", {}, words.join(" · ")),
+    element("p", {}, dotted(words)),
   );
 }
 

@@ -89,3 +89,6 @@ export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1)
 
 /** Errors' words begin small and end open, as they stand in logs. @param {string} words */
 export const sentence = (words) => (/[.!?…]$/.test(words) ? capital(words) : `${capital(words)}.`);
+
+/** Facts in one line. A dot stays with what is before it where the line is broken. @param {readonly string[]} facts */
+export const dotted = (facts) => facts.join("\u00a0· ");
