@@ -50,7 +50,7 @@ async def test_a_question_is_answered_token_by_token(browser_page: Page, swarm: 
 async def test_a_reply_names_the_volunteers_that_served_it(browser_page: Page, swarm: Swarm) -> None:
     chat = await open_page(browser_page, swarm)
     await chat.ask_and_wait("What is 7 + 5?")
-    await expect(chat.last).to_contain_text(re.compile(r"\d+ tokens? .*first after"))
+    await expect(chat.last).to_contain_text(re.compile(r"\d+ tokens?\s.*first after"))
     served_by = chat.last.get_by_role("list", name="Served by").get_by_role("listitem")
     await expect(served_by).to_have_text(
         ["anemone 0\N{EN DASH}3", "bellis 4\N{EN DASH}7", "crocus 8\N{EN DASH}11"]
@@ -118,7 +118,7 @@ async def test_a_reload_in_the_middle_of_a_reply_loses_nothing_of_it(
     await browser_page.reload()
     await chat.wait_for_end()
     await expect(chat.text).to_have_text(whole)
-    await expect(chat.last).to_contain_text(re.compile(r"\d+ tokens? .*first after"))
+    await expect(chat.last).to_contain_text(re.compile(r"\d+ tokens?\s.*first after"))
     assert len(resumed) == 1
 
 

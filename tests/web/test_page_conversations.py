@@ -101,6 +101,16 @@ async def test_are_deleted_with_a_way_back(scripted: ScriptedRelay) -> None:
     await panel.names("What is a petal?")
 
 
+async def test_who_deletes_one_goes_on_with_the_one_below(scripted: ScriptedRelay) -> None:
+    chat, panel = await two(scripted)
+    await scripted.page.get_by_role("button", name="New chat").click()
+    await converse(scripted, chat, "Why do leaves fall?", "It saves water.")
+    await panel.names("Why do leaves fall?", "What is a petal?", "How do bees see?")
+    await panel.choose("petal", "Delete")
+    await panel.names("Why do leaves fall?", "How do bees see?")
+    await expect(panel.row("bees").locator(".conversation-open")).to_be_focused()
+
+
 async def test_leave_as_files_and_come_back_from_them(scripted: ScriptedRelay, tmp_path: Path) -> None:
     chat, panel = await two(scripted)
     async with scripted.page.expect_download() as download:
