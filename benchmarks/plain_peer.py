@@ -84,6 +84,8 @@ class PlainPeer(asyncio.Protocol):
         self._is_open = False
         self._interval = 0.0
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When its next heartbeat is, in loop time."""
 
     # ---- the socket ---------------------------------------------------------------------------
 
@@ -174,7 +176,8 @@ class PlainPeer(asyncio.Protocol):
         self.id, self._interval = PeerId(welcome.peer), welcome.heartbeat_seconds
         # Each at a time of its own, as real ones do that did not all start in the same second.
         phase = secrets.randbelow(1000) / 1000 * self._interval
-        self._heartbeat = asyncio.get_running_loop().call_later(phase, self._beat)
+        self._due = asyncio.get_running_loop().time() + phase
+        self._heartbeat = asyncio.get_running_loop().call_at(self._due, self._beat)
         start, end = self._card.span or (None, None)
         offer = ModelOffer(
             facts=self._card.model,
@@ -188,7 +191,10 @@ class PlainPeer(asyncio.Protocol):
 
     def _beat(self) -> None:
         self.send(Heartbeat())
-        self._heartbeat = asyncio.get_running_loop().call_later(self._interval, self._beat)
+        # Not from now: those of a process that had to wait would keep the same time from then on, as machines
+        # of their own do not.
+        self._due += self._interval
+        self._heartbeat = asyncio.get_running_loop().call_at(self._due, self._beat)
 
     def _send_probe(self, session: SessionId, route: bytes) -> None:
         tensors = [WireTensor(DType.FLOAT32, (1, 1, HIDDEN), bytes(4 * HIDDEN))]

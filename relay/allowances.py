@@ -70,6 +70,10 @@ class Allowances:
             self._known.popitem(last=False)
         return found
 
+    async def owner_of(self, token_id: str) -> str:
+        """Whose limits hold for a token: its maker's, or its own where no token has made it."""
+        return (await self.of(token_id)).owner or token_id
+
     def forget(self) -> None:
         """Limits were changed here: look all of them up anew."""
         self._known.clear()

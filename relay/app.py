@@ -54,6 +54,7 @@ from relay.kept_replies import KeepLimits, KeptReplies
 from relay.leaderboard import Leaderboard
 from relay.metrics import Metrics
 from relay.neighbours import Neighbours
+from relay.open_pages import OpenPages
 from relay.outcomes import Outcomes
 from relay.peer import Send
 from relay.pictures import Pictures
@@ -233,6 +234,7 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
         probing=Probing(swarm, routing, forwarder, metrics, settings.probe_seconds),
         replies=replies,
         kept_replies=kept_replies,
+        open_pages=OpenPages(settings.pages, settings.token_pages),
         admission=admission,
         allowances=Allowances(store, usage),
         handing_out=HandingOut(settings),

@@ -14,7 +14,7 @@ from relay.replicas import LEASE_SECONDS
 from relay.reputation import HOUR, hour_of
 from relay.services import Services
 from relay.standings import KEEP_SECONDS
-from relay.turns import in_turns, spread
+from relay.turns import spread
 from relay.usage import DAY, day_of
 from schema.errors import CorollaError
 from schema.history import MOST_DAYS
@@ -50,6 +50,8 @@ and the rows of all replicas are old when it comes back."""
 
 AT_ONCE = 4
 """Peers that are sent a heartbeat or a ping without a pause: a tenth of a millisecond."""
+LOOKED_AT_AT_ONCE = 50
+"""Peers whose silence is measured without a pause: as long as that."""
 SPREAD = 0.8
 """Of a job's interval, over which what it does for thousands is spread."""
 
@@ -95,9 +97,10 @@ async def measure_round_trips(services: Services) -> None:
 
 async def end_unresponsive(services: Services) -> None:
     """End the peers that are silent or do not read."""
-    now = asyncio.get_running_loop().time()
-    async for peer in in_turns(services.hub):
-        services.hub.end_unresponsive([peer], now)
+    now = asyncio.get_running_loop().time
+    seconds = services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT
+    async for peer in spread(services.hub, seconds * SPREAD, LOOKED_AT_AT_ONCE):
+        services.hub.end_unresponsive([peer], now())
 
 
 async def probe_again(services: Services) -> None:

@@ -56,6 +56,16 @@ async def page_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         return
     await socket.accept()
     page = _PageSession(services, socket, token_id)
+    owner = None if token_id is None else await services.allowances.owner_of(token_id)
+    try:
+        with services.open_pages.place(owner, socket.client.host if socket.client else ""):
+            await _serve(services, page)
+    except CorollaError as error:
+        # There are too many. Said here, as browsers show a page nothing of an upgrade that is refused.
+        await page.close(error)
+
+
+async def _serve(services: Services, page: "_PageSession") -> None:
     services.metrics.connections["page"] += 1
     services.hub.add_page(page)
     try:
@@ -113,7 +123,7 @@ class _PageSession:
                 if isinstance(result, Exception) and not isinstance(result, PageGone):
                     log.error("a page's task failed", exc_info=result)
         if self._ending is not None:
-            await self._close(self._ending)
+            await self.close(self._ending)
 
     async def _read(self) -> None:
         status = self._services.swarm.status()
@@ -207,7 +217,8 @@ class _PageSession:
         self._services.metrics.refuse(error.code)
         await self._say(browser.PageError(id=reply, error=ErrorInfo.of(error)))
 
-    async def _close(self, error: CorollaError) -> None:
+    async def close(self, error: CorollaError) -> None:
+        """Say why, and close the connection."""
         with suppress(PageGone, TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._refuse(error)

@@ -7,7 +7,7 @@ as quickly without. Does not know how a text becomes a reply: that is relay/peta
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -161,19 +161,20 @@ class ScriptGone(Exception):
 async def generate_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application behind `/api/v2/generate`."""
     services, socket = services_of(scope), WebSocket(scope, receive, send)
-    try:
-        asker = await _require_asker(socket)
-    except CorollaError as error:
-        services.metrics.refuse(error.code)
-        await deny_upgrade(receive, send, error)
-        return
-    await socket.accept()
-    session = Session(services, socket, asker)
-    services.hub.add_page(session)
-    try:
+    with ExitStack() as stack:
+        try:
+            asker = await _require_asker(socket)
+            owner = await services.allowances.owner_of(asker)
+            stack.enter_context(services.open_pages.place(owner, ""))
+        except CorollaError as error:
+            services.metrics.refuse(error.code)
+            await deny_upgrade(receive, send, error)
+            return
+        await socket.accept()
+        session = Session(services, socket, asker)
+        services.hub.add_page(session)
+        stack.callback(services.hub.remove_page, session)
         await session.run()
-    finally:
-        services.hub.remove_page(session)
 
 
 class Session:

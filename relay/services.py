@@ -20,6 +20,7 @@ from relay.joining import Joining
 from relay.kept_replies import KeptReplies
 from relay.leaderboard import Leaderboard
 from relay.metrics import Metrics
+from relay.open_pages import OpenPages
 from relay.outcomes import Outcomes
 from relay.pictures import Pictures
 from relay.probing import Probing
@@ -67,6 +68,7 @@ class Services:
     replies: Replies
     kept_replies: KeptReplies
     """Of pages."""
+    open_pages: OpenPages
     admission: Admission
     allowances: Allowances
     handing_out: HandingOut

@@ -91,6 +91,8 @@ class Settings:
     usage_days: int = MOST_USAGE_DAYS
     lines_per_head: int = 16
     private_webhooks: bool = False
+    pages: int = 4096
+    token_pages: int = 256
     keep_seconds: float = 60.0
     kept_replies: int = 4096
     kept_bytes: int = 64 * 1024 * 1024
@@ -429,6 +431,18 @@ SETTINGS: tuple[Setting, ...] = (
         "`false`",
         "Whether batches may name webhooks on private networks and on this machine.",
         _yes_or_no,
+    ),
+    Setting(
+        "PAGES",
+        "`4096`",
+        "WebSockets of chat pages and of Petals' scripts that one replica keeps open.",
+        _integer(1, 1_000_000),
+    ),
+    Setting(
+        "TOKEN_PAGES",
+        "`256`",
+        "How many of them may be of one token and its keys or, where nobody signs in, of one address.",
+        _integer(1, 1_000_000),
     ),
     Setting(
         "KEEP_SECONDS",

@@ -87,6 +87,20 @@ def page(name: str) -> Callable[[Request], Awaitable[Response]]:
     return handle
 
 
+def wants_page(request: Request) -> bool:
+    """Whether somebody looks at the answer in a browser, who goes from one document to the next."""
+    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+
+
+def not_found() -> Response:
+    """That there is nothing at an address, for people."""
+    path = WEB / "not_found.html"
+    stat = path.stat()
+    stored = _stored(path, stat.st_mtime_ns, stat.st_size)
+    headers = SECURITY_HEADERS | {"Cache-Control": "no-store"}
+    return Response(stored.content, 404, headers, media_type=stored.kind)
+
+
 def respond(path: Path, stat: os.stat_result, wanted: Headers) -> Response:
     """A file, in the form that the browser takes; 304 when it has it already."""
     stored = _stored(path, stat.st_mtime_ns, stat.st_size)

@@ -1,11 +1,13 @@
 """Takes the pictures of docs/tour.md and the README: `python -m scripts.tour`.
 
 A relay and three volunteers with the demonstration model, and a real Chromium in which an operator asks,
-looks around, has a file answered and makes a key. Pictures are of the pages as they are then.
+looks around, has a file answered and makes a key. Pictures are of the pages as they are then. It takes some
+minutes, as the swarm's figures over time need something to show.
 """
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
@@ -20,6 +22,8 @@ QUESTIONS = ("What is Corolla?", "Tell me a short story about a fox.")
 TOUR = DOCS / "tour"
 WIDE, TALL, PHONE = (1200, 760), (1200, 1180), (390, 780)
 PATIENCE_MS = 120_000
+BUSY_SECONDS, PAUSE_SECONDS = 250.0, 4.0
+"""How long scripts ask before the swarm's picture is taken, and what they rest after each reply."""
 
 
 def main() -> int:
@@ -36,6 +40,7 @@ def main() -> int:
         page = context.new_page()
         sign_in(context, server)
         show_chat(page)
+        keep_busy(context, server)
         show_swarm(page)
         show_own(context, page)
         show_dark(page)
@@ -66,14 +71,30 @@ def show_chat(page: Page) -> None:
     take(page, "time")
 
 
+def keep_busy(context: BrowserContext, server: RelayProcess) -> None:
+    """Has replies written as scripts do, for some minutes."""
+    headers = {"Authorization": f"Bearer {server.token('client', 'a script')}"}
+    until = time.monotonic() + BUSY_SECONDS
+    while time.monotonic() < until:
+        for question in QUESTIONS:
+            asked = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
+            answer = context.request.post(
+                "/v1/chat/completions", data=asked, headers=headers, fail_on_status_code=True
+            )
+            answer.dispose()
+            time.sleep(PAUSE_SECONDS)
+
+
 def show_swarm(page: Page) -> None:
     resize(page, TALL)
     page.goto("/swarm")
     page.get_by_text("Live", exact=True).wait_for()
     page.get_by_role("link", name="rose").first.wait_for()
+    page.get_by_role("figure").first.wait_for()
     take(page, "swarm")
     page.get_by_role("link", name="rose").first.click()
     page.get_by_role("heading", name="rose").wait_for()
+    page.get_by_text("What weighs most").or_(page.get_by_text("newcomers have")).wait_for()
     take(page, "volunteer")
 
 

@@ -27,7 +27,7 @@ MODEL = "tiny"
 HEAD, MIDDLE, LAST = "anemone", "bellis", "crocus"
 SPANS = {HEAD: "0:4", MIDDLE: "4:8", LAST: "8:12"}
 HEARTBEAT_SECONDS = "0.5"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.05
 CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 

@@ -35,7 +35,7 @@ SHORT = replace(TINY, context=32)
 """A reply ends where the model's positions do, so none is long, whatever limit is asked for."""
 EXAMPLES = 10
 """Random requests of each kind, beside those for every edge of every field."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 OF_ANY_MODEL = ("/api/volunteers", "/api/admin/volunteers")
 """Where any name may be asked for."""
 

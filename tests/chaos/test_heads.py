@@ -21,7 +21,7 @@ def whole(thicket: Thicket) -> Thicket:
 
 class TestAHeadThatDies:
     def test_in_decode_is_followed_by_another(self, whole: Thicket) -> None:
-        before = whole.garden.say(QUESTION, LONG)
+        before = whole.undisturbed(QUESTION, LONG)
         continued = whole.metric("corolla_continued_replies_total")
         with whole.garden.chat(QUESTION, LONG) as chat:
             chat.wait_for_text()
@@ -32,7 +32,7 @@ class TestAHeadThatDies:
 
     def test_in_prefill_is_followed_by_another(self, whole: Thicket) -> None:
         """The last hops stand still, so that the prompt cannot be through before the head is dead."""
-        before = whole.garden.say(LONG_QUESTION, LONG)
+        before = whole.undisturbed(LONG_QUESTION, LONG)
         last = whole.serving(THIRD)
         whole.signal(signal.SIGSTOP, *last)
         try:
@@ -45,7 +45,7 @@ class TestAHeadThatDies:
             whole.signal(signal.SIGCONT, *last)
 
     def test_of_a_reply_that_is_not_streamed_is_followed_by_another(self, whole: Thicket) -> None:
-        before = whole.garden.say(QUESTION, LONG)
+        before = whole.undisturbed(QUESTION, LONG)
         reply = WholeReply(whole.garden, QUESTION, LONG)
         whole.kill(whole.used(FIRST))
         assert reply.text == before
@@ -64,7 +64,7 @@ class TestAHeadThatDies:
 def test_replies_of_both_heads_go_on_when_one_dies(whole: Thicket) -> None:
     """One is the dead one's own, the other may have had it for a hop."""
     questions = [f"{QUESTION} {number}" for number in range(4)]
-    before = [whole.garden.say(question, LONG) for question in questions]
+    before = [whole.undisturbed(question, LONG) for question in questions]
     chats: list[Chat] = [whole.garden.chat(question, LONG) for question in questions]
     for chat in chats:
         chat.__enter__()

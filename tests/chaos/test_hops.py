@@ -176,7 +176,7 @@ class TestASpan:
 
 def test_several_deaths_under_one_reply(thicket: Thicket) -> None:
     thicket.want_spares(SECOND, THIRD)
-    before = thicket.garden.say(QUESTION, LONG)
+    before = thicket.undisturbed(QUESTION, LONG)
     with thicket.garden.chat(QUESTION, LONG) as chat:
         chat.wait_for_text()
         thicket.kill(thicket.used(SECOND), thicket.used(THIRD))

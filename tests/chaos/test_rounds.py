@@ -22,7 +22,7 @@ def test_replies_outlive_whom_chance_picks(thicket: Thicket, number: int) -> Non
         for _ in range(AT_ONCE)
     ]
     span, moment = chance.choice(SPANS), chance.randrange(TOKENS // 2)
-    undisturbed = [thicket.garden.say(question, TOKENS) for question in questions]
+    undisturbed = [thicket.undisturbed(question, TOKENS) for question in questions]
     thicket.want_spares(span)
     with ExitStack() as stack:
         chats = [stack.enter_context(thicket.garden.chat(question, TOKENS)) for question in questions]

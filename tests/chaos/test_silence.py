@@ -37,7 +37,7 @@ class TestAVolunteerThatStalls:
 
     def test_in_the_middle_of_a_reply_is_replaced_while_it_still_sleeps(self, thicket: Thicket) -> None:
         thicket.want_spares(THIRD)
-        before = thicket.garden.say(QUESTION, LONG)
+        before = thicket.undisturbed(QUESTION, LONG)
         with thicket.garden.chat(QUESTION, LONG) as chat:
             chat.wait_for_text()
             stalled = thicket.used(THIRD)

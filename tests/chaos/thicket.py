@@ -51,6 +51,15 @@ class Thicket:
         for span in spans or SPANS:
             wait_until(lambda span=span: len(self.serving(span)) == 2, f"blocks {span} have a spare")
 
+    def undisturbed(self, words: str, max_tokens: int) -> str:
+        """What the swarm says to this when nobody dies.
+
+        Returns when nobody's heartbeat tells of that reply any more: they show who serves the next.
+        """
+        text = self.garden.say(words, max_tokens)
+        self.garden.wait_for_no_sessions()
+        return text
+
     def used(self, span: str) -> str:
         """The one that serves a session, as soon as one does."""
 

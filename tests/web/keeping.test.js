@@ -10,9 +10,10 @@ import { mergeConversation, mergeInfo, mergeTurn } from "../../web/js/chat/mergi
 import { findIn, marked, queryWords } from "../../web/js/chat/search.js";
 import { MemoryShelf } from "../../web/js/chat/shelf.js";
 import { latestBelow, pathOf, versionsByParent } from "../../web/js/chat/tree.js";
-import { newConversation, reduceConversation } from "../../web/js/conversation.js";
+import { infoOf, newConversation, reduceConversation } from "../../web/js/conversation.js";
 import { DEFAULTS } from "../../web/js/settings.js";
-import { createStore, infoOf, initialState } from "../../web/js/store.js";
+import { initialState } from "../../web/js/state.js";
+import { createStore } from "../../web/js/store.js";
 
 const ask = (turn, parent, question, at) => ({
   type: "ask",

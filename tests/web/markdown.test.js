@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { decodeReferences, lexBlocks, renderBlock, safeHref } from "../../web/js/markdown.js";
+import { lexBlocks } from "../../web/js/chat/blocks.js";
+import { decodeReferences, renderBlock, safeHref } from "../../web/js/markdown.js";
 import { elements, fakeDocument, outline } from "./fake_dom.js";
 
 globalThis.document = /** @type {any} */ (fakeDocument);

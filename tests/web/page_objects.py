@@ -2,7 +2,7 @@
 
 from playwright.async_api import Locator, Page, expect
 
-REPLY_TIMEOUT_MS = 60_000
+REPLY_TIMEOUT_MS = 180_000
 
 
 async def sign_in(page: Page, url: str, path: str, token: str) -> None:

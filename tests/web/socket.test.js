@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, describe, mock, test } from "node:test";
 
-import { Connection, retryDelay, socketUrl } from "../../web/js/socket.js";
+import { retryDelay } from "../../web/js/backoff.js";
+import { Connection, socketUrl } from "../../web/js/socket.js";
 
 const WELCOME = JSON.stringify({ type: "welcome", software: "x", swarm: { models: [], volunteers: [] } });
 
@@ -12,6 +13,8 @@ class FakeWebSocket extends EventTarget {
   static made = [];
   readyState = FakeWebSocket.OPEN;
   sent = [];
+  /** Whether nothing comes through any more: browsers then wait long for the other side's close. */
+  isDead = false;
 
   constructor(url) {
     super();
@@ -25,7 +28,7 @@ class FakeWebSocket extends EventTarget {
 
   close() {
     this.readyState = 3;
-    this.dispatchEvent(new Event("close"));
+    if (!this.isDead) this.dispatchEvent(new Event("close"));
   }
 
   hear(data) {
@@ -41,7 +44,7 @@ function connection(access = async () => "open") {
   const made = new Connection({
     url: "ws://relay/ws/chat",
     checkAccess: access,
-    onLink: (link) => links.push(link.phase),
+    onLink: ({ phase, refusal }) => links.push(refusal === undefined ? phase : `${phase}: ${refusal}`),
     onMessage: (message) => messages.push(message.type),
   });
   return { made, links, messages };
@@ -59,6 +62,13 @@ describe("the delay before the next attempt", () => {
   test("is spread over the upper half", () => {
     assert.equal(retryDelay(3, 0), 1000);
     assert.equal(retryDelay(3, 0.5), 1500);
+  });
+  test("is not shorter than the relay asks for, and spread too", () => {
+    assert.deepEqual(
+      [0, 0.5].map((random) => retryDelay(1, random, 30)),
+      [30_000, 37_500],
+    );
+    assert.equal(retryDelay(100, 1, 2), 20_000);
   });
 });
 
@@ -160,8 +170,25 @@ describe("the connection", () => {
   test("is given up when no welcome comes", async () => {
     const { made, links } = connection();
     await made.connect();
+    latest().isDead = true;
     mock.timers.tick(15_000);
     assert.equal(links.at(-1), "waiting");
+  });
+
+  test("is refused in the relay's words, and tried again when the relay says", async () => {
+    const { made, links, messages } = connection();
+    await made.connect();
+    const error = { code: "rate_limit_exceeded", message: "too many pages", retry_after: 30 };
+    latest().hear(JSON.stringify({ type: "error", error }));
+    latest().close();
+    assert.deepEqual([links.at(-1), messages], ["waiting: too many pages", []]);
+    mock.timers.tick(29_000);
+    assert.equal(links.at(-1), "waiting: too many pages");
+    mock.timers.tick(16_000);
+    await new Promise(setImmediate);
+    latest().hear(WELCOME);
+    latest().close();
+    assert.deepEqual(links.slice(-3), ["connecting", "open", "waiting"]);
   });
 
   test("asks for sign-in instead of trying for ever", async () => {

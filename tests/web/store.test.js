@@ -4,9 +4,10 @@ import { describe, test } from "node:test";
 
 import { receive } from "../../web/js/actions.js";
 import { blockedWords, mayBeShown } from "../../web/js/readiness.js";
-import { newConversation } from "../../web/js/conversation.js";
+import { infoOf, newConversation } from "../../web/js/conversation.js";
 import { DEFAULTS } from "../../web/js/settings.js";
-import { chosenModel, createStore, infoOf, initialState, reduce, turnsOf } from "../../web/js/store.js";
+import { chosenModel, initialState, turnsOf } from "../../web/js/state.js";
+import { createStore, reduce } from "../../web/js/store.js";
 
 const model = (id, complete) => ({
   id,

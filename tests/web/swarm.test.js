@@ -22,6 +22,7 @@ const iris = volunteer("iris", 4, 12, { blocks_per_second: 300, score: 0.7 });
 test("evidence is dated no better than it is known: to the hour", () => {
   const begun = 7200;
   assert.equal(lastWords(begun, begun + 700), "last seen within the hour");
+  assert.equal(lastWords(begun, begun + 3599), "last seen within the hour");
   assert.equal(lastWords(begun, begun + 3 * 3600 + 700), "last seen about 3 h ago");
   assert.equal(lastWords(begun, begun + 50 * 3600), "last seen about 2 days ago");
 });

@@ -53,8 +53,10 @@ async def test_a_job_is_begun_cancelled_and_its_errors_read_by_line(
     await expect(files.get_by_role("row")).to_have_count(3)
     delete = browser_page.get_by_role("button", name="Delete lines.jsonl")
     await delete.click()
-    await expect(delete).to_have_text("Really delete?")
-    await delete.click()
+    await expect(
+        browser_page.get_by_role("status").filter(has_text="Really delete lines.jsonl?")
+    ).to_be_attached()
+    await browser_page.get_by_role("button", name="Really delete? lines.jsonl").click()
     await expect(files.get_by_role("row")).to_have_count(2)
     await browser_page.get_by_role("button", name="Sign out").click()
     await expect(browser_page.get_by_label("Access token")).to_be_focused()
@@ -78,6 +80,26 @@ async def test_mistakes_are_told_with_their_lines_and_nothing_is_uploaded(
     await browser_page.get_by_role("button", name="Not this one").click()
     await expect(browser_page.get_by_role("button", name="Upload and begin")).to_be_hidden()
     assert played.asked == []
+
+
+async def test_models_that_are_known_late_are_compared_with_the_file_all_the_same(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    known = asyncio.Event()
+
+    async def models(_: Request) -> dict[str, Any]:
+        await known.wait()
+        return {"models": [{"id": DEMO_MODEL}]}
+
+    played.answers["GET", "/v1/batches"] = {"data": []}
+    played.answers["GET", "/v1/files"] = {"data": []}
+    played.answers["GET", "/api/models"] = models
+    await played.open(browser_page, "/jobs")
+    chosen = file_of(line("a", body={"model": "no-such-model"}))
+    await browser_page.get_by_label("Choose a file").set_input_files(chosen)
+    await expect(browser_page.get_by_text("Nothing is wrong with them.").first).to_be_visible()
+    known.set()
+    await expect(browser_page.get_by_text("1 line would fail: it names")).to_be_visible()
 
 
 async def test_a_file_that_is_dropped_is_checked_too(browser_page: Page, played: ScriptedSwarm) -> None:
@@ -175,10 +197,10 @@ async def test_whoever_deletes_a_file_by_keyboard_goes_on_with_the_next(
     played.answers["GET", "/v1/files"] = listed
     played.answers["DELETE", "/v1/files/one"] = delete
     await played.open(browser_page, "/jobs")
-    button = browser_page.get_by_role("button", name="Delete one.jsonl")
-    await button.press("Enter")
-    await button.press("Enter")
-    await expect(button).to_have_count(0)
+    await browser_page.get_by_role("button", name="Delete one.jsonl").press("Enter")
+    sure = browser_page.get_by_role("button", name="Really delete? one.jsonl")
+    await sure.press("Enter")
+    await expect(sure).to_have_count(0)
     await expect(browser_page.get_by_role("button", name="Delete two.jsonl")).to_be_focused()
 
 

@@ -16,6 +16,7 @@ from tests.web.scripted_swarm import ScriptedSwarm, refusal
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
+MANY = 3000
 SECRET = "corolla-client.1111aaaa2222.secret.aHR0cA"
 USAGE = {"days": [], "replies": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
 
@@ -275,6 +276,45 @@ async def test_who_is_restored_from_those_kept_out_is_gone_from_there(
     await expect(kept_out).to_have_count(1)
     await expect(kept_out).to_contain_text("fedcba98")
     await expect(kept_out.get_by_role("button")).to_be_focused()
+
+
+async def test_three_thousand_volunteers_are_shown_page_by_page_the_most_doubtful_first(
+    browser_page: Page, played: ScriptedSwarm
+) -> None:
+    play_operators(played)
+    one = msgspec.to_builtins(volunteer("peer", 0, 12))
+    ids = [f"{number:016x}" for number in range(MANY)]
+    doubtful = {id: {"score": 0.1 + number / MANY} for number, id in enumerate(ids)}
+    watched = [
+        {"id": id, "volunteer": one | {"id": id, "name": f"peer-{id[-4:]}"} | doubtful[id]} for id in ids
+    ]
+    out = [{"volunteer": id, "at": time.time(), "reason": "nonsense", "by": None} for id in ids[:40]]
+
+    async def listed(request: Request) -> dict[str, Any]:
+        asked = request.query_params
+        first = int(asked.get("after", "0"))
+        last = first + int(asked["limit"])
+        following = str(last) if last < MANY else None
+        return {"volunteers": watched[first:last], "next": following, "quarantined": out}
+
+    played.answers["GET", "/api/admin/volunteers"] = listed
+    await played.open(browser_page, "/operators")
+    volunteers = browser_page.get_by_role("region", name="Volunteers", exact=True)
+    await expect(volunteers).to_contain_text("3,000 volunteers")
+    rows = volunteers.get_by_role("row")
+    await expect(rows).to_have_count(51)
+    await expect(rows.nth(1)).to_contain_text("peer-0000")
+    await volunteers.get_by_role("button", name="Show more").click()
+    await expect(rows).to_have_count(101)
+    await browser_page.get_by_label("Find").fill("peer-0bb7")
+    await expect(rows).to_have_count(2)
+    await expect(volunteers).to_contain_text("1 of 3,000 volunteers")
+    kept_out = browser_page.get_by_role("region", name="Kept out")
+    await expect(kept_out).to_contain_text("40 volunteers")
+    await expect(kept_out.get_by_role("listitem")).to_have_count(10)
+    await kept_out.get_by_role("button", name="Show more").click()
+    await expect(kept_out.get_by_role("listitem")).to_have_count(40)
+    await expect(kept_out.get_by_role("button", name="Show more")).to_be_hidden()
 
 
 async def test_who_is_no_operator_sees_neither_the_page_nor_the_way_there(

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from schema.browser import Chat
-from tests.web.page_objects import ChatPage
+from tests.web.page_objects import REPLY_TIMEOUT_MS, ChatPage
 from tests.web.scripted import WAIT_SECONDS, ScriptedRelay
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -99,6 +99,16 @@ async def test_are_deleted_with_a_way_back(scripted: ScriptedRelay) -> None:
     await panel.choose("bees", "Delete")
     await scripted.page.reload()
     await panel.names("What is a petal?")
+
+
+async def test_who_deletes_one_goes_on_with_the_one_below(scripted: ScriptedRelay) -> None:
+    chat, panel = await two(scripted)
+    await scripted.page.get_by_role("button", name="New chat").click()
+    await converse(scripted, chat, "Why do leaves fall?", "It saves water.")
+    await panel.names("Why do leaves fall?", "What is a petal?", "How do bees see?")
+    await panel.choose("petal", "Delete")
+    await panel.names("Why do leaves fall?", "How do bees see?")
+    await expect(panel.row("bees").locator(".conversation-open")).to_be_focused()
 
 
 async def test_leave_as_files_and_come_back_from_them(scripted: ScriptedRelay, tmp_path: Path) -> None:
@@ -302,13 +312,15 @@ async def test_two_thousand_are_imported_listed_in_part_and_all_of_them_searched
     file = tmp_path / "many.json"
     file.write_text(json.dumps(many(2000)))
     await scripted.page.locator("#import-file").set_input_files(file)
-    await expect(panel.region.get_by_text("2,000 conversations imported.")).to_be_visible(timeout=60_000)
+    await expect(panel.region.get_by_text("2,000 conversations imported.")).to_be_visible(
+        timeout=REPLY_TIMEOUT_MS
+    )
     rows = panel.region.locator(".conversation")
     await expect(rows).to_have_count(200)
     await panel.region.get_by_role("button", name="Show more").click()
     await expect(rows).to_have_count(400)
     await panel.search.fill("answer-7-of")
-    await expect(panel.region.get_by_text("1 conversation found.")).to_be_visible(timeout=60_000)
+    await expect(panel.region.get_by_text("1 conversation found.")).to_be_visible(timeout=REPLY_TIMEOUT_MS)
     await panel.names("Question 7")
 
 

@@ -253,3 +253,16 @@ async def test_screen_readers_hear_sentences_not_tokens(scripted: ScriptedRelay)
     await expect(heard).to_have_text(["One sentence."])
     scripted.finish(reply, "lf of one")
     await expect(heard).to_have_text(["One sentence.", "And half of one", "End of the reply."])
+
+
+async def test_what_screen_readers_have_heard_is_not_found_beside_the_reply(scripted: ScriptedRelay) -> None:
+    chat = await scripted.open()
+    heard = scripted.page.get_by_role("log").locator("p")
+    await chat.ask("Count.")
+    reply = (await scripted.next_chat()).id
+    for number in range(1, 20):
+        scripted.say(reply, f"This is {number}. ")
+        await expect(heard.last).to_have_text(f"This is {number}.")
+    await expect(heard).to_have_count(8)
+    scripted.finish(reply)
+    await chat.wait_for_end()

@@ -3,6 +3,7 @@
 import pytest
 from playwright.async_api import Page, expect
 
+from schema.swarm import MissingBlocks, ModelStatus, SwarmStatus
 from tests.web.scripted import ScriptedRelay
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -91,6 +92,16 @@ async def test_the_theme_is_the_systems_until_one_is_chosen(scripted: ScriptedRe
     await expect(toggle).to_have_attribute("aria-pressed", "false")
 
 
+async def test_the_theme_that_is_chosen_in_one_tab_is_every_tabs(scripted: ScriptedRelay) -> None:
+    await scripted.open()
+    other = await scripted.second_tab()
+    await other.open()
+    await scripted.page.get_by_role("button", name="Dark theme").click()
+    toggle = other.page.get_by_role("button", name="Dark theme")
+    await expect(toggle).to_have_attribute("aria-pressed", "true")
+    assert await brightness(other.page) < 80
+
+
 async def brightness(page: Page) -> float:
     """Of the page's background, 0 to 255."""
     return await page.evaluate(
@@ -125,3 +136,31 @@ async def test_scrolling_up_stays_there_while_the_reply_grows(scripted: Scripted
     await expect(chat.text.get_by_text("The end.")).not_to_be_in_viewport()
     await latest.click()
     await expect(chat.text.get_by_text("The end.")).to_be_in_viewport()
+
+
+async def test_a_phone_shows_every_button_however_long_the_models_name_is(scripted: ScriptedRelay) -> None:
+    await scripted.page.set_viewport_size({"width": 360, "height": 740})
+    name = "a-family-of-models/with-a-name-that-fills-a-phone"
+    model = ModelStatus(id=name, blocks=12, context=1024, missing=[MissingBlocks(0, 12)])
+    await scripted.open(SwarmStatus(models=[model], volunteers=[]))
+    await expect(scripted.page.get_by_role("combobox", name="Model")).to_contain_text("(incomplete)")
+    banner = scripted.page.get_by_role("banner")
+    for button in ("Conversations", "Pages", "New chat", "Settings"):
+        await expect(banner.get_by_role("button", name=button)).to_be_in_viewport(ratio=1)
+
+
+async def test_nothing_lies_over_a_question_that_is_being_edited(scripted: ScriptedRelay) -> None:
+    await scripted.page.set_viewport_size({"width": 360, "height": 600})
+    chat = await scripted.open()
+    await chat.ask("A long one.")
+    scripted.finish((await scripted.next_chat()).id, "Word. " * 500)
+    await chat.wait_for_end()
+    edit = chat.last.get_by_role("button", name="Edit")
+    await edit.scroll_into_view_if_needed()
+    latest = scripted.page.get_by_role("button", name="Latest")
+    await expect(latest).to_be_visible()
+    await edit.click()
+    await expect(chat.last.get_by_role("textbox", name="Edit your question")).to_be_focused()
+    await expect(latest).to_be_hidden()
+    await scripted.page.keyboard.press("Escape")
+    await expect(latest).to_be_visible()

@@ -11,7 +11,7 @@ from tests.web.page_objects import sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-ANSWER_MS = 60_000
+ANSWER_MS = 180_000
 
 
 async def test_a_swarm_is_shown_with_its_volunteers(browser_page: Page, swarm: Swarm) -> None:

@@ -11,7 +11,8 @@ import { activeReplies, activeReply, canGoOn, newConversation, requestMessages }
 import { MAX_MESSAGE_BYTES, newId } from "./protocol.js";
 import { blockedWords } from "./readiness.js";
 import { samplingOf, stoppingOf } from "./settings.js";
-import { chosenModel, loadedConversations, turnsOf } from "./store.js";
+import { sentence } from "./shell/words.js";
+import { chosenModel, loadedConversations, turnsOf } from "./state.js";
 
 /**
  * Takes in a message of the relay.
@@ -30,7 +31,7 @@ export function receive(store, message) {
     case "done":
       return store.dispatch({ ...message, usage: message.usage ?? null, timing: readTiming(message.timing) });
     case "error":
-      if (!message.id) return store.dispatch({ type: "notice", notice: message.error.message });
+      if (!message.id) return store.dispatch({ type: "notice", notice: sentence(message.error.message) });
       return store.dispatch({ type: "fail", id: message.id, error: message.error });
   }
 }

@@ -6,6 +6,8 @@ import { element } from "./dom.js";
 
 /** Sentence ends, and ends of paragraphs and list items. */
 const ENDS = /[.!?…:;]["'”’)\]]*\s|\n/g;
+/** Pieces that stay in the region. They were read; and the browser's own search would find them beside the reply. */
+const MOST = 8;
 
 /**
  * How much of a text may be read: up to the last sentence that is complete, or all of it at the end.
@@ -62,5 +64,6 @@ export class Announcer {
   /** @param {string} words */
   say(words) {
     this.region.append(element("p", {}, words));
+    while (this.region.childElementCount > MOST) this.region.firstElementChild?.remove();
   }
 }

@@ -22,19 +22,24 @@ function isDark() {
 
 /** @param {Theme} theme */
 export function setTheme(theme) {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
   try {
     if (theme === "system") localStorage.removeItem(KEY);
     else localStorage.setItem(KEY, theme);
   } catch {
     // Storage is refused: the choice lasts until the page is left.
   }
+  show(theme);
+}
+
+/** @param {Theme} theme */
+function show(theme) {
+  if (theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
   document.dispatchEvent(new CustomEvent("themechange"));
 }
 
 /**
- * Makes a button switch between light and dark.
+ * Makes a button switch between light and dark, and follow what is chosen in another tab.
  * @param {HTMLButtonElement} button with a span for its label
  */
 export function connectThemeToggle(button) {
@@ -42,5 +47,8 @@ export function connectThemeToggle(button) {
   button.addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
   prefersDark.addEventListener("change", showState);
   document.addEventListener("themechange", showState);
+  addEventListener("storage", ({ key, newValue }) => {
+    if (key === KEY) show(newValue === "light" || newValue === "dark" ? newValue : "system");
+  });
   showState();
 }

@@ -2,12 +2,12 @@
  * Where questions are written: Enter sends, Shift+Enter adds a line, Escape stops the reply under way; one
  * button sends or stops. Knows elements and keys. Does not know sockets.
  *
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { activeReply } from "./conversation.js";
 import { byId, setText } from "./dom.js";
 import { blockedWords, mayBeShown } from "./readiness.js";
-import { turnsOf } from "./store.js";
+import { turnsOf } from "./state.js";
 
 export class Composer {
   #form = byId("composer", HTMLFormElement);

@@ -54,6 +54,15 @@ export function newConversation(id, settings, at) {
 }
 
 /**
+ * What is to be known of a conversation without its turns.
+ * @param {Conversation} conversation
+ * @returns {ConversationInfo}
+ */
+export function infoOf({ turns: _, ...info }) {
+  return info;
+}
+
+/**
  * The conversation after an action. Turns that do not change keep their identity, and so does a conversation
  * that the action is not about.
  * @param {Conversation} conversation

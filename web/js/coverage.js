@@ -8,6 +8,7 @@
  *   neighbouring blocks with the same holders, the most useful holder first; none when nobody has them
  * @typedef {{ start: number, end: number, holder: Volunteer | null, serving: number }} Run
  */
+import { capital } from "./shell/words.js";
 
 /** How far along a volunteer is; a block shows its holder that is farthest. @type {Record<VolunteerState, number>} */
 const USEFULNESS = {
@@ -177,11 +178,6 @@ function comingWords(model, volunteers) {
   if (coming.length === 0) return null;
   if (coming.length > 2) return `${coming.length} volunteers are on their way or paused.`;
   return coming.map(({ name, state }) => `${name} is ${STATE_WORDS[state]}.`).join(" ");
-}
-
-/** @param {string} words */
-export function capital(words) {
-  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /**

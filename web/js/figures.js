@@ -4,9 +4,7 @@
  * @import { Reply } from "./conversation.js"
  * @import { Timing, Usage } from "./protocol.js"
  */
-import { seconds } from "./shell/words.js";
-
-const NUMBER = new Intl.NumberFormat("en");
+import { seconds, sentence, whole } from "./shell/words.js";
 
 /**
  * Tokens a second after the first one; null when there were too few to tell.
@@ -26,10 +24,10 @@ function tokensPerSecond(usage, timing) {
 export function figures({ usage, timing }) {
   if (!usage) return [];
   const count = usage.completion_tokens;
-  const words = [`${NUMBER.format(count)} ${count === 1 ? "token" : "tokens"}`];
+  const words = [`${whole(count)} ${count === 1 ? "token" : "tokens"}`];
   if (!timing) return words;
   const rate = tokensPerSecond(usage, timing);
-  if (rate !== null) words.push(`${rate < 100 ? rate.toFixed(1) : NUMBER.format(Math.round(rate))} tokens/s`);
+  if (rate !== null) words.push(`${rate < 100 ? rate.toFixed(1) : whole(rate)} tokens/s`);
   words.push(`first after ${seconds(timing.first_token)}`);
   return words;
 }
@@ -44,6 +42,6 @@ export function endingWords({ phase, reason, error }) {
   if (phase === "done" && reason === "length")
     return "Cut off: the reply reached the longest length allowed.";
   if (phase === "failed" || phase === "interrupted")
-    return error?.message ?? "The reply could not be finished.";
+    return error ? sentence(error.message) : "The reply could not be finished.";
   return null;
 }

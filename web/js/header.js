@@ -4,14 +4,14 @@
  *
  * @import { Model } from "./protocol.js"
  * @import { Session } from "./shell/person.js"
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { activeReply } from "./conversation.js";
 import { byId, element } from "./dom.js";
 import { drawFlower, petalsOf } from "./flower.js";
 import { mayBeShown } from "./readiness.js";
 import { drawHeader } from "./shell/header.js";
-import { chosenModel, turnsOf } from "./store.js";
+import { chosenModel, turnsOf } from "./state.js";
 
 export class Header {
   #picker = byId("model", HTMLSelectElement);

@@ -5,7 +5,7 @@
  * the store; and each change of the store makes every view show itself again, at most once a frame.
  *
  * @import { Hop } from "./protocol.js"
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { Actions, receive } from "./actions.js";
 import { Keeper } from "./chat/keeper.js";
@@ -28,7 +28,8 @@ import { SignIn } from "./signin.js";
 import { SignOut } from "./signout.js";
 import { Connection, socketUrl } from "./socket.js";
 import * as storage from "./storage.js";
-import { createStore, initialState, loadedConversations } from "./store.js";
+import { initialState, loadedConversations } from "./state.js";
+import { createStore } from "./store.js";
 import { SwarmStrip } from "./swarm_strip.js";
 import { Transcript } from "./transcript.js";
 import { Welcome } from "./welcome.js";

@@ -2,9 +2,10 @@
  * One quiet line below the header: that the connection is lost, what the relay has to say, or that
  * conversations cannot be kept. Knows elements.
  *
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { byId, setText } from "./dom.js";
+import { sentence } from "./shell/words.js";
 
 export class Notices {
   #bar = byId("notice", HTMLElement);
@@ -26,8 +27,8 @@ export class Notices {
     // While an attempt runs, the line of the last failure stays: it would flicker otherwise.
     if (link.phase === "connecting" && this.#kind === "waiting") return;
     this.#kind = link.phase === "waiting" ? "waiting" : notice ? "notice" : trouble ? "trouble" : null;
-    const waiting = "The relay cannot be reached. Trying again by itself.";
-    const words = this.#kind === "waiting" ? waiting : (notice ?? trouble);
+    const why = link.refusal ? sentence(link.refusal) : "The relay cannot be reached.";
+    const words = this.#kind === "waiting" ? `${why} Trying again by itself.` : (notice ?? trouble);
     this.#bar.hidden = this.#kind === null;
     setText(this.#words, words ?? "");
     setText(this.#button, this.#kind === "waiting" ? "Try now" : "Dismiss");

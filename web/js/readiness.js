@@ -1,10 +1,10 @@
 /**
  * Whether the chat may be seen, and whether a question can be sent now; if not, why, in plain words. Pure.
  *
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { incompleteWords } from "./coverage.js";
-import { chosenModel } from "./store.js";
+import { chosenModel } from "./state.js";
 
 /**
  * Why nothing can be sent now; null when it can. A reply under way is no reason: it can be stopped.

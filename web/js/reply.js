@@ -17,6 +17,7 @@ import { canGoOn, isActive } from "./conversation.js";
 import { blocksWords, rangeWords } from "./coverage.js";
 import { element, iconButton, setText } from "./dom.js";
 import { endingWords, figures } from "./figures.js";
+import { dotted } from "./shell/words.js";
 import { StreamedMarkdown } from "./streamed.js";
 
 const COPY_ICON = "M9 9h10v11H9zM5 15V4h10";
@@ -153,7 +154,7 @@ function activeWords(isConnected, repair) {
 /** @param {ReturnType<typeof buildReply>} parts @param {Reply} reply @param {Surroundings["hueOf"]} hueOf */
 function showFigures(parts, reply, hueOf) {
   if (isActive(reply)) return parts.timing.show(null, null, hueOf);
-  setText(parts.line, figures(reply).join(" · "));
+  setText(parts.line, dotted(figures(reply)));
   const hops = reply.timing?.route ?? [];
   parts.route.hidden = hops.length === 0;
   parts.route.replaceChildren(...hops.map((hop) => hopChip(hop, hueOf(hop))));

@@ -3,7 +3,7 @@
  * at once, for the next reply; other conversations keep theirs. Knows elements. Ranges and meanings are `settings.js`'s.
  *
  * @import { NumberField, Settings } from "./settings.js"
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  * @typedef {{ current: () => Settings, change: (settings: Settings) => void,
  *   makeDefault: (settings: Settings) => void, signOut: () => void }} SettingsActions
  *   `makeDefault`: new conversations begin with these

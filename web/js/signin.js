@@ -1,7 +1,7 @@
 /**
  * The form for an access token, shown when the relay wants one. Knows elements.
  *
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { byId } from "./dom.js";
 import { signInCard } from "./shell/signin_card.js";

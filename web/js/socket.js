@@ -1,35 +1,22 @@
 /**
  * The page's one connection to the relay: kept open, opened again with jittered backoff when it breaks or falls
  * silent. Knows WebSocket and time. Does not know what the messages mean, beyond that `welcome` opens the
- * conversation, `heartbeat` says nothing else and `go_elsewhere` asks for another connection.
+ * conversation, `error` in its place refuses it, `heartbeat` says nothing else and `go_elsewhere` asks for another
+ * connection.
  *
- * @import { Access, Link } from "./store.js"
- * @import { FromPage, ToPage } from "./protocol.js"
+ * @import { Access, Link } from "./state.js"
+ * @import { ErrorInfo, FromPage, ToPage } from "./protocol.js"
  * @typedef {{ url: string, checkAccess: (signal: AbortSignal) => Promise<Access>, onMessage: (message: ToPage) => void,
  *   onLink: (link: Link) => void, isIdle?: () => boolean }} ConnectionOptions `isIdle`: whether no reply is
  *   awaited
  */
+import { retryDelay } from "./backoff.js";
 import { readMessage } from "./protocol.js";
 
-const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 20_000;
 const ANSWER_MS = 15_000;
 const IDLE_POLL_MS = 250;
 /** Heartbeats that the relay may miss. A network that changed often leaves a connection open that carries nothing. */
 const MISSED_HEARTBEATS = 3;
-
-/**
- * How long to wait before the next attempt: doubling, capped, and spread over the upper half of that, so
- * that many
- * pages do not come back to a restarted relay at the same moment.
- * @param {number} failures attempts that failed in a row, from 1
- * @param {number} random in [0, 1)
- * @returns {number} milliseconds
- */
-export function retryDelay(failures, random) {
-  const ceiling = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 16));
-  return Math.round(ceiling * (0.5 + random / 2));
-}
 
 /**
  * The address of the page's WebSocket on the relay that served the page.
@@ -46,6 +33,8 @@ export class Connection {
   #attempt = 0;
   #failures = 0;
   #open = false;
+  /** Why the relay does not take this connection. @type {ErrorInfo | null} */
+  #refusal = null;
   /** Of the question whether this page may connect. */
   #asking = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -95,6 +84,7 @@ export class Connection {
     this.#asking.abort();
     this.#asking = new AbortController();
     this.#open = false;
+    this.#refusal = null;
     const socket = this.#socket;
     this.#socket = null;
     this.#attempt += 1;
@@ -106,7 +96,7 @@ export class Connection {
   #dial(attempt) {
     const socket = new WebSocket(this.options.url);
     this.#socket = socket;
-    this.#timer = setTimeout(() => socket.close(), ANSWER_MS);
+    this.#timer = setTimeout(() => this.#retryLater(), ANSWER_MS);
     socket.addEventListener("message", ({ data }) => {
       if (attempt === this.#attempt && typeof data === "string") this.#receive(data);
     });
@@ -131,6 +121,9 @@ export class Connection {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#goElsewhere(), Math.random() * message.within_seconds * 1000);
       return;
+    } else if (message.type === "error" && !this.#open) {
+      this.#refusal = message.error;
+      return;
     }
     this.options.onMessage(message);
   }
@@ -148,10 +141,11 @@ export class Connection {
   }
 
   #retryLater() {
+    const refusal = this.#refusal;
     this.#abandon();
     this.#failures += 1;
-    const delay = retryDelay(this.#failures, Math.random());
-    this.options.onLink({ phase: "waiting" });
+    const delay = retryDelay(this.#failures, Math.random(), refusal?.retry_after ?? 0);
+    this.options.onLink(refusal ? { phase: "waiting", refusal: refusal.message } : { phase: "waiting" });
     this.#timer = setTimeout(() => this.connect(), delay);
   }
 }

@@ -1,13 +1,15 @@
 /**
  * Small things that survive a reload: which conversation this tab shows and what of it was not written yet, the
- * settings of new conversations and the picked model for this browser. Never a token. Knows keys and JSON; a browser that refuses storage just
- * forgets. Conversations themselves are kept by `chat/keeper.js`.
+ * settings of new conversations, the picked model and a closed sidebar for this browser. Never a token. Knows keys and
+ * JSON; a browser that refuses storage just forgets. Conversations themselves are kept by `chat/keeper.js`, the theme
+ * by `appearance.js`.
  */
 
 const OPEN = "corolla.open";
 const UNWRITTEN = "corolla.unwritten";
 const SETTINGS = "corolla.settings";
 const MODEL = "corolla.model";
+const SIDEBAR = "corolla.sidebar";
 
 /**
  * @param {() => Storage} storage a function, as even naming a storage throws where it is refused
@@ -44,6 +46,8 @@ export const keepOpen = (conversation) => write(tab, OPEN, conversation);
 export const keepDefaults = (settings) => write(browser, SETTINGS, settings);
 /** @param {string | null} model */
 export const keepModel = (model) => write(browser, MODEL, model);
+/** @param {"closed" | null} state null: open */
+export const keepSidebar = (state) => write(browser, SIDEBAR, state);
 
 /** @param {unknown} changes that there was no time to write elsewhere; null for none */
 export const keepUnwritten = (changes) => write(tab, UNWRITTEN, changes);
@@ -52,6 +56,7 @@ export const keptUnwritten = () => read(tab, UNWRITTEN);
 export const keptDefaults = () => read(browser, SETTINGS);
 export const keptOpen = () => readName(read(tab, OPEN));
 export const keptModel = () => readName(read(browser, MODEL));
+export const keptSidebar = () => readName(read(browser, SIDEBAR));
 
 /** @param {unknown} kept @returns {string | null} */
 function readName(kept) {

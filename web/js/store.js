@@ -1,22 +1,11 @@
 /**
- * The page's whole state, the actions that change it, and the store that tells views of changes. The store
- * is the state's only owner; views read it and dispatch actions.
+ * The actions that change the page's state, and the store that tells views of changes. The store is the state's
+ * only owner; views read it and dispatch actions.
  *
  * @import { Conversation, ConversationAction, ConversationInfo, Turn } from "./conversation.js"
- * @import { Repairs } from "./chat/repairs.js"
- * @import { Model, Swarm } from "./protocol.js"
+ * @import { Swarm } from "./protocol.js"
  * @import { Settings } from "./settings.js"
- *
- * @typedef {"unknown" | import("./shell/person.js").Access} Access
- * @typedef {{ phase: "connecting" | "open" | "waiting" | "signed_out" }} Link `waiting`: for the next attempt
- * @typedef {{ access: Access, link: Link, swarm: Swarm | null, wantedModel: string | null, defaults: Settings,
- *   conversation: Conversation, background: ReadonlyMap<string, Conversation>,
- *   infos: ReadonlyMap<string, ConversationInfo>, isListed: boolean, followed: ReadonlySet<string>,
- *   repairs: Repairs, notice: string | null, trouble: string | null }} State
- *   `defaults`: settings of new conversations; `conversation`: the one on the screen; `background`: others
- *   with a reply under way; `infos`: all that are kept, and deleted ones until they are purged; `isListed`:
- *   whether what is kept has been read; `followed`: replies that the relay tells this tab of; `trouble`: what
- *   keeps conversations from being kept
+ * @import { Access, Link, State } from "./state.js"
  *
  * @typedef {ConversationAction
  *   | { type: "access", access: Access }
@@ -40,8 +29,8 @@
  */
 import { mergeConversation, mergeInfo } from "./chat/merging.js";
 import { repairsAfter } from "./chat/repairs.js";
-import { pathOf } from "./chat/tree.js";
-import { activeReplies, momentAfter, newConversation, reduceConversation } from "./conversation.js";
+import { activeReplies, infoOf, momentAfter, reduceConversation } from "./conversation.js";
+import { loaded, loadedConversations } from "./state.js";
 
 /**
  * The state after an action. Pure.
@@ -118,55 +107,6 @@ function changeLink(state, link) {
   const replies = loadedConversations(lost).flatMap(activeReplies);
   const ids = replies.map(({ id }) => id);
   return ids.reduce((before, id) => changeConversations(before, { type: "interrupt", id }), lost);
-}
-
-/**
- * Conversations of this tab: the one on the screen first.
- * @param {State} state
- */
-export function loadedConversations({ conversation, background }) {
-  return [conversation, ...background.values()];
-}
-
-/**
- * The turns on the screen.
- * @param {State} state
- */
-export const turnsOf = ({ conversation }) => pathOf(conversation);
-
-/**
- * Where this tab has a conversation, its state there.
- * @param {State} state
- * @param {string} id
- * @returns {Conversation | undefined}
- */
-export function loaded({ conversation, background }, id) {
-  return conversation.id === id ? conversation : background.get(id);
-}
-
-/**
- * The model that the next question goes to: the one picked while the swarm has it, else one that would
- * answer.
- * @param {Pick<State, "swarm" | "wantedModel">} state
- * @returns {Model | null}
- */
-export function chosenModel({ swarm, wantedModel }) {
-  const models = swarm?.models ?? [];
-  return (
-    models.find((model) => model.id === wantedModel) ??
-    models.find((model) => model.complete) ??
-    models[0] ??
-    null
-  );
-}
-
-/**
- * What is to be known of a conversation without its turns.
- * @param {Conversation} conversation
- * @returns {ConversationInfo}
- */
-export function infoOf({ turns: _, ...info }) {
-  return info;
 }
 
 /** An action about a reply is for whichever conversation has it, any other for the one on the screen.
@@ -279,30 +219,6 @@ export function createStore(initial) {
     subscribe(listener) {
       listeners.add(listener);
     },
-  };
-}
-
-/**
- * The state of a page that knows nothing yet.
- * @param {{ id: string, at: number, defaults: Settings, wantedModel: string | null }} start `id`: of the empty
- *   conversation on the screen
- * @returns {State}
- */
-export function initialState({ id, at, defaults, wantedModel }) {
-  return {
-    access: "unknown",
-    link: { phase: "connecting" },
-    swarm: null,
-    wantedModel,
-    defaults,
-    conversation: newConversation(id, defaults, at),
-    background: new Map(),
-    infos: new Map(),
-    isListed: false,
-    followed: new Set(),
-    repairs: new Map(),
-    notice: null,
-    trouble: null,
   };
 }
 

@@ -7,7 +7,8 @@
  * @import { Token } from "../vendor/marked/marked.esm.js"
  * @typedef {{ key: string, token: Token, node: Node, isDecorated: boolean }} Shown
  */
-import { MAX_CHARS, grow, lexBlocks, plainBlocks, renderBlock } from "./markdown.js";
+import { MAX_CHARS, lexBlocks, plainBlocks } from "./chat/blocks.js";
+import { grow, renderBlock } from "./markdown.js";
 
 /** Of the blocks that a text ends with, so many may still become others: "1. a", blank line, "2" is a list and a
  *  paragraph until a dot makes it one list. */

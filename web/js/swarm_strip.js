@@ -4,22 +4,14 @@
  *
  * @import { Model, Volunteer } from "./protocol.js"
  * @import { Run } from "./coverage.js"
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  * @typedef {ReadonlyMap<string, number>} Hues
  */
-import {
-  blocksWords,
-  capital,
-  figuresWords,
-  holdersOf,
-  progress,
-  rangeWords,
-  runs,
-  stateWords,
-} from "./coverage.js";
+import { blocksWords, figuresWords, holdersOf, progress, rangeWords, runs, stateWords } from "./coverage.js";
 import { byId, element, setText } from "./dom.js";
 import { mayBeShown } from "./readiness.js";
-import { chosenModel } from "./store.js";
+import { capital, dotted } from "./shell/words.js";
+import { chosenModel } from "./state.js";
 
 const MOST_ROWS = 100;
 
@@ -100,7 +92,7 @@ function detail(model, volunteers, hues) {
     model.context === null ? null : `room for ${model.context.toLocaleString("en")} tokens`,
   ];
   return [
-    element("p", { class: "strip-note" }, facts.filter((fact) => fact !== null).join(" · ")),
+    element("p", { class: "strip-note" }, dotted(facts.filter((fact) => fact !== null))),
     element("ul", { class: "holders" }, ...shown.map((volunteer) => row(volunteer, model, hues))),
     ...(rest > 0 ? [element("p", { class: "strip-note" }, `and ${rest} more`)] : []),
   ];
@@ -119,7 +111,7 @@ function row(volunteer, model, hues) {
     element("span", { class: "holder-span" }, capital(what)),
     place(span, model.blocks, volunteer),
     element("span", { class: "holder-state" }, stateWords(volunteer)),
-    element("span", { class: "holder-device" }, [device, dtype].filter(Boolean).join(" · ")),
+    element("span", { class: "holder-device" }, dotted([device, dtype].filter((fact) => fact !== null))),
   );
 }
 

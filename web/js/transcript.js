@@ -7,7 +7,7 @@
  * @import { Repair } from "./chat/repairs.js"
  * @import { Turn } from "./conversation.js"
  * @import { Hop } from "./protocol.js"
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  * @typedef {{ retry: (turn: string) => void, goOn: (turn: string) => void, choose: (turn: string) => void,
  *   edit: (turn: string, question: string) => void }} TranscriptActions
  */
@@ -21,7 +21,7 @@ import { byId, element } from "./dom.js";
 import { endingWords } from "./figures.js";
 import { blockedWords, mayBeShown } from "./readiness.js";
 import { REPAIRING, TurnView } from "./reply.js";
-import { turnsOf } from "./store.js";
+import { turnsOf } from "./state.js";
 
 /** Nearer to the end than this, the transcript follows the reply. Pixels. */
 const NEAR_END = 48;

@@ -2,13 +2,13 @@
  * The empty screen: the corolla in full size, who holds the model together, and questions to start with.
  * Knows elements.
  *
- * @import { State } from "./store.js"
+ * @import { State } from "./state.js"
  */
 import { holdersOf } from "./coverage.js";
 import { byId, element, setText } from "./dom.js";
 import { drawFlower, petalsOf } from "./flower.js";
 import { blockedWords, mayBeShown } from "./readiness.js";
-import { chosenModel, turnsOf } from "./store.js";
+import { chosenModel, turnsOf } from "./state.js";
 
 /** They fit the small model that Corolla brings along, and any other. */
 const EXAMPLES = [

@@ -46,6 +46,20 @@ async def test_what_documents_load_is_taken_for_nothing_else(
     assert "Content-Security-Policy" not in response.headers
 
 
+async def test_people_are_told_on_a_page_that_there_is_nothing(
+    relay: RunningRelay, http: httpx.AsyncClient
+) -> None:
+    told = await http.get("/nothing", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert told.status_code == 404
+    assert told.headers["Content-Type"].startswith("text/html")
+    assert {name: told.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    assert "nothing here" in told.text
+    assert relay.refusals("not_found") == 1
+    program = await http.get("/nothing")
+    assert program.status_code == 404
+    assert program.json()["error"]["code"] == "not_found"
+
+
 async def test_only_the_relays_own_scripts_may_run() -> None:
     policy = dict(rule.split(" ", 1) for rule in SECURITY_HEADERS["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'none'"

@@ -65,7 +65,7 @@ export class ConversationList {
 
   /** Takes the focus off a row that is about to go. @param {string} id @param {HTMLElement} otherwise */
   focusBeside(id, otherwise) {
-    const ids = [...this.#rows.keys()];
+    const ids = this.#shown?.groups.flatMap(({ infos }) => infos.map((info) => info.id)) ?? [];
     const index = ids.indexOf(id);
     const beside = ids[index + 1] ?? ids[index - 1];
     const row = beside === undefined ? undefined : this.#rows.get(beside);

@@ -9,8 +9,8 @@
  * @import { News, Tabs } from "./tabs.js"
  * @import { Change, Written } from "./unwritten.js"
  */
-import { activeReplies } from "../conversation.js";
-import { infoOf, loaded, loadedConversations } from "../store.js";
+import { activeReplies, infoOf } from "../conversation.js";
+import { loaded, loadedConversations } from "../state.js";
 import { MemoryShelf } from "./shelf.js";
 import { changesSince } from "./unwritten.js";
 

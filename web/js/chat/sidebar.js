@@ -3,7 +3,7 @@
  * deleting with a way back, exporting and importing. Knows elements. Does it through the keeper and actions it
  * is given.
  *
- * @import { State } from "../store.js"
+ * @import { State } from "../state.js"
  * @import { Keeper } from "./keeper.js"
  * @import { Hit } from "./searching.js"
  * @typedef {{ open: (id: string) => void, remove: (id: string) => void }} SidebarActions
@@ -13,7 +13,8 @@ import { connectDialog } from "../dialogs.js";
 import { byId, setText } from "../dom.js";
 import { mayBeShown } from "../readiness.js";
 import { counted } from "../shell/words.js";
-import { loaded } from "../store.js";
+import { loaded } from "../state.js";
+import { keepSidebar, keptSidebar } from "../storage.js";
 import { ConversationList } from "./conversation_list.js";
 import { Files } from "./files.js";
 import { grouped, listed, nameOf } from "./listing.js";
@@ -23,7 +24,6 @@ import { search } from "./searching.js";
 
 const SEARCH_AFTER_MS = 150;
 const UNDO_SHOWN_MS = 9_000;
-const CLOSED_KEY = "corolla.sidebar";
 
 export class Sidebar {
   #panel = byId("conversations", HTMLElement);
@@ -36,7 +36,7 @@ export class Sidebar {
   #undoWords = byId("undo-words", HTMLElement);
   #undoButton = byId("undo-button", HTMLButtonElement);
   #wide = matchMedia("(min-width: 64rem)");
-  #isClosed = readClosed();
+  #isClosed = keptSidebar() === "closed";
   #list;
   #menu;
   #files;
@@ -126,6 +126,7 @@ export class Sidebar {
   }
 
   async #runSearch() {
+    this.#searching.abort();
     this.#searching = new AbortController();
     const infos = listed(this.#shown?.infos ?? new Map());
     const show = (/** @type {readonly Hit[]} */ hits, /** @type {boolean} */ isDone) => {
@@ -172,7 +173,7 @@ export class Sidebar {
   #onToggle() {
     if (this.#wide.matches) {
       this.#isClosed = !this.#isClosed;
-      writeClosed(this.#isClosed);
+      keepSidebar(this.#isClosed ? "closed" : null);
       if (this.#shown) this.show(this.#shown);
     } else {
       this.#drawer.showModal();
@@ -204,22 +205,4 @@ function isBusy(state, id) {
 function busyKey({ conversation, background }) {
   const busy = [conversation, ...background.values()].filter((one) => activeReplies(one).length > 0);
   return busy.map(({ id }) => id).join(" ");
-}
-
-function readClosed() {
-  try {
-    return localStorage.getItem(CLOSED_KEY) === "closed";
-  } catch {
-    return false;
-  }
-}
-
-/** @param {boolean} isClosed */
-function writeClosed(isClosed) {
-  try {
-    if (isClosed) localStorage.setItem(CLOSED_KEY, "closed");
-    else localStorage.removeItem(CLOSED_KEY);
-  } catch {
-    // Storage is refused: the choice lasts until the page is left.
-  }
 }

@@ -6,7 +6,7 @@
  * @typedef {{ info: ConversationInfo, turns: Turn[], isMark?: boolean }} Change
  *   `isMark`: that it was deleted, or is back
  */
-import { infoOf } from "../store.js";
+import { infoOf } from "../conversation.js";
 
 /**
  * What is to be written. Conversations in which nothing was said, or that are deleted, are not.

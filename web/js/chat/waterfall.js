@@ -8,10 +8,12 @@
  */
 import { blocksWords } from "../coverage.js";
 import { element, iconButton } from "../dom.js";
-import { seconds } from "../shell/words.js";
+import { dotted, seconds } from "../shell/words.js";
 import { pauseShares, promptWaterfall, stepWaterfall } from "./timing.js";
 
 const TIME_ICON = "M4 6h7M8 12h8M13 18h7";
+/** Seconds. */
+const LEAST_TOLD = 0.0005;
 /** @type {Record<Kind, string>} */
 const WORDS = { wire: "on the way", queue: "waiting", compute: "computing" };
 
@@ -80,7 +82,7 @@ function overview(timing, usage) {
       first,
       ...pauseShares(timing).map(pauseMark),
     ),
-    element("p", {}, words.join(" · ")),
+    element("p", {}, dotted(words)),
   );
 }
 
@@ -128,7 +130,11 @@ function figure(title, waterfall, hueOf) {
 function rowOf({ name, hop, bars, seconds: length }, whole, hueOf) {
   const hue = hop ? hueOf(hop) : null;
   const blocks = hop && hop.end > hop.start ? blocksWords(hop) : "";
-  const parts = bars.map(({ kind, seconds: took }) => `${seconds(took)} ${WORDS[kind]}`);
+  // What rounds to nothing is only told where there is nothing else.
+  const told = bars.filter((bar) => bar.seconds >= LEAST_TOLD);
+  const parts = (told.length ? told : bars).map(
+    ({ kind, seconds: took }) => `${seconds(took)} ${WORDS[kind]}`,
+  );
   const track = element(
     "span",
     { class: "track", "aria-hidden": "true" },

@@ -18,10 +18,11 @@ export class FilesList {
   /** @type {Keyed<StoredFile, HTMLTableRowElement>} */
   #rows = new Keyed(this.#body, { key: ({ id }) => id, make: (one) => this.#row(one), update: () => {} });
 
-  /** @param {{ fail: (error: unknown) => void, changed: () => void }} actions */
-  constructor({ fail, changed }) {
+  /** @param {{ fail: (error: unknown) => void, changed: () => void, announce: (words: string) => void }} actions */
+  constructor({ fail, changed, announce }) {
     this.fail = fail;
     this.changed = changed;
+    this.announce = announce;
   }
 
   /** @param {readonly StoredFile[]} files */
@@ -39,7 +40,7 @@ export class FilesList {
       { type: "button", class: "link", "aria-label": `Delete ${filename}` },
       "Delete",
     );
-    remove.addEventListener("click", () => void this.#remove(id, remove));
+    remove.addEventListener("click", () => void this.#remove(id, filename, remove));
     return element(
       "tr",
       {},
@@ -48,27 +49,25 @@ export class FilesList {
         { scope: "row", class: "wraps" },
         element("a", { href: contentPath(id), download: filename }, filename),
       ),
-      element("td", {}, purpose === "batch" ? "Uploaded" : "Written by a job"),
+      element("td", { class: "roomy" }, purpose === "batch" ? "Uploaded" : "Written by a job"),
       element("td", { class: "number" }, size(bytes)),
-      element("td", {}, moment(created_at)),
+      element("td", { class: "roomy" }, moment(created_at)),
       element("td", {}, remove),
     );
   }
 
-  /** @param {string} id @param {HTMLButtonElement} button */
-  async #remove(id, button) {
+  /** @param {string} id @param {string} name @param {HTMLButtonElement} button */
+  async #remove(id, name, button) {
     // A second press says that it is meant: what is deleted does not come back.
     if (button.dataset.sure !== "true") {
       button.dataset.sure = "true";
-      button.textContent = "Really delete?";
-      button.addEventListener(
-        "blur",
-        () => {
-          button.dataset.sure = "false";
-          button.textContent = "Delete";
-        },
-        { once: true },
-      );
+      label(button, "Really delete?", name);
+      this.announce(`Really delete ${name}? Press again.`);
+      const spare = () => {
+        button.dataset.sure = "false";
+        label(button, "Delete", name);
+      };
+      button.addEventListener("blur", spare, { once: true });
       return;
     }
     await whileBusy(button, async () => {
@@ -80,4 +79,10 @@ export class FilesList {
     });
     this.changed();
   }
+}
+
+/** What a button says and is called. @param {HTMLButtonElement} button @param {string} words @param {string} name */
+function label(button, words, name) {
+  button.textContent = words;
+  button.setAttribute("aria-label", `${words} ${name}`);
 }

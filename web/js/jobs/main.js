@@ -27,8 +27,8 @@ function start({ announce, notice, fail }) {
   let isFailing = false;
   const look = () => void read();
   const jobs = new JobsList({ fail, changed: look });
-  const files = new FilesList({ fail, changed: look });
-  new NewJob({ models: () => models, begun: look, announce });
+  const files = new FilesList({ fail, changed: look, announce });
+  const newJob = new NewJob({ models: () => models, begun: look, announce });
 
   async function read() {
     clearTimeout(timer);
@@ -61,6 +61,7 @@ function start({ announce, notice, fail }) {
       const { models: served } = await ask("/api/models");
       models = served.map((/** @type {{ id: string }} */ one) => one.id);
       if (models[0]) setText(byId("example", HTMLElement), example(models[0]));
+      newJob.learnModels();
     } catch {
       // Lines are then not compared with what the swarm serves; the relay says what fails.
     }

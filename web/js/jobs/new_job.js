@@ -76,12 +76,23 @@ export class NewJob {
     setText(this.#words, words);
     this.announce(words);
     this.#start.disabled = problems.length > 0;
+    this.#showProblems(verdict);
+    if (!this.#start.disabled) this.#start.focus();
+  }
+
+  /** The swarm's models are known now: a file may have been looked at before. */
+  learnModels() {
+    if (this.#job?.verdict) this.#showProblems(this.#job.verdict);
+  }
+
+  /** @param {Verdict} verdict */
+  #showProblems(verdict) {
+    const { problems } = verdict;
     const warning = problems.length === 0 ? modelWords(verdict, this.models()) : null;
     this.#problems.replaceChildren(
       ...(warning ? [element("p", { class: "warning" }, warning)] : []),
       ...(problems.length ? [problemList(problems)] : []),
     );
-    if (!this.#start.disabled) this.#start.focus();
   }
 
   async #submit() {

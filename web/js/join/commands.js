@@ -40,7 +40,7 @@ export const NOTES = {
   windows:
     "For PowerShell, with WSL: where it is missing, “wsl --install” brings it. Inside it Python 3.11 or newer, with venv, and git.",
   docker:
-    "With an NVIDIA GPU and its container toolkit; without one, leave “--gpus all” out. The first line builds the image from the repository.",
+    "With an NVIDIA GPU and its container toolkit; without one, leave “--gpus all” out. Its first half builds the image from the repository.",
 };
 
 /**

@@ -5,8 +5,8 @@
  *   where the machine was refused before it had said one
  * @typedef {{ title: string, words: string, next: string }} Wrong
  */
-import { ApiError, sentence } from "../shell/api.js";
-import { ago } from "../shell/words.js";
+import { ApiError } from "../shell/api.js";
+import { ago, sentence } from "../shell/words.js";
 
 /** After these a volunteer dials again by itself. */
 const TRIES_AGAIN = new Set(["unavailable", "unresponsive", "overloaded"]);

@@ -8,7 +8,9 @@ import { connectNewKey } from "../keys/new_key.js";
 import { openPage } from "../shell/shell.js";
 import { Watch } from "./watch.js";
 
+/** Between two readings of everybody; longer where there are many. */
 const EVERY_MS = 10_000;
+const EVERY_MS_EACH = 10;
 
 /** @param {Shell} shell */
 function start(shell) {
@@ -18,9 +20,12 @@ function start(shell) {
   connectNewKey(shell.person, { made: loadKeys, announce: shell.announce });
   void watch.load();
   loadKeys();
-  setInterval(() => {
-    if (document.visibilityState === "visible") void watch.load();
-  }, EVERY_MS);
+  const lookAgain = async () => {
+    if (document.visibilityState === "visible") await watch.load();
+    plan();
+  };
+  const plan = () => setTimeout(lookAgain, Math.max(EVERY_MS, EVERY_MS_EACH * watch.size));
+  plan();
 }
 
 void openPage({ page: "operators", needs: "admin", start });

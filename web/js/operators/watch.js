@@ -4,17 +4,18 @@
  *
  * @import { Quarantine, Watched } from "./decisions.js"
  */
-import { capital } from "../coverage.js";
 import { byId, element, setText } from "../dom.js";
 import { ApiError, ask, wordsOf } from "../shell/api.js";
 import { openDialog } from "../shell/dialog.js";
 import { keepFocus } from "../shell/keep_focus.js";
 import { Keyed } from "../shell/keyed.js";
-import { counted, duration, whole } from "../shell/words.js";
+import { capital, counted, duration, whole } from "../shell/words.js";
 import { doingWords, loadWords, pathOf, placeWords, trustWords } from "../swarm/volunteer_words.js";
 import { isKeptOut, quarantineWords, watched } from "./decisions.js";
 
 const PAGE = 50;
+/** Of those that are kept out: the table below them is to be seen. */
+const PAGE_OUT = 10;
 const MOST_PAGES = 20;
 const COLUMNS = ["Volunteer", "State", "Holds", "Load", "Trust", "Joined with", "Connected", ""];
 
@@ -24,11 +25,17 @@ export class Watch {
   /** @type {Watched[]} */
   #all = [];
   #most = PAGE;
+  /** How often all were asked for: what an earlier asking brings is old. */
+  #asked = 0;
   #find = byId("find", HTMLInputElement);
   #doubtful = byId("doubtful", HTMLInputElement);
   #count = byId("count", HTMLElement);
   #more = byId("more", HTMLButtonElement);
   #out = byId("kept-out", HTMLElement);
+  #moreOut = byId("more-kept-out", HTMLButtonElement);
+  #mostOut = PAGE_OUT;
+  /** @type {Quarantine[]} */
+  #quarantined = [];
   #body = element("tbody");
   /** @type {Keyed<Watched, HTMLTableRowElement>} */
   #rows = new Keyed(this.#body, { key: ({ id }) => id, make: (one) => this.#make(one), update });
@@ -58,26 +65,27 @@ export class Watch {
       this.#most += PAGE;
       this.#show();
     });
+    this.#moreOut.addEventListener("click", () => {
+      this.#mostOut += PAGE;
+      this.#showKeptOut();
+    });
+  }
+
+  /** How many there were when all were read last. */
+  get size() {
+    return this.#all.length;
   }
 
   async load() {
+    const asked = (this.#asked += 1);
     try {
-      /** @type {Watched[]} */
-      const all = [];
-      /** @type {Quarantine[]} */
-      let quarantined = [];
-      let after = "";
-      for (let page = 0; page < MOST_PAGES; page += 1) {
-        const answer = await ask(`/api/admin/volunteers?limit=1000${after}`);
-        all.push(...answer.volunteers);
-        quarantined = answer.quarantined ?? [];
-        if (!answer.next) break;
-        after = `&after=${encodeURIComponent(answer.next)}`;
-      }
-      this.#all = all;
+      const { volunteers, quarantined } = await readAll();
+      if (asked !== this.#asked) return;
+      [this.#all, this.#quarantined] = [volunteers, quarantined];
       this.#show();
-      this.#showKeptOut(quarantined);
+      this.#showKeptOut();
     } catch (error) {
+      if (asked !== this.#asked) return;
       const isMissing = error instanceof ApiError && error.isMissing;
       setText(this.#count, isMissing ? "Not available on this relay." : wordsOf(error));
     }
@@ -92,12 +100,15 @@ export class Watch {
     setText(this.#count, all === 0 ? "No volunteer is connected." : words + counted(all, "volunteer"));
   }
 
-  /** Those that are kept out and not connected, too. @param {Quarantine[]} quarantined */
-  #showKeptOut(quarantined) {
+  /** Those that are kept out and not connected, too. */
+  #showKeptOut() {
+    const quarantined = this.#quarantined;
     this.#names = new Map(this.#all.map(({ id, volunteer }) => [id, volunteer?.name]));
     byId("kept-out-panel", HTMLElement).hidden = quarantined.length === 0;
+    setText(byId("kept-out-count", HTMLElement), counted(quarantined.length, "volunteer"));
+    this.#moreOut.hidden = quarantined.length <= this.#mostOut;
     const heading = byId("watched-title", HTMLElement);
-    keepFocus(this.#out, heading, () => this.#keptOut.show(quarantined));
+    keepFocus(this.#out, heading, () => this.#keptOut.show(quarantined.slice(0, this.#mostOut)));
   }
 
   /** @param {string} id */
@@ -178,6 +189,23 @@ export class Watch {
       return true;
     });
   }
+}
+
+/** All that are connected, page by page, and all that are kept out. */
+async function readAll() {
+  /** @type {Watched[]} */
+  const volunteers = [];
+  /** @type {Quarantine[]} */
+  let quarantined = [];
+  let after = "";
+  for (let page = 0; page < MOST_PAGES; page += 1) {
+    const answer = await ask(`/api/admin/volunteers?limit=1000${after}`);
+    volunteers.push(...answer.volunteers);
+    quarantined = answer.quarantined ?? [];
+    if (!answer.next) break;
+    after = `&after=${encodeURIComponent(answer.next)}`;
+  }
+  return { volunteers, quarantined };
 }
 
 /** @param {HTMLTableRowElement} made @param {Watched} watched */

@@ -2,6 +2,7 @@
  * Asking the relay's HTTP interface as the person whose cookie this page has. Knows the shape of its errors.
  * Does not know what is asked.
  */
+import { sentence } from "./words.js";
 
 /** What the relay refused, or that it could not be asked. */
 export class ApiError extends Error {
@@ -83,12 +84,6 @@ export function errorOf(status, text) {
     // Not the relay's own answer (a proxy's page, say): the status has to do.
   }
   return new ApiError(status, "error", `The relay refused this (HTTP ${status}).`);
-}
-
-/** Errors' words begin small and end open, as they stand in logs. @param {string} words */
-export function sentence(words) {
-  const begun = words.charAt(0).toUpperCase() + words.slice(1);
-  return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
 }
 
 /** What to tell a person of whatever was thrown. @param {unknown} error */

@@ -96,7 +96,7 @@ function link({ page, path, words }, here) {
 function pagesButton(pages) {
   pages.id = "pages";
   pages.setAttribute("popover", "");
-  const made = button("Pages", icon("more"), "pages-button");
+  const made = button("Pages", icon("menu"), "pages-button");
   made.classList.add("open-pages");
   made.setAttribute("popovertarget", pages.id);
   return made;

@@ -5,7 +5,7 @@ import { svgElement } from "../dom.js";
 const STROKES = {
   leave: "M14 4H6a1 1 0 0 0-1 1v14a1 1 0 0 0 1 1h8M10 12h10M17 8.5l3.5 3.5-3.5 3.5",
   theme: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16Z",
-  more: "M5 12h.01M12 12h.01M19 12h.01",
+  menu: "M4 7h16M4 12h16M4 17h16",
   back: "M19 12H5M11 6l-6 6 6 6",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",
   upload: "M12 16V5M7 9l5-5 5 5M5 20h14",

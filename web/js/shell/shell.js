@@ -8,6 +8,7 @@
  * @typedef {{ person: Person, mark: SVGSVGElement, announce: (words: string) => void,
  *   notice: (words: string | null) => void, fail: (error: unknown) => void }} Shell
  */
+import { retryDelay } from "../backoff.js";
 import { byId, element, setText } from "../dom.js";
 import { ApiError, wordsOf } from "./api.js";
 import { drawHeader } from "./header.js";
@@ -30,14 +31,7 @@ export async function openPage({ page, needs, start }) {
   const announcer = element("div", { class: "unseen", role: "status" });
   document.body.append(announcer);
   const { notice, fail } = connectNotice();
-  /** @type {Person} */
-  let person;
-  try {
-    person = await fetchPerson();
-  } catch (error) {
-    notice(wordsOf(error));
-    return;
-  }
+  const person = await knownPerson(notice);
   header.showPerson(person);
   if (!may(person, needs)) {
     const words = SIGN_IN_WORDS[needs];
@@ -59,6 +53,26 @@ export async function openPage({ page, needs, start }) {
       return notice("Signing out failed: the relay does not answer. Try again.");
     }
     location.reload();
+  }
+}
+
+/**
+ * Who sits here, as soon as the relay says so; meanwhile why it does not.
+ * @param {Shell["notice"]} notice
+ * @returns {Promise<Person>}
+ */
+async function knownPerson(notice) {
+  for (let failures = 1; ; failures += 1) {
+    try {
+      const person = await fetchPerson();
+      notice(null);
+      return person;
+    } catch (error) {
+      const why =
+        error instanceof ApiError && error.status > 0 ? error.message : "The relay does not answer.";
+      notice(`${why} Trying again by itself.`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, retryDelay(failures, Math.random())));
   }
 }
 

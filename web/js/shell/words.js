@@ -83,3 +83,12 @@ export const date = (at) => DATE.format(at * 1000);
 
 /** "a, b and c". @param {string[]} words */
 export const listed = (words) => new Intl.ListFormat("en-GB").format(words);
+
+/** @param {string} words */
+export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
+/** Errors' words begin small and end open, as they stand in logs. @param {string} words */
+export const sentence = (words) => (/[.!?…]$/.test(words) ? capital(words) : `${capital(words)}.`);
+
+/** Facts in one line. A dot stays with what is before it where the line is broken. @param {readonly string[]} facts */
+export const dotted = (facts) => facts.join("\u00a0· ");

@@ -3,9 +3,9 @@
  *
  * @import { Column } from "./density.js"
  */
-import { capital, blocksWords } from "../coverage.js";
+import { blocksWords } from "../coverage.js";
 import { element } from "../dom.js";
-import { percent, rate, whole } from "../shell/words.js";
+import { capital, percent, rate, whole } from "../shell/words.js";
 
 /** Rows that are shown; the rest is counted. */
 const MOST = 200;

@@ -4,9 +4,8 @@
  *
  * @import { Column, Depths } from "./density.js"
  */
-import { capital } from "../coverage.js";
 import { element, setText, svgElement } from "../dom.js";
-import { counted, percent, rate, whole } from "../shell/words.js";
+import { capital, counted, percent, rate, whole } from "../shell/words.js";
 import { columnsOf } from "./density.js";
 import { linear, ticks } from "./scales.js";
 import { Scrubber } from "./scrubber.js";

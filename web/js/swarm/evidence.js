@@ -87,7 +87,7 @@ const HOUR = 3600;
  * @param {number} now Unix seconds
  */
 export function lastWords(until, now) {
-  const hours = Math.round((now - until) / HOUR);
+  const hours = Math.floor((now - until) / HOUR);
   return hours < 1 ? "last seen within the hour" : `last seen about ${duration(hours * HOUR)} ago`;
 }
 

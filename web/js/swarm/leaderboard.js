@@ -5,7 +5,7 @@
  */
 import { byId, element } from "../dom.js";
 import { ApiError, ask, wordsOf } from "../shell/api.js";
-import { counted, percent, short } from "../shell/words.js";
+import { counted, dotted, percent, short } from "../shell/words.js";
 import { pathOf } from "./volunteer_words.js";
 
 const MOST = 10;
@@ -65,6 +65,6 @@ function row({ id, name, blocks_steps, replies, score, hours }, index, most) {
     element("a", { class: "leader-name", href: pathOf(id) }, name),
     element("span", { class: "leader-steps" }, `${short(blocks_steps)} block steps`),
     bar,
-    element("small", {}, facts.filter(Boolean).join(" · ")),
+    element("small", {}, dotted(facts.filter((fact) => fact !== null))),
   );
 }

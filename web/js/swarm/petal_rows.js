@@ -7,6 +7,7 @@
 import { holdersOf, progress, rangeWords } from "../coverage.js";
 import { element, setText } from "../dom.js";
 import { Keyed } from "../shell/keyed.js";
+import { dotted } from "../shell/words.js";
 import { ticks } from "./scales.js";
 import { doingWords, loadWords, pathOf, placeWords, speedWords, trustWords } from "./volunteer_words.js";
 
@@ -54,7 +55,7 @@ export class PetalRows {
     );
     petal.classList.toggle("head", one.head);
     const words = [doingWords(one, this.#isStale), ...(this.#isStale ? [] : known(one))];
-    setText(facts, words.join(" · "));
+    setText(facts, dotted(words));
     link.title = `${one.name}: ${placeWords(one)}`;
   }
 }

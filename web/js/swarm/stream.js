@@ -7,13 +7,12 @@
  * @typedef {{ phase: "opening" | "live" | "lost", since: number, why: string | null }} Health
  *   `since`: Unix seconds; of a stream that is not live, when the relay was heard last
  */
+import { retryDelay } from "../backoff.js";
 import { ApiError, errorOf, request } from "../shell/api.js";
 import { NOTHING, after, pictureOf, readEvent } from "./live.js";
 import { EventParser } from "./sse.js";
 
 const PATH = "/api/events";
-const FIRST_WAIT_MS = 1000;
-const LONGEST_WAIT_MS = 30_000;
 /** The relay says something every 15 s; who is silent for longer is gone, though no connection broke. */
 const SILENCE_MS = 40_000;
 
@@ -21,7 +20,8 @@ const now = () => Date.now() / 1000;
 
 export class Stream {
   #picture = NOTHING;
-  #wait = FIRST_WAIT_MS;
+  /** Attempts that failed in a row. */
+  #failures = 0;
   #heard = now();
   /** @type {Health["phase"]} */
   #phase = "opening";
@@ -80,8 +80,8 @@ export class Stream {
     }
     if (control !== this.#open) return;
     this.#close("lost", why);
-    this.#timer = setTimeout(() => this.retry(), this.#wait * (0.5 + Math.random() / 2));
-    this.#wait = Math.min(LONGEST_WAIT_MS, this.#wait * 2);
+    this.#failures += 1;
+    this.#timer = setTimeout(() => this.retry(), retryDelay(this.#failures, Math.random()));
   }
 
   /** Reads until the stream ends; why it did, where the relay said so. @param {ReadableStream<Uint8Array>} body
@@ -105,7 +105,7 @@ export class Stream {
 
   /** @param {SwarmEvent} event */
   async #hear(event) {
-    this.#wait = FIRST_WAIT_MS;
+    this.#failures = 0;
     if (event.type !== "missed") return this.#take(event);
     this.#picture = pictureOf(await this.readSwarm());
     this.onPicture(this.#picture, event);

@@ -5,11 +5,10 @@
  * @import { Model, Volunteer } from "../protocol.js"
  * @import { Report, Part } from "./evidence.js"
  */
-import { capital } from "../coverage.js";
 import { element } from "../dom.js";
 import { ApiError, ask, wordsOf } from "../shell/api.js";
 import { icon } from "../shell/icons.js";
-import { counted, duration, moment, percent, short, size, whole } from "../shell/words.js";
+import { capital, counted, duration, moment, percent, short, size, whole } from "../shell/words.js";
 import { lastWords, partWords, scoreWords, sideOf } from "./evidence.js";
 import { doingWords, loadWords, placeWords, speedWords } from "./volunteer_words.js";
 

@@ -3,8 +3,8 @@
  *
  * @import { Volunteer } from "../protocol.js"
  */
-import { blocksWords, capital, stateWords } from "../coverage.js";
-import { counted, percent, rate } from "../shell/words.js";
+import { blocksWords, stateWords } from "../coverage.js";
+import { capital, counted, percent, rate } from "../shell/words.js";
 
 /** "blocks 4–7 and head", "no blocks yet". @param {Volunteer} volunteer */
 export function placeWords({ start, end, head }) {

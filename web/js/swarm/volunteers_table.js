@@ -6,10 +6,9 @@
  * @import { Choice, Order } from "./choosing.js"
  * @typedef {ReadonlyMap<string, number>} Hues
  */
-import { capital } from "../coverage.js";
 import { byId, element, setText } from "../dom.js";
 import { Keyed } from "../shell/keyed.js";
-import { counted, whole } from "../shell/words.js";
+import { capital, counted, dotted, whole } from "../shell/words.js";
 import { EVERYBODY, chosen } from "./choosing.js";
 import { doingWords, loadWords, pathOf, placeWords, speedWords, trustWords } from "./volunteer_words.js";
 
@@ -102,7 +101,7 @@ export class VolunteersTable {
       unknown ?? speedWords(one),
       unknown ?? loadWords(one),
       trustWords(one),
-      [one.device, one.dtype].filter(Boolean).join(" · "),
+      dotted([one.device, one.dtype].filter((fact) => fact !== null)),
     ];
     words.forEach((word, index) => {
       const cell = made.children[index];
