@@ -8,7 +8,10 @@ step of 16 KiB `STEPS_A_SECOND` times a second, whether the one before is back o
 still for a while makes all steps of that while late, and not just one. A step's time counts from when it was
 due. The hops answer at once: all of it is the relay's time, and that of the sockets.
 
-Measured without the idle ones, with them, and without them again.
+Measured without the idle ones, with them, and without them again; each time first as any process runs, and
+then with the relay and the session going before everything else on their cores, where the system allows it.
+The second is the relay's own time, and what the bar is for: the session, and each idle volunteer, would be on
+a machine of its own, and here they share a core with one another and with whatever else runs.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from statistics import quantiles
 import uvloop
 
 from benchmarks.plain_peer import Card, PlainPeer, connect, facts
-from benchmarks.processes import RelayProcess, pin, relay
+from benchmarks.processes import RelayProcess, going_first, pin, relay
 from benchmarks.report import Bar, Report
 from schema.credentials import new_credential
 from schema.frames import Frame, FrameType
@@ -62,6 +65,20 @@ class Usage:
     """KB."""
     processor: float
     """Of one core, while no session was going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Seconds of each step of the session."""
+
+    ordinary: list[float]
+    first: list[float]
+    """While nothing else took the relay's and the session's cores; empty where that is not allowed."""
+
+    @property
+    def own(self) -> list[float]:
+        """As near to the relay's own time as this system lets one measure."""
+        return self.first or self.ordinary
 
 
 def allow_files(wanted: int) -> int:
@@ -172,23 +189,30 @@ def p99(times: list[float]) -> float:
     return round(quantiles(times, n=100, method="inclusive")[98] * 1e3, 3)
 
 
-async def observe(
-    server: RelayProcess, session: Session, seconds: float, what: str
-) -> tuple[Usage, list[float]]:
+async def observe(server: RelayProcess, session: Session, seconds: float, what: str) -> tuple[Usage, Steps]:
     """The relay's use of the machine without a session for as long again, and the session's steps."""
     process = server.process.pid
     used, begun = processor_seconds(process), time.monotonic()
     await asyncio.sleep(seconds)
     share = (processor_seconds(process) - used) / (time.monotonic() - begun)
-    times = await session.measure(seconds)
     usage = Usage(memory(process), round(share, 3))
+    print(f"{what:>24}: {usage.memory / 1024:6.0f} MB, {share:5.1%} of a core", flush=True)
+    ordinary = await session.measure(seconds)
+    _print_steps(ordinary, "as any process")
+    with going_first(process, os.getpid()) as is_allowed:
+        first = await session.measure(seconds) if is_allowed else []
+    if first:
+        _print_steps(first, "going first")
+    return usage, Steps(ordinary, first)
+
+
+def _print_steps(times: list[float], what: str) -> None:
     half = quantiles(times, n=2, method="inclusive")[0] * 1e3
     print(
-        f"{what:>24}: {usage.memory / 1024:6.0f} MB, {share:5.1%} of a core, a step {half:.2f} ms, "
-        f"99th percentile {p99(times):.2f} ms, longest {max(times) * 1e3:.1f} ms",
+        f"{what:>24}: a step {half:.2f} ms, 99th percentile {p99(times):.2f} ms, "
+        f"longest {max(times) * 1e3:.1f} ms",
         flush=True,
     )
-    return usage, times
 
 
 async def come_to_rest(server: RelayProcess, usual: float) -> None:
@@ -220,22 +244,30 @@ async def run(server: RelayProcess, count: int, seconds: float, report: Report) 
     await come_to_rest(server, before.processor)
     _, again = await observe(server, session, seconds, "without them again")
     each = (beside.memory - before.memory) / count
-    slower = p99(crowded) / p99(alone + again)
+    slower = p99(crowded.own) / p99(alone.own + again.own)
     print(f"{took:.1f} s until all had joined; {each:.1f} KB for each", flush=True)
     report.figures |= {
         "idle volunteers": count,
         "joins a second": round(count / took, 1),
         "processor, share of a core": {"without": before.processor, "with": beside.processor},
-        "step, 99th percentile, ms": {"without": [p99(alone), p99(again)], "with": p99(crowded)},
-        "step, longest, ms": {
-            "without": [round(max(times) * 1e3, 1) for times in (alone, again)],
-            "with": round(max(crowded) * 1e3, 1),
-        },
+        "the session and the relay go first": bool(crowded.first),
+        "step, ms": _figures([one.own for one in (alone, again)], crowded.own),
+        "step as any process, ms": _figures([one.ordinary for one in (alone, again)], crowded.ordinary),
     }
     report.bars += [
         Bar("memory of a connection, KB", round(each, 1), "<=", MEMORY_BAR),
         Bar("99th percentile of a step, with / without", round(slower, 2), "<=", SLOWER_BAR),
     ]
+
+
+def _figures(without: list[list[float]], beside: list[float]) -> dict[str, object]:
+    return {
+        "99th percentile": {"without": [p99(times) for times in without], "with": p99(beside)},
+        "longest": {
+            "without": [round(max(times) * 1e3, 1) for times in without],
+            "with": round(max(beside) * 1e3, 1),
+        },
+    }
 
 
 def main() -> int:
