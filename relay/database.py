@@ -279,7 +279,7 @@ def outages_named() -> Generator[None]:
         if not _is_outage(error):
             raise
         raise Unavailable(
-            f"the database is not available: {_cause(error)}; try again in a moment",
+            f"the database is not available: {_cause(error)}; {_remedy(error)}",
             retry_after=RETRY_SECONDS,
         ) from error
 
@@ -288,6 +288,8 @@ def outages_named() -> Generator[None]:
 # rollback by conflict, resources, operator intervention, system error; then single codes: a cached plan
 # that a migration made stale, a server that became read-only, a database that takes no connections.
 _OUTAGE_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58"})
+_REFUSED_CLASSES = frozenset({"28", "3D"})
+"""Of those, what stays as it is until somebody changes something."""
 _OUTAGE_STATES = frozenset({"0A000", "25006", "55000"})
 _SQLITE_MISTAKES = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
 
@@ -295,13 +297,24 @@ _SQLITE_MISTAKES = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
 def _is_outage(error: DBAPIError | PoolTimeout | OSError) -> bool:
     if not isinstance(error, DBAPIError):
         return True  # no connection in time, or asyncpg's plain error while connecting
-    state: str | None = getattr(error.orig, "sqlstate", None)
+    state = _state(error)
     if state is not None:
         return state[:2] in _OUTAGE_CLASSES or state in _OUTAGE_STATES
     code: int | None = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return code & 0xFF not in _SQLITE_MISTAKES
     return error.connection_invalidated or "InterfaceError" in type(error.orig).__name__
+
+
+def _state(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _remedy(error: DBAPIError | PoolTimeout | OSError) -> str:
+    state = _state(error) if isinstance(error, DBAPIError) else None
+    if state is not None and state[:2] in _REFUSED_CLASSES:
+        return "check DATABASE_URL: user, password and database"
+    return "try again in a moment"
 
 
 def _cause(error: DBAPIError | PoolTimeout | OSError) -> str:

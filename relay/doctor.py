@@ -1,6 +1,6 @@
 """What the relay stands on, checked one by one: what was found, and what to do where that is wrong.
 
-    database -> clock -> migrations -> secrets; bus
+    database -> clock -> migrations -> secrets; bus; extras
 
 Looks and changes nothing: a SQLite file that is not there is not made. What stands on the database is not
 checked while that cannot be reached. Does not know how the findings are shown.
@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from relay import migrate
 from relay.database import close_engine, is_sqlite, open_engine, reading
 from relay.errors import DatabaseRefused
+from relay.extras import missing_extras
 from relay.settings import Settings
 from relay.tables import Secret
 from schema.errors import Unavailable
@@ -57,7 +58,11 @@ def _ill(name: str, found: str, remedy: str) -> Finding:
 async def examine(settings: Settings, now: Callable[[], float] = time.time) -> list[Finding]:
     """All checks. `now`: this machine's clock, Unix seconds."""
     findings = await _check_database(settings, now)
-    return [*findings, *[await check_bus(server) for server in bus_servers(settings)]]
+    findings += [await check_bus(server) for server in bus_servers(settings)]
+    return findings + [
+        _ill("extras", f"{missing.variable} needs the extra {missing.extra}", missing.remedy)
+        for missing in missing_extras(settings)
+    ]
 
 
 async def _check_database(settings: Settings, now: Callable[[], float]) -> list[Finding]:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -45,6 +46,8 @@ class NatsBus:
 
     def __init__(self, url: str, swarm: str) -> None:
         self._servers = url.split(",")
+        self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in self._servers)
+        """The servers as logs name them: without passwords."""
         self._prefix = f"corolla.{swarm}"
         self._key = ReplicaKey("")
         self._client = Client()
@@ -120,7 +123,8 @@ class NatsBus:
             except Exception as error:
                 is_expected = isinstance(error, NatsError | OSError | TimeoutError)
                 reason = error or type(error).__name__
-                log.warning("the bus cannot be reached: %s", reason, exc_info=None if is_expected else error)
+                trace = None if is_expected else error
+                log.warning("the bus at %s cannot be reached: %s", self._where, reason, exc_info=trace)
                 self._client = Client()  # so that the end of the other one is nobody's business
                 await self._let_go(client)
                 await asyncio.sleep(RECONNECT_SECONDS)
@@ -172,7 +176,7 @@ class NatsBus:
 
     async def _on_down(self, client: Client) -> None:
         if client is self._client and self._is_up and self._listener is not None:
-            log.warning("the bus is away: peers of other replicas cannot be reached")
+            log.warning("the bus at %s is away: peers of other replicas cannot be reached", self._where)
             self._is_up = False
             self._tell(self._listener.on_bus_down)
 
@@ -194,4 +198,4 @@ class NatsBus:
             log.exception("a change of the bus could not be handled")
 
     async def _on_error(self, error: Exception) -> None:
-        log.info("the bus: %s", error or type(error).__name__)
+        log.info("the bus at %s: %s", self._where, error or type(error).__name__)

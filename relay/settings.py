@@ -225,12 +225,21 @@ def read_public_url(text: str) -> str:
     return text.rstrip("/")
 
 
+_MODEL_NAME = r"[\w ./:@+()-]+"
+"""More than a Hub id may have, but no `=`, which parts a name from its folder, and no dots of an example."""
+
+
 def _models(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise ValueError("give model names with commas between them, each once")
     if max(map(len, names)) > MAX_MODEL_NAME_CHARS:
         raise ValueError(f"a model's name has at most {MAX_MODEL_NAME_CHARS} characters")
+    if not all(re.fullmatch(_MODEL_NAME, name) for name in names):
+        raise ValueError(
+            "give Hub ids, such as meta-llama/Llama-3.1-8B-Instruct, or names of letters, digits, spaces "
+            "and any of ._-/:@+()"
+        )
     return tuple(names)
 
 

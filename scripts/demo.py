@@ -1,7 +1,7 @@
 """`make demo`: a relay and three volunteers on this machine, from the Procfile, until Ctrl-C.
 
 Migrates, makes tokens, starts everything, shows how the swarm comes together, and says how to use
-it. Its database and logs are in `.demo/`, or in the folder that DEMO_FOLDER names; nothing else on
+it. Its database, files and logs are in `.demo/`, or in the folder that DEMO_FOLDER names; nothing else on
 the machine is touched.
 """
 
@@ -131,6 +131,7 @@ def demo_environment(port: int) -> dict[str, str]:
         "PUBLIC_URL": os.environ.get("PUBLIC_URL", url),
         "COROLLA_RELAY": url,
         "DATABASE_URL": f"sqlite:///{FOLDER / 'relay.sqlite3'}",
+        "FILES": str(FOLDER / "files"),
         "OPEN_CHAT": "true",
         "MODELS": MODEL,
         "COROLLA_MAX_BLOCKS": str(BLOCKS_EACH),

@@ -18,6 +18,10 @@ from volunteer.node import DRAIN_SECONDS
 from volunteer.pausing import BUSY_SECONDS, QUIET_SECONDS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+PROXIES = (
+    "| `FORWARDED_ALLOW_IPS` | `127.0.0.1` | Addresses of proxies whose `X-Forwarded-For` is believed, with "
+    "commas between them: by it people who are not signed in are told apart. uvicorn reads it. |"
+)
 
 
 def settings_page() -> str:
@@ -31,6 +35,7 @@ Environment variables of `python -m relay` (and of its commands). A value that c
 with exit code 2 and a sentence that names variable, value and remedy.
 
 {Settings.documentation()}
+{PROXIES}
 
 ## A volunteer
 
@@ -80,6 +85,13 @@ A family is served only if `tests/volunteer/test_families.py` has shown, with ra
 fp32 on a CPU, that a chain of two and of three spans gives what the whole model gives: the prompt and
 16 greedy steps, bit for bit. Names are transformers' `model_type`. Anything else is refused by name,
 with what to do to add it.
+
+- *Can roll back*: a session's cache can forget its last tokens, so that others can follow without a new
+  beginning. A recurrent state cannot.
+- *Prefill in chunks*: a long prompt is computed a part at a time, with tokens of other replies in between.
+- *Ragged*: several replies are computed at once, each with its own length; nothing is filled up or copied.
+- *Padded*: several replies are computed at once, shorter ones filled up to the longest, which costs a copy.
+- *One by one*: replies take turns, and each is computed alone.
 
 {len(FAMILIES)} families:
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from sqlalchemy import make_url
 
 from benchmarks.processes import free_port
+from relay.settings import Settings
 from scripts import demo as demo_script
 from scripts.demo import ROOT, DemoFailed, choose_port, demo_environment, how_to_join
 from tests.garden import PATIENCE_SECONDS, wait_until
@@ -185,6 +187,13 @@ def test_others_are_told_to_join_only_where_they_can(
     told = how_to_join(demo_environment(8000) | {"COROLLA_TOKEN": "corolla-volunteer.x"})
     assert ("python -m volunteer --token corolla-volunteer.x" in told) is joins
     assert ("start it again" in told) is not joins
+
+
+def test_all_that_the_demo_keeps_is_in_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILES", "/somewhere/else")
+    settings = Settings.from_environment(demo_environment(8000))
+    assert Path(settings.files).parent == demo_script.FOLDER
+    assert Path(make_url(settings.database_url).database or "").parent == demo_script.FOLDER
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_an_example_runs(language: str, code: str, swarm: Swarm, tmp_path: Path)
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {
         "COROLLA_URL": swarm.url,
-        "COROLLA_TOKEN": swarm.client_token,
+        "COROLLA_API_KEY": swarm.client_token,
         "COROLLA_MODEL": DEMO_MODEL,
     }
     done = subprocess.run(

@@ -26,11 +26,25 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives; argparse has no public name for it."""
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for, as that takes longer than all other help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"corolla {version('corolla')}")
+        except PackageNotFoundError:  # a copy of the repository that was not installed
+            print("corolla, of an unknown version: it is not installed")
+        parser.exit()
+
+
 def command_line() -> argparse.ArgumentParser:
     """The parser of `corolla`. What it parses has `command`: the words of one, with spaces between."""
     parser = argparse.ArgumentParser(
         prog="corolla", description="Ask the models of a Corolla swarm, through its relay.", epilog=_EPILOG
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print Corolla's version, and end")
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_chat(commands)
     _add_complete(commands)
@@ -187,7 +201,8 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         type=_retries,
         default=0,
         metavar="N",
-        help="ask again up to N times where that may help, when the relay says so (default: 0)",
+        help="ask again up to N times: when the relay says so, when it has no room or is away (429, 502, "
+        "503, 504), or when nobody answers (default: 0)",
     )
     add(
         "--timeout",

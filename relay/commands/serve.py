@@ -13,6 +13,7 @@ import uvicorn
 
 from relay.commands.base import run_with_store
 from relay.errors import OperatorError
+from relay.extras import missing_extras
 from relay.garbage import GarbageCollection
 from relay.handover import hand_over
 from relay.http_protocol import HttpProtocol
@@ -38,10 +39,13 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
 
     Raises:
         DatabaseRefused, Unavailable: before anything is served.
-        OperatorError: the address is taken.
+        OperatorError: the address is taken, a library is missing, or something else failed and is in the log.
     """
     from relay.app import create_app
 
+    missing = next(missing_extras(settings), None)
+    if missing is not None:
+        raise OperatorError(f"{missing.variable} needs the extra {missing.extra}: {missing.remedy}")
     configure_logs(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     run_with_store(settings, Store.ping)
@@ -53,6 +57,8 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 0
     except SystemExit as error:  # how uvicorn gives up; it has logged the cause
+        if not server.is_prepared:
+            raise OperatorError("the relay cannot start: what the log says above is why") from error
         taken = f"cannot listen on {settings.host} port {settings.port}"
         raise OperatorError(f"{taken}: stop what listens there, or set HOST and PORT to others") from error
     return 0 if server.started else 1
@@ -64,6 +70,11 @@ class RelayServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._garbage = GarbageCollection()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the application has all its parts, so that only listening was left to do."""
+        return "services" in self.lifespan.state
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._garbage.start()

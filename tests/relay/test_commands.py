@@ -332,6 +332,44 @@ def test_a_taken_port_is_refused_with_the_remedy(
     assert "Traceback" not in second.stderr
 
 
+def serve_after(preparation: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`python -m relay serve` in a process in which something is not as it should be."""
+    program = "import os, sys; from relay.__main__ import main; sys.exit(main(['serve'], os.environ))"
+    return subprocess.run(
+        [sys.executable, "-c", f"{preparation}\n{program}"],
+        cwd=folder,
+        env=os.environ | {"PORT": "0", "PYTHONPATH": str(Path(__file__).parents[2])} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "variable", "value"),
+    [
+        ("nats", "nats", "BUS_URL", "nats://127.0.0.1:4222"),
+        ("obstore", "s3", "FILES", "s3://bucket"),
+    ],
+)
+def test_a_library_that_a_setting_needs_is_named_with_its_extra(
+    tmp_path: Path, library: str, extra: str, variable: str, value: str
+) -> None:
+    refused = serve_after(f"import sys; sys.modules[{library!r}] = None", tmp_path, **{variable: value})
+    assert refused.returncode == 1
+    remedy = f"pip install 'corolla[{extra}] @ git+REPOSITORY'"
+    assert refused.stderr == f"error: {variable} needs the extra {extra}: {remedy}\n"
+
+
+def test_what_else_fails_at_the_start_is_not_called_a_taken_port(tmp_path: Path) -> None:
+    preparation = "import relay.app\nasync def fail(*_): raise RuntimeError('no room')\n"
+    failed = serve_after(f"{preparation}relay.app.build_services = fail", tmp_path)
+    assert failed.returncode == 1
+    assert "no room" in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith("error: the relay cannot start")
+    assert "cannot listen" not in failed.stderr
+
+
 def test_without_a_command_the_relay_serves_until_it_is_told_to_stop(
     started_relay: subprocess.Popen[str], tmp_path: Path
 ) -> None:

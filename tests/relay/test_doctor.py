@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -106,6 +107,8 @@ async def test_a_wrong_name_is_named(postgres: PostgresServer, part: str, value:
     url = right.set(database=value) if part == "database" else right.set(username=value)
     findings = await examine(Settings(database_url=url.render_as_string(hide_password=False)))
     assert value in wrong(findings)["database"].found
+    assert "check DATABASE_URL" in wrong(findings)["database"].found
+    assert "try again" not in wrong(findings)["database"].found
 
 
 async def test_a_database_that_answers_slowly_is_named(
@@ -214,6 +217,20 @@ def nats(tmp_path: Path) -> Iterator[str]:
             yield json.loads(written[0].read_text())["nats"][0]
         finally:
             process.terminate()
+
+
+async def test_a_library_that_is_missing_is_named_with_its_extra(
+    migrated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("nats", "obstore"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert "extras" not in wrong(await examine(migrated))
+    findings = await examine(replace(migrated, bus_url="nats://127.0.0.1:1", files="s3://bucket"))
+    extras = [finding for finding in findings if finding.name == "extras"]
+    assert [finding.ok for finding in extras] == [False, False]
+    assert "BUS_URL" in extras[0].found
+    assert "pip install 'corolla[nats] @ git+" in extras[0].remedy
+    assert "pip install 'corolla[s3] @ git+" in extras[1].remedy
 
 
 async def test_a_relay_alone_needs_no_bus() -> None:

@@ -47,12 +47,17 @@ describe("the command", () => {
   });
 
   test("is for the shell of its system", () => {
-    assert.match(commandFor("linux", MACHINE), /^python3 -m venv ~\/corolla && /);
+    assert.match(commandFor("linux", MACHINE), /^python3 -m venv ~\/\.corolla-venv && /);
     assert.match(commandFor("windows", MACHINE), /^wsl bash -c "[^"]+"$/);
     assert.match(
       commandFor("docker", MACHINE),
       /^docker build .* https:\/\/git\.example\/corolla\.git && docker run /,
     );
+  });
+
+  test("leaves a copy of the repository in the home folder alone", () => {
+    for (const system of /** @type {const} */ (["linux", "macos", "windows"]))
+      assert.doesNotMatch(commandFor(system, MACHINE), /~\/corolla\b/);
   });
 
   test("has dots where nothing is known", () => {

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,18 @@ def test_help_reads_well(arguments: list[str], command: CommandLine, monkeypatch
     assert (outcome.code, outcome.err) == (0, "")
     assert max(map(len, outcome.out.splitlines())) <= WIDTH
     assert outcome.out.startswith(f"usage: {' '.join(['corolla', *arguments])} ")
+
+
+def test_the_version_is_told(command: CommandLine) -> None:
+    outcome = command("--version")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"corolla {version('corolla')}\n"
+
+
+def test_help_says_when_it_is_asked_again(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    told = command("models", "--help").out
+    assert "no room or is away (429, 502, 503, 504), or when nobody answers (default: 0)" in told
 
 
 @pytest.mark.parametrize("name", LEAVES)

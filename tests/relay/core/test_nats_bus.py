@@ -1,6 +1,7 @@
 """The bus over NATS: order, flushes that are given up, and connections that the library lets go of."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,6 +102,19 @@ async def test_a_replica_takes_what_is_for_it_and_for_all_but_not_its_own(server
         assert await other.publish(subject_of(ONE), b"back")
         await eventually(lambda: (len(first.messages), len(second.messages)) == (1, 2))
         assert (first.messages, second.messages) == ([b"back"], [b"to all", b"to the other"])
+
+
+async def test_a_server_that_is_away_is_named_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "relay.nats_bus")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{nobody.getsockname()[1]}"
+        bus = NatsBus(f"nats://me:hidden@{where}", "tests")
+        await bus.open(ONE, Recorder())
+        await eventually(lambda: caplog.messages)
+        await bus.close()
+    assert f"the bus at {where}" in caplog.messages[0]
+    assert "hidden" not in caplog.text
 
 
 async def test_a_server_that_restarts_is_found_again(server: NatsServer) -> None:

@@ -27,8 +27,8 @@ export function commandFor(system, { token, name, repository }) {
     const built = `docker build -t ${IMAGE} -f ${DOCKERFILE} ${source.replace(/(\.git)?$/, repository ? ".git" : "")}`;
     return `${built} && docker run --rm -it --init --gpus all -v corolla:/data ${IMAGE} ${flags}`;
   }
-  const install = `python3 -m venv ~/corolla && ~/corolla/bin/pip install 'corolla[volunteer] @ git+${source}'`;
-  const command = `${install} && ~/corolla/bin/python -m volunteer ${flags}`;
+  const install = `python3 -m venv ~/.corolla-venv && ~/.corolla-venv/bin/pip install 'corolla[volunteer] @ git+${source}'`;
+  const command = `${install} && ~/.corolla-venv/bin/python -m volunteer ${flags}`;
   return system === "windows" ? `wsl bash -c "${command}"` : command;
 }
 
