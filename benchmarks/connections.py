@@ -11,7 +11,8 @@ due. The hops answer at once: all of it is the relay's time, and that of the soc
 Measured without the idle ones, with them, and without them again; each time first as any process runs, and
 then with the relay and the session going before everything else on their cores, where the system allows it.
 The second is nearer to the relay's own time: the session, and each idle volunteer, would be on a machine of
-its own, and here they share a core with one another and with whatever else runs. The bar is for both.
+its own, and on two cores they share one with each other and with whatever else runs. With more cores the idle
+ones have those that are left. The bar is for both.
 """
 
 import argparse
@@ -47,7 +48,7 @@ SPARE_FILES = 200
 HOPS = 3
 STEP_BYTES = 16 << 10
 STEPS_A_SECOND = 100
-RELAY_CORE, LOAD_CORE = 0, 1
+RELAY_CORE, SESSION_CORE, FIRST_FREE_CORE = 0, 1, 2
 MEMORY_BAR, SLOWER_BAR = 60.0, 1.5
 """KB of a connection, and how much longer the session's 99th percentile may get."""
 SETTLE_SECONDS = 5.0
@@ -111,6 +112,7 @@ def crowd(server: RelayProcess, tokens: list[str]) -> Iterator[float]:
         for number in range(PROCESSES):
             one = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             stack.callback(_end, one)
+            leave_alone(one.pid)
             running.append(one)
             if one.stdin is None:
                 raise RuntimeError("a pipe was asked for")
@@ -122,6 +124,12 @@ def crowd(server: RelayProcess, tokens: list[str]) -> Iterator[float]:
         yield time.monotonic() - begun
         if any(one.poll() is not None for one in running):
             raise RuntimeError("idle volunteers were lost; which and why stands above")
+
+
+def leave_alone(pid: int) -> None:
+    """Keep a process off the cores of the relay and of the session, where there are others."""
+    if hasattr(os, "sched_setaffinity") and (free := range(FIRST_FREE_CORE, os.cpu_count() or 1)):
+        os.sched_setaffinity(pid, free)
 
 
 def _end(one: subprocess.Popen[str]) -> None:
@@ -274,7 +282,7 @@ def main() -> int:
     wanted: int = options.volunteers or (10_000 if options.full else 1_000)
     count = allow_files(wanted)
     report = Report("connections", options.full)
-    pin(LOAD_CORE)
+    pin(SESSION_CORE)
     with relay(MODEL, RELAY_CORE, LOG_LEVEL="WARNING") as server:
         uvloop.run(run(server, count, 30.0 if options.full else 8.0, report))
     report.print_last_line()
