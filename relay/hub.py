@@ -5,20 +5,24 @@ connection of the same peer replaces the first, since after a network change the
 after it is dead. Does not know what the peers do.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from relay.elsewhere import RemotePeer
 from relay.peer import Peer
+from relay.rounds import Round
 from schema.errors import CorollaError, Replaced, Unauthorized, Unresponsive
 from schema.ids import PeerId
-from schema.messages import GoElsewhere, Heartbeat, encode_message
-from schema.outbox import Urgency
-
-_HEARTBEAT = encode_message(Heartbeat())
+from schema.messages import GoElsewhere
 
 MISSED_HEARTBEATS = 3
 """Heartbeats that may be missed before a peer counts as gone."""
+LOOKS_PER_HEARTBEAT = 2
+"""A peer that has missed its heartbeats is noticed within this part of an interval."""
+SOON, LATE = 0.5, 1.5
+"""Intervals since the relay's last heartbeat to a peer: before the one, the peer's own is not answered with
+another; after the other, the relay says something by itself."""
 
 
 class Page(Protocol):
@@ -40,8 +44,12 @@ class Hub:
     """The connected peers and pages of this replica, and where other peers are."""
 
     def __init__(self, heartbeat_seconds: float) -> None:
+        self._interval = heartbeat_seconds
         self._patience = MISSED_HEARTBEATS * heartbeat_seconds
         self._peers: dict[PeerId, Peer] = {}
+        self._round = Round[Peer]()
+        self._looked_at = -math.inf
+        """Loop time of the last look at some of them."""
         self.elsewhere: dict[PeerId, RemotePeer] = {}
         """The peers of other replicas, and those on their way from one to another."""
         self._pages: set[Page] = set()
@@ -69,7 +77,9 @@ class Hub:
         older = self._peers.get(peer.id)
         if older is not None:
             older.end(Replaced("the same peer connected again; this older connection is closed"))
+            self._round.discard(older)
         self._peers[peer.id] = peer
+        self._round.add(peer)
         return older
 
     def remove(self, peer: Peer) -> bool:
@@ -77,6 +87,7 @@ class Hub:
         if self._peers.get(peer.id) is not peer:
             return False
         del self._peers[peer.id]
+        self._round.discard(peer)
         return True
 
     def add_page(self, page: Page) -> None:
@@ -103,14 +114,26 @@ class Hub:
         for page in list(self._pages):
             page.send_elsewhere(within_seconds)
 
-    def send_heartbeats(self, peers: Iterable[Peer]) -> None:
-        for peer in peers:
-            peer.enqueue(_HEARTBEAT, Urgency.CONTROL)
+    def answer(self, peer: Peer, now: float) -> None:
+        """Answer a peer's heartbeat with one of the relay's, however many it sends. `now`: loop time.
 
-    def end_unresponsive(self, peers: Iterable[Peer], now: float) -> None:
-        """End those of the peers that are silent, or that do not read. `now`: loop time."""
-        for peer in peers:
-            if now - peer.heard > self._patience:
-                peer.end(Unresponsive(f"nothing was heard for {self._patience:g} s"))
-            elif peer.is_stuck(now, self._patience):
-                peer.end(Unresponsive(f"nothing was read for {self._patience:g} s"))
+        Nobody else needs one: a peer that sends none for long is ended.
+        """
+        if now - peer.greeted >= SOON * self._interval:
+            peer.greet(now)
+
+    def look_at_some(self, now: float) -> None:
+        """End those that are silent or do not read, among the next few: all have their turn in a part of an
+        interval. `now`: loop time."""
+        share = min(1.0, (now - self._looked_at) * LOOKS_PER_HEARTBEAT / self._interval)
+        self._looked_at = now
+        for peer in self._round.take(math.ceil(share * len(self._round))):
+            self._look_at(peer, now)
+
+    def _look_at(self, peer: Peer, now: float) -> None:
+        if now - peer.heard > self._patience:
+            peer.end(Unresponsive(f"nothing was heard for {self._patience:g} s"))
+        elif peer.is_stuck(now, self._patience):
+            peer.end(Unresponsive(f"nothing was read for {self._patience:g} s"))
+        elif now - peer.greeted > LATE * self._interval:
+            peer.greet(now)  # it says other things than heartbeats, or waits for the relay's work

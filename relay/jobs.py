@@ -9,12 +9,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from relay.hub import LOOKS_PER_HEARTBEAT
 from relay.neighbours import BEAT_SECONDS
 from relay.replicas import LEASE_SECONDS
 from relay.reputation import HOUR, hour_of
 from relay.services import Services
 from relay.standings import KEEP_SECONDS
-from relay.turns import spread
 from relay.usage import DAY, day_of
 from schema.errors import CorollaError
 from schema.history import MOST_DAYS
@@ -27,10 +27,10 @@ ORPHANS_SECONDS = 20.0
 """How often it is looked for rows of volunteers that are connected nowhere."""
 LEASES_SECONDS = 2.0
 """How often the leases of other replicas' volunteers are looked at."""
-CHECKS_PER_HEARTBEAT = 4
-"""A peer that has missed its heartbeats is noticed within this part of an interval."""
-PING_SECONDS = 20.0
-"""How often it is measured how far a peer is."""
+LOOK_AT_PEERS_SECONDS = 0.02
+"""How often some peers are looked at: of ten thousand, as many as take a tenth of a millisecond."""
+LOOKS_PER_ROUND = 5
+"""At least, where intervals are so short that all have to be looked at in less than that."""
 PROBE_CHECK_SECONDS = 0.02
 """How often it is looked whose probe is due: a hundred a second at most are sent."""
 MEET_SECONDS = 3.0
@@ -48,12 +48,8 @@ FORGET_SECONDS = 24 * 3600.0
 """After which a volunteer's row is rubbish. Far longer than it counts: a database may be away for hours,
 and the rows of all replicas are old when it comes back."""
 
-AT_ONCE = 4
-"""Peers that are sent a heartbeat or a ping without a pause: a tenth of a millisecond."""
-LOOKED_AT_AT_ONCE = 50
-"""Peers whose silence is measured without a pause: as long as that."""
-SPREAD = 0.8
-"""Of a job's interval, over which what it does for thousands is spread."""
+SHORTEST_PAUSE = 0.1
+"""Of a job's interval, however long it takes."""
 
 log = logging.getLogger(__name__)
 
@@ -80,27 +76,17 @@ async def repeat(job: Job, services: Services) -> None:
             log.warning("%s: %s", job.work.__name__, error.message)
         except Exception:
             log.exception("%s failed, and will be tried again", job.work.__name__)
-        pause = max(seconds * (1 - SPREAD) / 2, seconds - (now() - begun))
+        pause = max(seconds * SHORTEST_PAUSE, seconds - (now() - begun))
 
 
-async def send_heartbeats(services: Services) -> None:
-    """To all peers, one after the other."""
-    async for peer in spread(services.hub, services.settings.heartbeat_seconds * SPREAD, AT_ONCE):
-        services.hub.send_heartbeats([peer])
+async def look_at_peers(services: Services) -> None:
+    """End the peers that are silent or do not read, and say something to those that have heard nothing."""
+    services.hub.look_at_some(asyncio.get_running_loop().time())
 
 
-async def measure_round_trips(services: Services) -> None:
-    """Keep up to date how far the peers are."""
-    async for peer in spread(services.hub, PING_SECONDS * SPREAD, AT_ONCE):
-        peer.ping()
-
-
-async def end_unresponsive(services: Services) -> None:
-    """End the peers that are silent or do not read."""
-    now = asyncio.get_running_loop().time
-    seconds = services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT
-    async for peer in spread(services.hub, seconds * SPREAD, LOOKED_AT_AT_ONCE):
-        services.hub.end_unresponsive([peer], now())
+def seconds_between_looks(heartbeat_seconds: float) -> float:
+    """From one look at some peers to the next."""
+    return min(LOOK_AT_PEERS_SECONDS, heartbeat_seconds / LOOKS_PER_HEARTBEAT / LOOKS_PER_ROUND)
 
 
 async def probe_again(services: Services) -> None:
@@ -227,9 +213,7 @@ async def remove_rubbish(services: Services) -> None:
 
 
 JOBS = (
-    Job(send_heartbeats, lambda services: services.settings.heartbeat_seconds),
-    Job(end_unresponsive, lambda services: services.settings.heartbeat_seconds / CHECKS_PER_HEARTBEAT),
-    Job(measure_round_trips, lambda _: PING_SECONDS),
+    Job(look_at_peers, lambda services: seconds_between_looks(services.settings.heartbeat_seconds)),
     Job(probe_again, lambda services: min(PROBE_CHECK_SECONDS, services.settings.probe_seconds)),
     Job(close_revoked, lambda _: REVOCATION_SECONDS),
     Job(look_at_quarantines, lambda _: REVOCATION_SECONDS),

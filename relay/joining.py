@@ -208,16 +208,13 @@ class Joining:
         volunteer = self._swarm.get(peer.id)
         if volunteer is None:
             return
+        is_planned_with = volunteer.sessions + volunteer.granted, volunteer.planned_rtt
         volunteer.sessions, volunteer.granted = message.sessions, 0
-        is_paused = message.paused is True
-        if volunteer.is_paused != is_paused:
-            volunteer.is_paused = is_paused
+        is_shown_otherwise = _note_state(volunteer, message)
+        if is_shown_otherwise:
             self._swarm.touch()
-        speed = message.blocks_per_second
-        if isinstance(speed, float) and speed != volunteer.blocks_per_second:
-            volunteer.blocks_per_second, volunteer.has_new_speed = speed, True
-            self._swarm.touch()
-        self._swarm.refresh(volunteer)
+        if is_shown_otherwise or is_planned_with != (volunteer.sessions, peer.rtt):
+            self._swarm.refresh(volunteer)
 
     def draining(self, peer: Peer) -> bool:
         """No new routes from now on. Whether there is a row to change: `save_draining` does that."""
@@ -351,6 +348,16 @@ class Joining:
             found = "no offer made" if volunteer is None else volunteer.state
             raise UnexpectedMessage(f"this message belongs to {' or '.join(states)}, not to {found}")
         return volunteer
+
+
+def _note_state(volunteer: Volunteer, message: Heartbeat) -> bool:
+    """Note whether it is paused, and how fast it is. Whether either is new."""
+    was_paused, volunteer.is_paused = volunteer.is_paused, message.paused is True
+    speed = message.blocks_per_second
+    is_other_speed = isinstance(speed, float) and speed != volunteer.blocks_per_second
+    if isinstance(speed, float) and is_other_speed:
+        volunteer.blocks_per_second, volunteer.has_new_speed = speed, True
+    return is_other_speed or was_paused is not volunteer.is_paused
 
 
 def _held_by(other: HeldSpan) -> Held:

@@ -16,16 +16,19 @@ from relay.websocket import FrameSocket
 from schema.credentials import TokenKind
 from schema.errors import CorollaError, MalformedMessage, Unresponsive
 from schema.ids import PeerId
-from schema.messages import ErrorInfo, FromRelay, Goodbye, encode_message
+from schema.messages import ErrorInfo, FromRelay, Goodbye, Heartbeat, encode_message
 from schema.outbox import Outbox, Urgency
 from schema.protocol import RelayConnection
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+PING_SECONDS = 20.0
+"""How often it is measured, with a heartbeat, how far a peer is."""
 ROUND_TRIP_SHARE = 1 / 8
 """Of a new measurement in the smoothed round trip, as TCP does it (RFC 6298)."""
 MAX_REASON_CHARS = 2000
 """Of an error's message in a goodbye: some repeat what the other side sent, however long that was."""
+_HEARTBEAT = encode_message(Heartbeat())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Peer:
         """Loop time of the last heartbeat or other message; written by the read loop."""
         self.drained = now
         """Loop time at which the send loop last finished a message or was idle."""
+        self.greeted = now
+        """Loop time of the relay's last heartbeat to it."""
+        self._pinged = -math.inf
+        """Loop time at which it was measured last how far it is."""
         self.rtt: float | None = None
         """Seconds to it and back, smoothed; None until it was measured. Written by `_note_round_trip`."""
         self._ended: asyncio.Future[None] | None = None
@@ -96,8 +103,16 @@ class Peer:
         """Hand messages to this socket as long as nothing waits before them."""
         self._frame_socket = frame_socket
 
-    def ping(self) -> None:
-        """Measure how far it is."""
+    def greet(self, now: float) -> None:
+        """Send it a heartbeat, and now and then measure how far it is. `now`: loop time."""
+        self.greeted = now
+        self.enqueue(_HEARTBEAT, Urgency.CONTROL)
+        if now - self._pinged >= PING_SECONDS:
+            self.ping(now)
+
+    def ping(self, now: float) -> None:
+        """Measure how far it is. `now`: loop time."""
+        self._pinged = now
         if self._frame_socket is not None:
             self._frame_socket.ping(self._note_round_trip)
 

@@ -6,8 +6,6 @@ its sessions go on. Owned by the event loop's thread. Does not know sockets or S
 
 import logging
 import math
-from collections.abc import Iterator
-from itertools import islice
 
 from relay.forwarding import Forwarder
 from relay.metrics import Metrics
@@ -39,13 +37,11 @@ class Probing:
         self._forwarder = forwarder
         self._metrics = metrics
         self._seconds = seconds
-        self._round: Iterator[Volunteer] = iter(())
-        """Those that this round has not come to yet."""
 
     def ask(self, now: float) -> None:
         """Send the probes that are due, and doubt those that have not answered theirs. `now`: loop time."""
         sent = 0
-        for volunteer in self._some():
+        for volunteer in self._swarm.next_here(LOOKED_AT):
             if volunteer.state != "serving":
                 continue
             if volunteer.probe is not None:
@@ -56,15 +52,6 @@ class Probing:
             elif now - volunteer.probed >= self._seconds and sent < MOST_AT_ONCE and not volunteer.is_paused:
                 self._send(volunteer, now)
                 sent += 1
-
-    def _some(self) -> list[Volunteer]:
-        """The next of the round. A round begins with a copy, which is not made for each pass: there may be
-        thousands. Who has come since is looked at in the next round, and who has left in none."""
-        some = list(islice(self._round, LOOKED_AT))
-        if not some:
-            self._round = iter(self._swarm.volunteers_here())
-            some = list(islice(self._round, LOOKED_AT))
-        return [volunteer for volunteer in some if self._swarm.get(volunteer.peer.id) is volunteer]
 
     def asks(self, peer: PeerId) -> bool:
         """Whether a volunteer's first probe, which is joining's, is behind it: later ones are asked here."""

@@ -160,7 +160,7 @@ class _PeerSession:
             peer.use(self._frame_socket)
             self._frame_socket.deliver_frames_to(partial(self._on_frame, peer))
             self._frame_socket.offer_texts_to(partial(self._on_text, peer))
-            peer.ping()
+            peer.ping(asyncio.get_running_loop().time())
         reading = self._start(self._read_loop(peer))
         sending = self._start(peer.send_loop(self._send))
         if self._moves:
@@ -336,12 +336,16 @@ class _PeerSession:
             if isinstance(message, messages.Delta):
                 self._on_reply(peer, message, text.decode())
             elif isinstance(message, messages.Heartbeat):
-                self._services.joining.heartbeat(peer, message)
+                self._on_heartbeat(peer, message, now)
             else:
                 return False
         except Exception as error:  # noqa: BLE001 - as above
             self._give_up(peer, error)
         return True
+
+    def _on_heartbeat(self, peer: Peer, message: messages.Heartbeat, now: float) -> None:
+        self._services.joining.heartbeat(peer, message)
+        self._services.hub.answer(peer, now)
 
     def _give_up(self, peer: Peer, error: Exception) -> None:
         """End the connection of a peer whose message was refused, or could not be handled."""
@@ -370,7 +374,7 @@ class _PeerSession:
             case messages.Moving():
                 await self._hand_over(peer)
             case messages.Heartbeat():
-                self._services.joining.heartbeat(peer, message)
+                self._on_heartbeat(peer, message, peer.heard)
             case messages.RouteRequest():
                 await self._grant(peer, message)
             case _ if peer.role != "volunteer":

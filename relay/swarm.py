@@ -7,7 +7,7 @@ needs no query. Other replicas' volunteers are in it too (relay/replicas.py). Do
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from msgspec import UNSET
@@ -18,6 +18,7 @@ from relay.peer import Peer
 from relay.placement import Placement
 from relay.planner import RETRY_SECONDS, describe_gaps, gaps_in
 from relay.prices import Holder
+from relay.rounds import Round
 from relay.sizes import BYTES_NF4, bytes_of_blocks, describe_need
 from schema.errors import ModelUnavailable, NotFound
 from schema.ids import PeerId, SessionId, Span
@@ -66,6 +67,8 @@ class Volunteer:
     """Unix time at which it was given its span."""
     is_new_here: bool = False
     """Whether its row names another replica: it has moved here."""
+    planned_rtt: float | None = None
+    """How far it was when routes were planned with it anew; written by `Swarm.refresh`."""
     renewed: float = 0.0
     """Of another replica's volunteer: loop time of the last news of it, on the bus or in SQL."""
 
@@ -107,6 +110,8 @@ class Swarm:
         """Of each model, those of them that hold its head."""
         self._here: dict[PeerId, Volunteer] = {}
         """Those that are connected to this replica."""
+        self._round = Round[PeerId]()
+        """Through them."""
         self._quarantined: Set[PeerId] = frozenset()
         """Those that operators keep out of routes, connected or not."""
         self._resting: set[PeerId] = set()
@@ -150,7 +155,7 @@ class Swarm:
     def drop(self, peer: PeerId) -> Volunteer | None:
         volunteer = self._volunteers.pop(peer, None)
         if volunteer is not None:
-            self._here.pop(peer, None)
+            self._is_elsewhere(peer)
             self._resting.discard(peer)
             self._take_out(volunteer)
             self._on_departure(volunteer)
@@ -163,10 +168,12 @@ class Swarm:
         if self._volunteers.get(peer) is not volunteer:
             return
         place = volunteer.placement
+        volunteer.planned_rtt = volunteer.peer.rtt
         if isinstance(volunteer.peer, Peer):
             self._here[peer] = volunteer
+            self._round.add(peer)
         else:
-            self._here.pop(peer, None)
+            self._is_elsewhere(peer)
         if volunteer.takes_no_sessions:
             self._resting.add(peer)
         else:
@@ -177,6 +184,10 @@ class Swarm:
         self.candidates(place.model).put(volunteer.holder)
         if place.head:
             self._heads.setdefault(place.model, {})[peer] = volunteer
+
+    def _is_elsewhere(self, peer: PeerId) -> None:
+        self._here.pop(peer, None)
+        self._round.discard(peer)
 
     def _take_out(self, volunteer: Volunteer) -> None:
         """Plan nothing more with it."""
@@ -232,6 +243,10 @@ class Swarm:
     def volunteers_here(self) -> list[Volunteer]:
         """Those that are connected to this replica."""
         return list(self._here.values())
+
+    def next_here(self, count: int) -> Iterator[Volunteer]:
+        """The next `count` of them: whoever asks again and again hears of them all in turn."""
+        return (self._here[peer] for peer in self._round.take(count))
 
     @property
     def priority(self) -> list[str]:

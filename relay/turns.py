@@ -38,14 +38,3 @@ async def in_turns(items: Iterable[T], clock: Callable[[], float] = time.perf_co
     for item in items:
         yield item
         await turn.go_on()
-
-
-async def spread(items: Iterable[T], seconds: float, at_once: int = 1) -> AsyncIterator[T]:
-    """The items, a few `at_once`, over so many seconds; later where their work takes longer."""
-    everything = list(items)
-    now, pause = asyncio.get_running_loop().time, seconds * at_once / max(1, len(everything))
-    begun = now()
-    for number, item in enumerate(everything):
-        if number and number % at_once == 0:
-            await asyncio.sleep(max(0.0, begun + number // at_once * pause - now()))
-        yield item

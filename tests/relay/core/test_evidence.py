@@ -347,7 +347,7 @@ async def test_nor_is_a_relay_that_stops(sqlite_file: Path) -> None:
 
 async def test_the_silent_are_seen(relay: RunningRelay) -> None:
     volunteer = await relay.serving()
-    relay.services.hub.end_unresponsive(relay.services.hub, now=1e9)
+    relay.services.hub.look_at_some(1e9)
     await has_left(relay, volunteer)
     assert seen(relay, volunteer) == {"probe_passed": 1, "silent": 1}
 

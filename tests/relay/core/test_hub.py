@@ -85,16 +85,16 @@ async def test_peers_may_come_and_go_while_they_are_looked_through(hub: Hub) -> 
 
 async def test_a_peer_that_missed_three_heartbeats_is_ended(hub: Hub) -> None:
     peer = await connected(hub)
-    hub.end_unresponsive(hub, NOW + PATIENCE)
+    hub.look_at_some(NOW + PATIENCE)
     assert reason(peer) is None
-    hub.end_unresponsive(hub, NOW + PATIENCE + 0.001)
+    hub.look_at_some(NOW + PATIENCE + 0.001)
     assert reason(peer) == "unresponsive"
 
 
 async def test_a_peer_that_was_heard_is_not_ended(hub: Hub) -> None:
     peer = await connected(hub)
     peer.heard = NOW + PATIENCE
-    hub.end_unresponsive(hub, NOW + PATIENCE + 1)
+    hub.look_at_some(NOW + PATIENCE + 1)
     assert reason(peer) is None
 
 
@@ -102,14 +102,14 @@ async def test_a_peer_that_speaks_but_does_not_read_is_ended(hub: Hub) -> None:
     peer = await connected(hub)
     peer.enqueue(b"activations", Urgency.DECODE)
     peer.heard = NOW + PATIENCE + 1
-    hub.end_unresponsive(hub, NOW + PATIENCE + 1)
+    hub.look_at_some(NOW + PATIENCE + 1)
     assert reason(peer) == "unresponsive"
 
 
 async def test_a_peer_is_not_silent_while_the_relay_works_for_it(hub: Hub) -> None:
     peer = await connected(hub)
     with peer.excused():
-        hub.end_unresponsive(hub, NOW + 1e6)
+        hub.look_at_some(NOW + 1e6)
     assert reason(peer) is None
     assert peer.heard <= asyncio.get_running_loop().time()
 
@@ -117,14 +117,36 @@ async def test_a_peer_is_not_silent_while_the_relay_works_for_it(hub: Hub) -> No
 async def test_a_peer_that_has_just_connected_is_not_ended(hub: Hub) -> None:
     peer = await connected(hub)
     peer.enqueue("welcome", Urgency.CONTROL)
-    hub.end_unresponsive(hub, NOW + 0.001)
+    hub.look_at_some(NOW + 0.001)
     assert reason(peer) is None
 
 
-async def test_heartbeats_go_to_everybody(hub: Hub) -> None:
+async def test_a_heartbeat_is_answered_but_not_each_of_many(hub: Hub) -> None:
+    peer = await connected(hub)
+    hub.answer(peer, NOW + HEARTBEAT)
+    answered = peer.queued_bytes
+    assert answered > 0
+    hub.answer(peer, NOW + HEARTBEAT * 1.4)
+    assert peer.queued_bytes == answered
+    hub.answer(peer, NOW + HEARTBEAT * 1.6)
+    assert peer.queued_bytes > answered
+
+
+async def test_who_sends_none_hears_one_all_the_same(hub: Hub) -> None:
     peers = [await connected(hub, f"{number:016x}") for number in range(3)]
-    hub.send_heartbeats(hub)
+    hub.look_at_some(NOW + HEARTBEAT)
+    assert all(peer.queued_bytes == 0 for peer in peers)
+    hub.look_at_some(NOW + HEARTBEAT * 2)
     assert all(peer.queued_bytes > 0 for peer in peers)
+
+
+async def test_a_peer_is_looked_at_before_another_interval_is_over(hub: Hub) -> None:
+    peers = [await connected(hub, f"{number:016x}") for number in range(7)]
+    tick = HEARTBEAT / 50
+    hub.look_at_some(NOW)
+    for number in range(1, 26):
+        hub.look_at_some(NOW + PATIENCE + number * tick)
+    assert [reason(peer) for peer in peers] == ["unresponsive"] * 7
 
 
 # ---- revocation ----
@@ -149,7 +171,7 @@ async def test_a_silent_peer_is_said_goodbye_to_and_counted(relay: RunningRelay)
     for peer in relay.services.hub:
         if peer.id == lively.id:
             peer.heard = later
-    relay.services.hub.end_unresponsive(relay.services.hub, later)
+    relay.services.hub.look_at_some(later)
     assert await silent.goodbye() == ("unresponsive", 4408)
     await lively.is_served()
     assert await relay.metric("refusals_total", reason="unresponsive") == 1

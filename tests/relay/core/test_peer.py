@@ -249,7 +249,7 @@ async def test_a_slow_reader_is_ended_at_last_and_its_drivers_told_at_once(relay
         peer.heard = later  # only its reading is in question
         if peer.id != slow.id:
             peer.drained = later
-    relay.services.hub.end_unresponsive(relay.services.hub, later)
+    relay.services.hub.look_at_some(later)
     assert (await driver.hear(HopLost)).peer == slow.id
     assert relay.services.hub.get(slow.id) is None
     assert await relay.metric("refusals_total", reason="unresponsive") == 1

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay import jobs, sockets
+from relay import sockets
 from schema.errors import CorollaError
 from schema.frames import PROTOCOL_VERSION
 from schema.ids import new_instance_key
@@ -197,7 +197,19 @@ async def test_a_peer_that_leaves_while_the_relay_works_for_it_leaves_nothing_be
 
 async def test_the_relays_heartbeat_is_heard(relay: RunningRelay) -> None:
     peer = await relay.dial()
-    await jobs.send_heartbeats(relay.services)
+    there = relay.services.hub.get(peer.id)
+    assert there is not None
+    there.greet(0.0)
+    assert json.loads(await peer.socket.recv())["type"] == "heartbeat"
+
+
+@pytest.mark.parametrize("text", ['{"type":"heartbeat"}', '{ "type": "heartbeat" }'])
+async def test_a_heartbeat_is_answered_with_one(relay: RunningRelay, text: str) -> None:
+    peer = await relay.dial()
+    there = relay.services.hub.get(peer.id)
+    assert there is not None
+    there.greeted = -1e9
+    await peer.socket.send(text)
     assert json.loads(await peer.socket.recv())["type"] == "heartbeat"
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from itertools import count
 
-from relay.turns import TURN_SECONDS, in_turns, spread
+from relay.turns import TURN_SECONDS, in_turns
 from tests.relay.core.waiting import DEADLINE
 
 ITEMS = list(range(100))
@@ -37,21 +37,5 @@ async def test_what_takes_no_time_is_done_in_one_turn() -> None:
     assert await worked_through(0.0) <= 1
 
 
-async def test_items_are_spread_over_the_time_a_few_at_once() -> None:
-    now = asyncio.get_running_loop().time
-    begun = now()
-    times = [now() - begun async for _ in spread(range(6), 0.06, at_once=2)]
-    due = [0.0, 0.0, 0.02, 0.02, 0.04, 0.04]
-    assert all(time >= at - 1e-3 for time, at in zip(times, due, strict=True))
-
-
-async def test_who_is_late_does_not_wait() -> None:
-    waited = 0
-    async for _ in spread(range(50), 1e-9):
-        waited += 1
-    assert waited == 50
-
-
 async def test_nothing_is_over_at_once() -> None:
-    assert [item async for item in spread([], 1e9)] == []
     assert [item async for item in in_turns([])] == []
