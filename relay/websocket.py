@@ -22,8 +22,10 @@ from typing import Protocol, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from relay.unread import Unread
+from relay.whole_messages import WHOLE_BINARY, WHOLE_TEXT, whole_message
 
 FULL_READ_BYTES = 128 << 10
 """A read of this many bytes is all of one peer that is handled before others have their turn."""
@@ -36,8 +38,7 @@ LINGER_SECONDS = 5.0
 FRAME_SOCKET = "corolla.frames"
 """The name of the short way among a scope's extensions."""
 
-# RFC 6455, section 5.2: whole messages, not masked, as servers send them.
-_WHOLE_TEXT, _WHOLE_BINARY = 0x81, 0x82
+# RFC 6455, section 5.2: of messages that are not masked, as servers send them.
 _SHORT_LENGTH = struct.Struct("!BB")
 _LENGTH_16 = struct.Struct("!BBH")
 _LENGTH_64 = struct.Struct("!BBQ")
@@ -101,9 +102,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.writable.is_set() or self.close_sent or self.disconnected or self.transport.is_closing():
             return False
         if isinstance(message, str):
-            payload, first_byte = message.encode(), _WHOLE_TEXT
+            payload, first_byte = message.encode(), WHOLE_TEXT
         else:
-            payload, first_byte = message, _WHOLE_BINARY
+            payload, first_byte = message, WHOLE_BINARY
         self.transport.writelines((_header(first_byte, len(payload)), payload))
         return True
 
@@ -131,11 +132,37 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._texts_taken = 0
-        super().data_received(data)
+        if not self._takes_all(data):
+            super().data_received(data)
         # libuv would go on reading as long as more is there, however much, and nobody else would be heard.
         if self._on_frame is not None and len(data) >= FULL_READ_BYTES and not self.transport.is_closing():
             self.transport.pause_reading()
             self.loop.call_soon(self._read_on)
+
+    def _takes_all(self, data: bytes) -> bool:
+        """Whether what was read was one message, which is handled already."""
+        if not self._is_between_messages() or len(data) > self.config.ws_max_size:
+            return False
+        message = whole_message(data)
+        if message is None:
+            return False
+        kind, payload = message
+        if kind == WHOLE_TEXT:
+            return self._takes(payload)
+        if self._on_frame is not None:
+            self._on_frame(payload)
+        return True
+
+    def _is_between_messages(self) -> bool:
+        """Whether the library's parser waits for a message to begin, and messages have the short way."""
+        connection = self.conn
+        return (
+            self._on_frame is not None
+            and not self.close_sent
+            and connection.state is State.OPEN
+            and connection.current_size is None
+            and not connection.reader.buffer
+        )
 
     def _read_on(self) -> None:
         if not self.read_paused and not self.transport.is_closing():
@@ -147,7 +174,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().send_receive_event_to_app()
             return
         if self.curr_msg_data_type == "text":
-            if self._takes_text():
+            if len(self.frames) == 1 and self._takes(self.frames[0]):
                 self.frames = []
                 return
             super().send_receive_event_to_app()
@@ -159,12 +186,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = []
         on_frame(frame)
 
-    def _takes_text(self) -> bool:
+    def _takes(self, text: bytes) -> bool:
         """Whether the text that has come is handled already."""
         on_text = self._on_text
         if on_text is None or self._texts_taken >= SHORT_TEXTS:
             return False
-        if len(self.frames) != 1 or not self.queue.empty() or not on_text(self.frames[0]):
+        if not self.queue.empty() or not on_text(text):
             return False
         self._texts_taken += 1
         return True

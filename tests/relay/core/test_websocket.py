@@ -1,11 +1,13 @@
 """relay/websocket.py: a connection that has ended is let go of, whether or not the other side reads."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 
 from benchmarks.raw_websocket import masked
 from relay import sockets, websocket
@@ -110,6 +112,68 @@ async def test_a_message_in_fragments_is_one_frame(relay: RunningRelay) -> None:
     frame = relay.journey(driver, hop).frame(0, b"activations")
     await driver.socket.send([frame[:7], frame[7:20], frame[20:]])
     assert await hop.frame() == frame
+
+
+def server_side(relay: RunningRelay, peer: ScriptedPeer) -> WebSocketProtocol:
+    """The relay's end of a peer's connection."""
+    port = peer.socket.local_address[1]
+    for one in connections(relay):
+        if isinstance(one, WebSocketProtocol) and one.client is not None and one.client[1] == port:
+            return one
+    raise LookupError(f"nobody has connected from port {port}")
+
+
+async def test_a_read_that_is_one_message_spares_the_librarys_parser(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, hop = await relay.dial(kind="client"), await relay.serving()
+    there = relay.services.hub.get(hop.id)
+    assert there is not None
+    there.heard = 0.0  # else it has just said something, and another text has to wait
+    for peer in (driver, hop):
+        monkeypatch.setattr(server_side(relay, peer).conn, "receive_data", _Broken())
+    frame = relay.journey(driver, hop).frame(0, bytes(300))
+    text = b'{"type":"heartbeat","blocks_per_second":12.5}'
+    server_side(relay, hop).data_received(masked(text, Opcode.TEXT))
+    server_side(relay, driver).data_received(masked(frame))
+    assert await hop.frame() == frame
+    assert await speed_of(relay, hop) == 12.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_frames_arrive_in_order_wherever_reads_end(relay: RunningRelay, seed: int) -> None:
+    chance = random.Random(seed)
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    journey, there = relay.journey(driver, hop), server_side(relay, driver)
+    sent = [masked(journey.frame(0, bytes(chance.choice((0, 60, 400))), step=step)) for step in range(40)]
+    stream, ends = b"".join(sent), list(accumulate(map(len, sent)))
+    between = chance.sample(ends, 25)
+    within = [chance.randrange(len(stream)) for _ in range(chance.choice((2, 20)))]
+    for start, end in pairwise(sorted({0, *between, *within, len(stream)})):
+        there.data_received(stream[start:end])
+    assert [decode_frame(await hop.frame()).step for _ in sent] == list(range(len(sent)))
+
+
+async def test_a_message_between_the_fragments_of_another_is_refused(relay: RunningRelay) -> None:
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    frame, there = relay.journey(driver, hop).frame(0), server_side(relay, driver)
+    there.data_received(Frame(Opcode.BINARY, frame[:10], fin=False).serialize(mask=True))
+    there.data_received(masked(frame))
+    await driver.closed()
+    assert driver.socket.close_code == CloseCode.PROTOCOL_ERROR
+    assert relay.services.metrics.frames_forwarded[FrameType.STEP] == 0
+
+
+async def test_a_message_that_is_too_long_is_refused_though_it_is_whole(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, hop = await relay.dial(kind="client"), await relay.dial()
+    frame, there = relay.journey(driver, hop).frame(0), server_side(relay, driver)
+    monkeypatch.setattr(there.config, "ws_max_size", len(frame) - 1)
+    there.conn.max_message_size = len(frame) - 1
+    there.data_received(masked(frame))
+    await driver.closed()
+    assert driver.socket.close_code == CloseCode.MESSAGE_TOO_BIG
 
 
 async def test_frames_arrive_in_order_though_some_had_to_wait(relay: RunningRelay) -> None:
