@@ -18,7 +18,7 @@ from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.peer import Peer, check_printable
 from relay.placement import Held, Placement, place
-from relay.rebalancing import LastMove, Move, Resident, next_move
+from relay.rebalancing import LastMove, Move, Resident, is_strong_enough, next_move
 from relay.records import HeldSpan, VolunteerRecord
 from relay.routing import Routing
 from relay.settings import Settings
@@ -129,6 +129,11 @@ class Joining:
             Unavailable: the database is away.
         """
         now = time.time()
+        together = await self._store.held_together(
+            facts.name, seen_since=now - STALE_SECONDS, without=self._swarm.resting
+        )
+        if is_strong_enough(together, facts):
+            return None
 
         def decide(residents: list[Resident], last: list[LastMove]) -> Move | None:
             return next_move(residents, facts, last, now)

@@ -190,7 +190,7 @@ class _Outcomes(Collector):
         yield _counter("outcomes", "What was seen of volunteers, by kind of evidence.", now.seen, "kind")
         yield _counter("outcomes_dropped", "Of that, what there was no room to keep.", now.dropped)
         waiting = GaugeMetricFamily("corolla_evidence_waiting", "Pieces of evidence that are not in SQL yet.")
-        waiting.add_metric([], len(now.unwritten()))
+        waiting.add_metric([], now.waiting)
         yield waiting
 
 

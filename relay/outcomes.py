@@ -9,7 +9,8 @@ Does not know what anything counts (relay/reputation.py), nor SQL.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple, get_args
 
 from relay.records import Evidence
@@ -59,28 +60,31 @@ class Outcomes:
             return
         self._counts[key] = count + 1, max(before, worst)
 
-    def collect(self, now: float) -> list[Evidence]:
-        """What was seen since the last time, as evidence of this hour; from now on it waits to be written."""
+    def collect(self, now: float) -> Iterator[Evidence]:
+        """What was seen since the last time, one by one, as evidence of this hour: once given it waits to be
+        written. What is counted meanwhile, and what nobody asks for, is for the next time."""
         hour = hour_of(now)
-        counts, self._counts = self._counts, {}
-        answered, computed = dict(self.answered), dict(self.computed)
-        self.answered.clear()  # emptied and not replaced: the forwarder holds on to them
-        self.computed.clear()
-        for peer, blocks_steps in computed.items():
+        for _ in range(len(self.computed)):
+            peer, blocks_steps = self.computed.popitem()
             self._add(peer, hour, Done(blocks_steps, 0))
-        for (peer, kind), (count, _) in counts.items():
+        for _ in range(len(self._counts)):
+            (peer, kind), (count, worst) = self._counts.popitem()
             if kind == "replied":
                 self._add(peer, hour, Done(0, count))
-        new = [Evidence(peer, kind, hour, count, worst) for (peer, kind), (count, worst) in counts.items()]
-        new += [Evidence(peer, "answered", hour, count) for peer, count in answered.items()]
-        for one in new:
-            self.seen[one.kind] += one.count
-            known = self._unwritten.get(one.key)
-            if known is None and len(self._unwritten) >= MAX_KEPT:
-                self.dropped += one.count
-            else:
-                self._unwritten[one.key] = one if known is None else known.plus(one)
-        return new
+            yield self._keep(Evidence(peer, kind, hour, count, worst))
+        for _ in range(len(self.answered)):
+            peer, count = self.answered.popitem()
+            yield self._keep(Evidence(peer, "answered", hour, count))
+
+    def _keep(self, one: Evidence) -> Evidence:
+        """Have it wait to be written."""
+        self.seen[one.kind] += one.count
+        known = self._unwritten.get(one.key)
+        if known is None and len(self._unwritten) >= MAX_KEPT:
+            self.dropped += one.count
+        else:
+            self._unwritten[one.key] = one if known is None else known.plus(one)
+        return one
 
     def _add(self, peer: PeerId, hour: float, more: Done) -> None:
         known = self._done.get((peer, hour))
@@ -94,9 +98,14 @@ class Outcomes:
         done, self._done = self._done, {}
         return done
 
-    def unwritten(self) -> list[Evidence]:
-        """What waits to be written."""
-        return list(self._unwritten.values())
+    @property
+    def waiting(self) -> int:
+        """How many pieces of evidence wait to be written."""
+        return len(self._unwritten)
+
+    def unwritten(self, most: int) -> list[Evidence]:
+        """Some of what waits to be written."""
+        return list(islice(self._unwritten.values(), most))
 
     def unwritten_of(self, peers: Iterable[PeerId]) -> list[Evidence]:
         wanted = set(peers)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from relay.chains import first_of_chain, moves_ahead
+from relay.chains import MOST_MOVES, first_of_chain, moves_ahead
 from relay.moves import (
     HORIZON_SECONDS,
     LEAST_GAIN,
@@ -30,7 +30,8 @@ from relay.moves import (
     seconds_away,
 )
 from relay.placement import typical_speed
-from relay.throughputs import holes, places, share_of, strength, throughputs, with_span
+from relay.records import HeldTogether
+from relay.throughputs import holes, places, share_of, strength, summed, throughputs, with_span
 from schema.ids import PeerId, Span
 from schema.messages import ModelFacts
 
@@ -61,6 +62,20 @@ class _Option(NamedTuple):
     """Until it serves again."""
     peer: PeerId
     move: Move
+
+
+def is_strong_enough(together: Sequence[HeldTogether], facts: ModelFacts) -> bool:
+    """Whether `next_move` has nothing to look for: a cheap answer for thousands, none of whom matters much.
+
+    There is no hole, and as many moves as are looked ahead, of the strongest, add less to any block than a
+    gain takes. What those add that have not measured is not counted: it may say False for that, not True.
+    """
+    shares = ((Span(one.start, one.end), one.blocks_per_second / (one.end - one.start)) for one in together)
+    each = summed(facts.blocks, shares)
+    fastest = max((one.fastest for one in together), default=0.0)
+    lengths = (min(one.room, facts.blocks) for one in together if one.room)
+    strongest = max((share_of(fastest, length) for length in lengths), default=0.0)
+    return not holes(each) and MOST_MOVES * strongest < LEAST_GAIN * min(each)
 
 
 def next_move(

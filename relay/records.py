@@ -107,6 +107,19 @@ class HeldSpan(NamedTuple):
     """Of each, in the mean; 0 where none has measured."""
 
 
+class HeldTogether(NamedTuple):
+    """Volunteers of one model that hold the same span, and could hold as many blocks elsewhere."""
+
+    start: int
+    end: int
+    room: int | None
+    """As each of them has said."""
+    blocks_per_second: float
+    """Of all together; of those that have not measured nothing is counted."""
+    fastest: float
+    """Of one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """How often something happened with one volunteer, in one hour or a part of it."""

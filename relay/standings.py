@@ -10,6 +10,7 @@ Owned by the event loop's thread. Does not know what evidence weighs: that is re
 """
 
 import asyncio
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +19,7 @@ from relay.outcomes import Outcomes
 from relay.records import Evidence
 from relay.reputation import HOUR, Standing
 from relay.store import Store
-from relay.swarm import Swarm
+from relay.swarm import Swarm, Volunteer
 from relay.turns import in_turns
 from schema.ids import PeerId
 
@@ -31,10 +32,14 @@ RECENT_SECONDS = 60.0
 RELOAD_SECONDS = 1800.0
 RELOADED = 200
 """Volunteers whose evidence is read again in one pass."""
-ROWS_AT_ONCE = 100
-"""Evidence in one statement: about a millisecond."""
+ROWS_AT_ONCE = 50
+"""Evidence in one statement: half a millisecond."""
+PAUSE_SECONDS = 0.02
+"""Between two statements: of thousands, all at once, every frame of a second would notice."""
+FADE_SECONDS = 300.0
+"""After which a score is computed anew though nothing was seen: it has changed by a thousandth at most."""
 SHOWN_CHANGE = 5e-4
-"""Of a score: what fades in half a minute changes no route, and thousands of times nothing takes time too."""
+"""Of a score: less than that changes no route."""
 
 
 @dataclass(slots=True)
@@ -42,6 +47,8 @@ class _Known:
     standing: Standing
     due: float
     """When its evidence is to be read again."""
+    rated: float = -math.inf
+    """When its score was computed from this standing; never, if it is new."""
 
 
 class Standings:
@@ -53,7 +60,7 @@ class Standings:
         self._swarm = swarm
         self._known: dict[PeerId, _Known] = {}
         self._lock = asyncio.Lock()
-        """Held from collecting to writing: who reads in between would miss what is on its way."""
+        """Held while some is on its way from what waits to what is written: who reads then would miss it."""
 
     async def load(self, peer: PeerId, now: float) -> float:
         """The score of a volunteer that joins.
@@ -97,7 +104,11 @@ class Standings:
         async with self._lock:
             await self._collect(now)
             await self._rate(now)
-            for rows in _batches(self._outcomes.unwritten(), ROWS_AT_ONCE):
+        for number in range(math.ceil(self._outcomes.waiting / ROWS_AT_ONCE)):
+            if number:
+                await asyncio.sleep(PAUSE_SECONDS)
+            async with self._lock:
+                rows = self._outcomes.unwritten(ROWS_AT_ONCE)
                 await self._store.append_evidence(rows)
                 self._outcomes.written(rows)
 
@@ -118,7 +129,7 @@ class Standings:
         async for one in in_turns(self._outcomes.collect(now)):
             known = self._known.get(one.peer)
             if known is not None:
-                known.standing = known.standing.plus(one)
+                known.standing, known.rated = known.standing.plus(one), -math.inf
 
     async def _read(self, peers: Collection[PeerId], now: float, due: float) -> None:
         found: dict[PeerId, list[Evidence]] = {peer: [] for peer in peers}
@@ -130,17 +141,19 @@ class Standings:
 
     async def _rate(self, now: float) -> None:
         """Give volunteers their scores; forget those who have left."""
-        volunteers = self._swarm.volunteers_here()
-        left = self._known.keys() - {volunteer.peer.id for volunteer in volunteers}
-        for peer in left:
-            if self._known[peer].due <= now:  # not before: it may be about to join
-                del self._known[peer]
-        async for volunteer in in_turns(volunteers):
-            known = self._known.get(volunteer.peer.id)
-            score = volunteer.score if known is None else known.standing.score(now)
-            if abs(score - volunteer.score) >= SHOWN_CHANGE:
-                volunteer.score = score
-                self._swarm.refresh(volunteer)
+        async for peer in in_turns(list(self._known)):
+            known, volunteer = self._known[peer], self._swarm.get_here(peer)
+            if volunteer is None:
+                if known.due <= now:  # not before: it may be about to join
+                    del self._known[peer]
+            elif now - known.rated >= FADE_SECONDS:
+                known.rated = now
+                self._give(volunteer, known.standing.score(now))
+
+    def _give(self, volunteer: Volunteer, score: float) -> None:
+        if abs(score - volunteer.score) >= SHOWN_CHANGE:
+            volunteer.score = score
+            self._swarm.refresh(volunteer)
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

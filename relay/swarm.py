@@ -244,6 +244,10 @@ class Swarm:
         """Those that are connected to this replica."""
         return list(self._here.values())
 
+    def get_here(self, peer: PeerId) -> Volunteer | None:
+        """One of them."""
+        return self._here.get(peer)
+
     def next_here(self, count: int) -> Iterator[Volunteer]:
         """The next `count` of them: whoever asks again and again hears of them all in turn."""
         return (self._here[peer] for peer in self._round.take(count))

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
-TURN_SECONDS = 0.5e-3
+TURN_SECONDS = 0.2e-3
 """That the event loop's thread works on one job before it looks after all others."""
 
 T = TypeVar("T")

@@ -4,7 +4,6 @@ Does not know what evidence weighs, nor how long it is kept: callers decide.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 
 from sqlalchemy import delete, func, insert, literal, select
 
@@ -27,7 +26,17 @@ class EvidenceQueries(Queries):
         """Add what this replica has seen."""
         if not rows:
             return
-        values = [asdict(row) | {"replica": self._replica} for row in rows]
+        values = [
+            {
+                "peer": row.peer,
+                "kind": row.kind,
+                "hour": row.hour,
+                "count": row.count,
+                "worst": row.worst,
+                "replica": self._replica,
+            }
+            for row in rows
+        ]
         async with writing(self._engine) as connection:
             await connection.execute(insert(EvidenceRow), values)
 

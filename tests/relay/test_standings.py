@@ -150,7 +150,7 @@ async def test_scores_go_on_while_the_database_is_away_and_evidence_is_written_l
         assert replica.score(1) < 0.4
     await replica.standings.write(NOW + 3 * HOUR)
     assert sorted(one.hour - NOW + 100 for one in await replica.written()) == [0, HOUR, 2 * HOUR]
-    assert replica.outcomes.unwritten() == []
+    assert replica.outcomes.waiting == 0
     assert replica.score(1) == pytest.approx(project(await replica.written(), NOW + 3 * HOUR).score)
 
 
@@ -171,7 +171,7 @@ async def test_nothing_is_written_twice_when_the_database_goes_away_in_between(
         replica.outcomes.note(A, kind)
     with pytest.raises(Unavailable):
         await replica.standings.write(NOW)
-    assert (len(await replica.written()), len(replica.outcomes.unwritten())) == (2, 1)
+    assert (len(await replica.written()), replica.outcomes.waiting) == (2, 1)
     left[0] = 1
     await replica.standings.write(NOW)
     assert sorted((one.kind, one.count) for one in await replica.written()) == [

@@ -20,7 +20,7 @@ from relay.placement import Placement
 from relay.queries import tokens as tokens_module
 from relay.queries import volunteers as volunteer_queries
 from relay.rebalancing import LastMove, Move
-from relay.records import HeldSpan, VolunteerRecord
+from relay.records import HeldSpan, HeldTogether, VolunteerRecord
 from relay.settings import Settings
 from relay.store import Store
 from relay.tables import Volunteer
@@ -624,6 +624,31 @@ async def test_two_replicas_that_decide_at_once_move_one_volunteer(
     )
     starts = [one.start for one in await store.volunteers()]
     assert starts.count(4) == len([move for move in moves if move is not None]) <= 1
+
+
+async def test_what_is_held_is_put_together_by_span_and_room(
+    store: Store, other_replica: Store, token: Credential
+) -> None:
+    base = dataclasses.replace(volunteer(token), state="serving", model="llama", start=0, end=4, room=4)
+    others = [
+        {"blocks_per_second": 100.0},
+        {"blocks_per_second": 50.0},
+        {"blocks_per_second": 0.0},
+        {"blocks_per_second": 30.0, "room": None},
+        {"blocks_per_second": 1e9, "start": 4, "end": 8},
+        {"blocks_per_second": 70.0, "state": "draining"},
+        {"blocks_per_second": 70.0, "model": "another"},
+        {"blocks_per_second": 70.0},
+    ]
+    for number, other in enumerate(others):
+        await store.save_volunteer(dataclasses.replace(base, peer=peer_id(number), **other))  # pyright: ignore[reportArgumentType]
+    found = await store.held_together("llama", without=[peer_id(len(others) - 1)])
+    assert set(found) == {
+        HeldTogether(0, 4, 4, 150.0, 100.0),
+        HeldTogether(0, 4, None, 30.0, 30.0),
+        HeldTogether(4, 8, 4, FASTEST, FASTEST),
+    }
+    assert await other_replica.held_together("llama", seen_since=time.time() + 1) == []
 
 
 async def test_who_serves_at_another_replica_or_no_more_is_not_moved(

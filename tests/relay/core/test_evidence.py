@@ -36,7 +36,7 @@ from tests.relay.core.waiting import eventually
 def seen(relay: RunningRelay, peer: ScriptedPeer) -> Counter[EvidenceKind]:
     """All that was seen of a peer so far."""
     outcomes = relay.services.outcomes
-    outcomes.collect(time.time())
+    list(outcomes.collect(time.time()))
     return Counter({one.kind: one.count for one in outcomes.unwritten_of([peer.id])})
 
 
@@ -243,7 +243,7 @@ def test_whoever_does_not_read_is_blamed_for_its_full_queue(since: float, blamed
     slow.drained = time.monotonic() - since
     while swarmlet.metrics.refusals["queue_full"] == 0:
         swarmlet.forwarder.forward(swarmlet.peers[0], frame)
-    found = swarmlet.outcomes.collect(time.time())
+    found = list(swarmlet.outcomes.collect(time.time()))
     assert [(one.peer, one.kind) for one in found] == [(slow.id, kind) for kind in blamed]
 
 

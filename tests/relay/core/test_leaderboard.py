@@ -59,16 +59,16 @@ async def test_what_was_done_is_written_by_day_once_the_database_is_back() -> No
     outcomes.computed[PEER] += 8
     outcomes.note(PEER, "replied")
     outcomes.note(PEER, "late")
-    outcomes.collect(23 * HOUR)
+    list(outcomes.collect(23 * HOUR))
     table.is_away = True
     with pytest.raises(Unavailable):
         await kept.write()
     table.is_away = False
     outcomes.computed[PEER] += 1
     outcomes.computed[GONE] += 3
-    outcomes.collect(21 * HOUR)
+    list(outcomes.collect(21 * HOUR))
     outcomes.computed[PEER] += 5
-    outcomes.collect(DAY)
+    list(outcomes.collect(DAY))
     await kept.write()
     await kept.write()
     assert table.rows == [
@@ -84,7 +84,7 @@ async def test_what_does_not_fit_is_counted_as_dropped(monkeypatch: pytest.Monke
     kept = Contributions(table, outcomes, swarm_of())  # pyright: ignore[reportArgumentType]
     for peer in (PEER, GONE):
         outcomes.computed[peer] += 1
-    outcomes.collect(0.0)
+    list(outcomes.collect(0.0))
     await kept.write()
     assert (len(table.rows), kept.dropped) == (1, 1)
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from relay import jobs
+from relay.records import HeldTogether
 from schema.errors import Unavailable
 from schema.ids import Span, new_session_id
 from schema.messages import (
@@ -20,7 +21,7 @@ from schema.messages import (
     Serving,
 )
 from tests.relay.core.joining_steps import rows, states
-from tests.relay.core.peers import MODEL, Journey, ScriptedPeer, offer
+from tests.relay.core.peers import FACTS, MODEL, Journey, ScriptedPeer, offer
 from tests.relay.core.support import RunningRelay, database_away
 
 
@@ -56,6 +57,21 @@ async def moved(one: ScriptedPeer, other: ScriptedPeer, relay: RunningRelay) -> 
         volunteer.peer.id for volunteer in relay.services.swarm.volunteers() if volunteer.state == "loading"
     ]
     return by_id[mover]
+
+
+async def test_not_everybody_is_read_where_nobody_could_make_a_difference(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await serving(relay)
+    thousands = [HeldTogether(0, FACTS.blocks, FACTS.blocks, 1e5, 10.0)]
+
+    async def held_together(*_: object, **__: object) -> list[HeldTogether]:
+        return thousands
+
+    monkeypatch.setattr(relay.services.store, "held_together", held_together)
+    monkeypatch.setattr(relay.services.store, "move_span", None)
+    await rebalance(relay)
+    assert relay.services.metrics.moves == 0
 
 
 async def test_a_volunteer_is_moved_to_blocks_that_nobody_holds_and_serves_them(relay: RunningRelay) -> None:

@@ -1,5 +1,6 @@
 """relay/rebalancing.py: a move brings more than it costs, opens no hole, and nothing goes in circles."""
 
+from collections import defaultdict
 from dataclasses import replace
 
 import msgspec
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from relay.chains import moves_ahead
 from relay.moves import LastMove, Move, Resident, members_of
-from relay.rebalancing import PATIENCE_SECONDS, SETTLE_SECONDS, next_move
+from relay.rebalancing import PATIENCE_SECONDS, SETTLE_SECONDS, is_strong_enough, next_move
+from relay.records import HeldTogether
 from relay.throughputs import holes, places, strength, throughputs, with_span
 from schema.ids import PeerId, Span
 from tests.relay.core.peers import FACTS
@@ -66,7 +68,53 @@ def settled(residents: list[Resident]) -> list[tuple[list[Resident], Move]]:
     return made
 
 
+def together(residents: list[Resident]) -> list[HeldTogether]:
+    """As the database puts them together."""
+    groups = defaultdict[tuple[Span, int | None], list[float]](list)
+    for one in residents:
+        groups[one.span, one.room].append(one.blocks_per_second)
+    return [
+        HeldTogether(span.start, span.end, room, sum(speeds), max(speeds))
+        for (span, room), speeds in groups.items()
+    ]
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> list[Resident]:
+    """So many that most of them matter little."""
+    halves = (Span(0, BLOCKS // 2), Span(BLOCKS // 2, BLOCKS))
+    speeds = draw(st.lists(st.sampled_from([0.0, 80.0, 100.0, 120.0, 2_000.0]), min_size=1, max_size=3))
+    count = draw(st.integers(60, 200))
+    chance = draw(st.randoms(use_true_random=False))
+    return [
+        Resident(peer(number), chance.choice(halves), chance.choice(speeds), chance.choice((None, 1, BLOCKS)))
+        for number in range(count)
+    ]
+
+
 # ---- what is promised for every swarm ----
+
+
+@settings(max_examples=50, deadline=None)
+@given(crowds() | swarms())
+def test_where_the_sums_say_that_all_are_strong_enough_no_move_is_due(residents: list[Resident]) -> None:
+    if is_strong_enough(together(residents), FACTS):
+        assert due(residents) is None
+
+
+def test_thousands_are_strong_enough() -> None:
+    half = BLOCKS // 2
+    crowd = [resident(number, number % 2 * half, number % 2 * half + half) for number in range(400)]
+    assert is_strong_enough(together(crowd), FACTS)
+    assert not is_strong_enough(together(crowd[::2]), FACTS), "of the second half there is nobody"
+    slow = [replace(one, blocks_per_second=0.0) for one in crowd]
+    assert not is_strong_enough(together(slow), FACTS), "nobody knows how fast they are"
+    mighty = resident(500, 0, half, speed=5_000.0)
+    assert not is_strong_enough(together([*crowd, mighty]), FACTS), "one could make a difference"
+
+
+def test_nobody_is_not_strong_enough() -> None:
+    assert not is_strong_enough([], FACTS)
 
 
 @given(swarms())
