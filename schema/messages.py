@@ -191,7 +191,7 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
-    """Sent by both sides at the interval of `welcome`; a side that misses three is gone."""
+    """Sent by peers at the interval of `welcome`, and answered by the relay. Who misses three is gone."""
 
     sessions: Count = 0
     queued: Count = 0

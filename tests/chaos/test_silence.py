@@ -115,7 +115,8 @@ def test_a_reader_that_freezes_holds_up_nobody_else_and_gets_all_of_it_later(thi
     in_kernel = frozen.kernel_bytes()
     text, size = frozen.read()
     assert text == before
-    assert 0 < in_kernel < size / 2  # the rest has waited in the relay, whose socket took no more
+    # The rest has waited in the relay, whose socket took no more: how much it takes is the system's choice.
+    assert 0 < in_kernel < size
 
 
 class TestAFlappingPeer:
