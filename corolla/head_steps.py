@@ -42,6 +42,12 @@ class Runner(Protocol):
     def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]: ...
 
 
+class AtOnce(Protocol):
+    """Runs head work on the event loop, if nobody else uses the head's device; whether it did."""
+
+    def __call__(self, work: Callable[[], None], /) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadStep:
     """One reply's step."""
@@ -78,13 +84,20 @@ class HeadSteps:
     """The steps that wait for one head."""
 
     def __init__(
-        self, model: HeadModel, hidden_size: int, run: Runner, graphed: GraphedHead | None = None
+        self,
+        model: HeadModel,
+        hidden_size: int,
+        run: Runner,
+        graphed: GraphedHead | None = None,
+        at_once: AtOnce | None = None,
     ) -> None:
-        """`graphed`: the same head, where it is on a GPU."""
+        """`graphed`: the same head, where it is on a GPU; `at_once`: for what takes it less time than a
+        switch of threads."""
         self._model = model
         self._graphed = graphed
         self._hidden_size = hidden_size
         self._run = run
+        self._at_once = at_once
         self._waiting: deque[_Waiting] = deque()
         """Filled by the event loop, emptied by the head's thread."""
         self._is_due = False
@@ -106,12 +119,24 @@ class HeadSteps:
 
     def _ask(self) -> None:
         self._is_due = False
+        if self._at_once is not None and self._is_quick() and self._at_once(self._compute_here):
+            return
         try:
             call = asyncio.ensure_future(self._run(self._compute_waiting))
         except CorollaError as error:
             self._fail_waiting(error)
         else:
             call.add_done_callback(self._tell)
+
+    def _is_quick(self) -> bool:
+        """Whether what waits is one launch, after which the tokens are known."""
+        greedy = all(waiting.step.sampler.is_plainly_greedy for waiting in self._waiting)
+        return greedy and self._graphed is not None and self._graphed.is_recorded(len(self._waiting))
+
+    def _compute_here(self) -> None:
+        self._hand_out(self._compute_waiting())
+        if self._waiting:
+            self._ask_soon(asyncio.get_running_loop())
 
     def _fail_waiting(self, error: BaseException) -> None:
         while self._waiting:
@@ -125,17 +150,21 @@ class HeadSteps:
         if error is not None:
             self._fail_waiting(error)
             return
-        for future, outcome in call.result():
+        self._hand_out(call.result())
+        if self._waiting:
+            self._ask_soon(call.get_loop())
+
+    @staticmethod
+    def _hand_out(answers: Sequence[_Answer]) -> None:
+        for future, outcome in answers:
             if future.done():
                 continue
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        if self._waiting:
-            self._ask_soon(call.get_loop())
 
-    # ---- on the head's thread -----------------------------------------------------------------
+    # ---- on the head's thread, or at once -----------------------------------------------------
 
     def _compute_waiting(self) -> list[_Answer]:
         taken: list[_Waiting] = []

@@ -1,17 +1,25 @@
 """`websockets`' client connection with a short way for whole messages, in both directions.
 
 The library hands messages over through a queue and a task, and takes them under a lock in a coroutine.
-Where nobody has to wait, that is most of a message's cost on the way of a token. Handshake, masking, size
-limits and closing stay the library's; how much may wait is for those who are called to say.
+Where nobody has to wait, that is most of a message's cost on the way of a token; most of the rest is its
+parser, which a frame that was read as a whole needs not. Handshake, masking, size limits and closing stay the
+library's; how much may wait is for those who are called to say.
 
 Does not know what messages say.
 """
 
+import secrets
 from collections.abc import Callable
 
 from websockets.asyncio.client import ClientConnection
-from websockets.frames import Frame, Opcode
+from websockets.frames import (
+    Frame,
+    Opcode,
+    apply_mask,  # pyright: ignore[reportPrivateImportUsage] - in C where there is one
+)
 from websockets.protocol import Event, State
+
+from schema.whole_messages import KEY_BYTES, WHOLE_BINARY, message_head, payload_start
 
 OnMessage = Callable[[str | bytes], None]
 _DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
@@ -44,10 +52,29 @@ class MessageConnection(ClientConnection):
             return False
         if isinstance(message, str):
             self.protocol.send_text(message.encode())
+            self.send_data()
         else:
-            self.protocol.send_binary(message)
-        self.send_data()
+            key = secrets.token_bytes(KEY_BYTES)
+            head = message_head(WHOLE_BINARY, len(message), key)
+            self.transport.write(head + apply_mask(message, key))
         return True
+
+    def data_received(self, data: bytes) -> None:
+        if not self._takes_all(data):
+            super().data_received(data)
+
+    def _takes_all(self, data: bytes) -> bool:
+        """Whether what was read was one frame, which is handled already."""
+        on_message, protocol = self._on_message, self.protocol
+        if on_message is None or self._for_recv or not data or data[0] != WHOLE_BINARY:
+            return False
+        is_between = protocol.current_size is None and not protocol.reader.buffer
+        if not is_between or protocol.state is not State.OPEN or len(data) > (protocol.max_message_size or 0):
+            return False
+        start = payload_start(data, is_masked=False)
+        if start is not None:
+            on_message(data[start:])
+        return start is not None
 
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in _DATA:

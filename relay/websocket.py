@@ -15,7 +15,6 @@ Does not know what is served.
 
 import asyncio
 import secrets
-import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -25,7 +24,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from relay.unread import Unread
-from relay.whole_messages import WHOLE_BINARY, WHOLE_TEXT, whole_message
+from relay.whole_messages import whole_message
+from schema.whole_messages import WHOLE_BINARY, WHOLE_TEXT, message_head
 
 FULL_READ_BYTES = 128 << 10
 """A read of this many bytes is all of one peer that is handled before others have their turn."""
@@ -37,11 +37,6 @@ LINGER_SECONDS = 5.0
 """How long what was written may take to be read after a connection has ended."""
 FRAME_SOCKET = "corolla.frames"
 """The name of the short way among a scope's extensions."""
-
-# RFC 6455, section 5.2: of messages that are not masked, as servers send them.
-_SHORT_LENGTH = struct.Struct("!BB")
-_LENGTH_16 = struct.Struct("!BBH")
-_LENGTH_64 = struct.Struct("!BBQ")
 
 OnFrame = Callable[[bytes], None]
 OnText = Callable[[bytes], bool]
@@ -105,7 +100,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             payload, first_byte = message.encode(), WHOLE_TEXT
         else:
             payload, first_byte = message, WHOLE_BINARY
-        self.transport.writelines((_header(first_byte, len(payload)), payload))
+        self.transport.writelines((message_head(first_byte, len(payload)), payload))
         return True
 
     def ping(self, on_round_trip: OnRoundTrip) -> None:
@@ -226,12 +221,3 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             super().shutdown()
-
-
-def _header(first_byte: int, size: int) -> bytes:
-    """What goes before a message of `size` bytes."""
-    if size < 126:
-        return _SHORT_LENGTH.pack(first_byte, size)
-    if size < 1 << 16:
-        return _LENGTH_16.pack(first_byte, 126, size)
-    return _LENGTH_64.pack(first_byte, 127, size)

@@ -1,4 +1,4 @@
-"""The one thread that owns the device, and the only way to it from the event loop.
+"""The thread that has the device, and the only way to it from the event loop.
 
     event loop                         device thread
     submit(work, on_result) ─> queue ─> engine.run(batch) ──> on_result(result), on the event loop
@@ -6,20 +6,22 @@
     close(session) ──────────> queue ─> engine.close(session)
 
 Between two batches the thread closes what is to be closed and runs every call that waits; what these
-put into the queue goes with the next batch. It sleeps while there is nothing to do. Knows nothing of
-tensors, models or frames: the engine does.
+put into the queue goes with the next batch. It sleeps while there is nothing to do. Meanwhile the event loop
+may borrow the device for what takes less time than waking the thread (volunteer/loop_turns.py). Knows
+nothing of tensors, models or frames: the engine does.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Self, TypeVar
 
 from schema.errors import CorollaError, NotServing, StepFailed
 from schema.ids import SessionId
 from volunteer.device_queue import Call, Closing, DeviceQueue, DeviceStats, OnResult, Turn
+from volunteer.loop_turns import LoopTurns, Served, Watch
 from volunteer.scheduler import Batch, Limits
 from volunteer.work import Engine, Result, Work
 
@@ -33,8 +35,6 @@ HOUSEKEEPING_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Engine)
-Watch = Callable[[Sequence[Result], float], None]
-"""Is told, on the device thread, what a batch has given and how many seconds it took."""
 
 
 class DeviceThread:
@@ -46,16 +46,19 @@ class DeviceThread:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._queue = DeviceQueue(limits)
+        self._served = Served()
         # The device thread's.
-        self._engine: Engine | None = None
         self._housekeeping_at = 0.0
-        self._watch: Watch | None = None
         # The event loop's, set on entering.
         self._loop: asyncio.AbstractEventLoop
+        self._loop_thread: int
+        self._turns: LoopTurns
         self._finished: asyncio.Future[None]
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._turns = LoopTurns(self._loop, self._queue, self._served)
         self._finished = self._loop.create_future()
         threading.Thread(target=self._main, name="device", daemon=True).start()
         return self
@@ -70,9 +73,9 @@ class DeviceThread:
 
         def replace() -> _E:
             engine = build()
-            if self._engine is not None:
-                self._engine.close_all()
-            self._engine = engine
+            if self._served.engine is not None:
+                self._served.engine.close_all()
+            self._served.engine = engine
             return engine
 
         return await self.call(replace)
@@ -81,10 +84,10 @@ class DeviceThread:
         """Lets go of the engine, with all that it holds. What is asked of it from then on is refused."""
 
         def remove() -> None:
-            if self._engine is not None:
-                self._engine.close_all()
-                self._queue.observe(self._engine)
-            self._engine = self._watch = None
+            if self._served.engine is not None:
+                self._served.engine.close_all()
+                self._queue.observe(self._served.engine)
+            self._served.engine = self._served.watch = None
 
         await self.call(remove)
 
@@ -92,7 +95,7 @@ class DeviceThread:
         """Tells `watch` of every batch from now on, after those who wait for its results."""
 
         def replace() -> None:
-            self._watch = watch
+            self._served.watch = watch
 
         await self.call(replace)
 
@@ -107,7 +110,11 @@ class DeviceThread:
             SessionUnknown: the session was closed.
             NotServing: the thread is stopping.
         """
-        self._queue.put_work(work, on_result)
+        engine = self._served.engine
+        if engine is not None and engine.starts_steps and threading.get_ident() == self._loop_thread:
+            self._turns.submit(work, on_result)
+        else:
+            self._queue.put_work(work, on_result)
 
     def refused(self, error: CorollaError) -> None:
         """Counts a step that was refused before it could be submitted, from any thread."""
@@ -122,6 +129,16 @@ class DeviceThread:
         future: asyncio.Future[_T] = self._loop.create_future()
         self._queue.put_call(Call(function, future))
         return future
+
+    def call_at_once(self, function: Callable[[], None]) -> bool:
+        """Runs `function` on the event loop if the device is free; whether it did. For what takes less time
+        than waking the thread."""
+        return self._turns.call(function)
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether the event loop does without sleep at the moment, for a step that is about to come."""
+        return self._turns.is_awake
 
     def close(self, session: SessionId, epoch: int = 0, *, keep: bool = False) -> None:
         """Frees the session's KV cache after the batch that is running, and drops what waits of it.
@@ -163,20 +180,20 @@ class DeviceThread:
             _logger.exception("The device thread died. This is a bug in the volunteer.")
         finally:
             self._end(turn.calls if turn else [])
-            if self._engine is not None:
-                self._engine.close_all()
-                self._queue.observe(self._engine)
+            if self._served.engine is not None:
+                self._served.engine.close_all()
+                self._queue.observe(self._served.engine)
             self._post(_resolve, self._finished, None)
 
     def _do(self, turn: Turn) -> None:
         for call in turn.calls:
             self._run_call(call)
-        if self._engine is not None:
-            self._tidy(self._engine, turn.closing)
-        batch, rest = self._queue.take()
+        if self._served.engine is not None:
+            self._tidy(self._served.engine, turn.closing)
+        batch, sleeps, rest = self._queue.take(may_sleep=not any(turn))
         if batch.steps:
             self._run(batch)
-        elif not any(turn):
+        elif sleeps:
             self._queue.sleep(HOUSEKEEPING_SECONDS if rest is None else rest)
 
     def _tidy(self, engine: Engine, closing: list[Closing]) -> None:
@@ -208,17 +225,16 @@ class DeviceThread:
         results = self._compute(batch, begun)
         seconds = monotonic() - begun
         for result in results:
-            if result.work.stopwatch is not None:
-                result.work.stopwatch.computed += seconds
+            result.clocked(seconds)
         answers = self._queue.computed(results, seconds)
-        if self._engine is not None:
-            self._queue.observe(self._engine)
+        if self._served.engine is not None:
+            self._queue.observe(self._served.engine)
         if len(answers) == 1:
             self._post(*answers[0])
         elif answers:
             self._post(self._answer, answers)
-        if self._watch is not None:
-            self._watch(results, seconds)
+        if self._served.watch is not None:
+            self._served.watch(results, seconds)
 
     def _answer(self, answers: list[tuple[OnResult, Result]]) -> None:
         """On the event loop: tells all of a batch at once, so that their next steps come together too."""
@@ -226,7 +242,7 @@ class DeviceThread:
             self._loop.call_soon(on_result, result)
 
     def _compute(self, batch: Batch, now: float) -> list[Result]:
-        engine = self._engine
+        engine = self._served.engine
         if engine is None:
             missing = NotServing("no blocks are loaded here yet")
             return [Result(work, error=missing) for work in batch.steps]

@@ -1,8 +1,10 @@
-"""What the event loop and the device thread share: what waits, who is to be told, and the counters.
+"""What the event loop and the device thread share: what waits, who is to be told, and who has the device.
 
 Every field is touched by both sides, under one lock that is held for microseconds and never while
 anything runs. The event loop puts in; the device thread takes turns out, or sleeps while there is
-nothing. Has no thread and no event loop of its own, and runs nothing.
+nothing. While it sleeps nobody has the device, and the event loop may borrow it (volunteer/loop_turns.py):
+nothing wakes the thread then until it is given back. Has no thread and no event loop of its own, and runs
+nothing.
 """
 
 import asyncio
@@ -74,6 +76,8 @@ class Taken(NamedTuple):
     """A batch, or for how long to sleep instead."""
 
     batch: Batch
+    sleeps: bool
+    """Whether the thread has let go of the device, and sleeps now."""
     rest: float | None
     """Seconds to sleep at most; None: until something is put in."""
 
@@ -84,6 +88,15 @@ class Rest(NamedTuple):
     results: list[tuple[OnResult, Result]]
     calls: list[Call]
     error: NotServing
+
+
+class _Holder(Enum):
+    """Who has the device."""
+
+    THREAD = "the device thread"
+    LOOP = "the event loop"
+    NOBODY = "nobody"
+    """The device thread sleeps."""
 
 
 class _State(Enum):
@@ -115,7 +128,11 @@ class DeviceQueue:
         self._calls: list[Call] = []
         self._closing: list[Closing] = []
         self._counters = _Counters()
-        self._asleep = False
+        self._holder = _Holder.THREAD
+        self._is_thread_due = False
+        """Whether the thread waits for the event loop to give the device back, with nothing that woke it."""
+        self._lent: Batch = NOTHING
+        """What the event loop had begun and the thread is to compute."""
         self._wake: SimpleQueue[None] = SimpleQueue()
 
     # ---- the event loop's side ----------------------------------------------------------------
@@ -123,17 +140,30 @@ class DeviceQueue:
     def put_work(self, work: Work, on_result: OnResult) -> None:
         """Raises QueueFull or SessionUnknown, as `Scheduler.add`, and NotServing at the end."""
         with self._lock:
-            try:
-                self._check_running()
-                dropped = self._scheduler.add(work, monotonic())
-            except CorollaError as error:
-                self._counters.failures[error.code] += 1
-                raise
-            self._callers[work] = on_result
-            self._forget(dropped)
-            if work.resumes is not None:  # what was under way in that session was given up by its driver
-                self._forget(self._scheduler.cancel(work.resumes))
+            self._put(work, on_result)
             self._rouse()
+
+    def put_and_borrow(self, work: Work, on_result: OnResult) -> Batch | None:
+        """As `put_work`; and where nothing is ahead of it, the batch that it makes, and the device with it.
+
+        Whoever gets one computes it, or has it computed (`hand_over`), and asks for the next (`go_on`).
+        """
+        with self._lock:
+            self._put(work, on_result)
+            batch = self._next_for_loop() if self._holder is _Holder.NOBODY else NOTHING
+            if batch.steps:
+                self._holder = _Holder.LOOP
+                return batch
+            self._rouse()
+            return None
+
+    def borrow(self) -> bool:
+        """Whether the event loop has the device now, because nobody had it and nothing waits."""
+        with self._lock:
+            if self._holder is not _Holder.NOBODY or self._is_wanted():
+                return False
+            self._holder = _Holder.LOOP
+            return True
 
     def count_refusal(self, error: CorollaError) -> None:
         """Counts a step that was refused before it came here."""
@@ -175,13 +205,27 @@ class DeviceQueue:
                 failures=counters.failures + Counter(scheduler.dropped),
             )
 
-    # ---- the device thread's side -------------------------------------------------------------
+    # ---- the side that has the device: the device thread, or the event loop while it has borrowed it -
+
+    def go_on(self) -> Batch | None:
+        """What the event loop computes next; None: it has given the device back."""
+        with self._lock:
+            batch = NOTHING if self._is_thread_due else self._next_for_loop()
+            if batch.steps:
+                return batch
+            self._give_back()
+            return None
+
+    def hand_over(self, batch: Batch) -> None:
+        """Gives the device back, and has the thread compute this before anything else."""
+        with self._lock:
+            self._lent = batch
+            self._give_back()
 
     def is_wanted(self) -> bool:
         """Whether anything waits for the device, or its end does."""
         with self._lock:
-            waiting = self._calls or self._closing or self._scheduler.queued
-            return bool(waiting) or self._state is not _State.RUNNING
+            return self._is_wanted()
 
     def next_turn(self) -> Turn | None:
         """What is due now, perhaps nothing. None when the thread shall end."""
@@ -190,25 +234,34 @@ class DeviceQueue:
                 return None
             turn = Turn(self._closing, self._calls)
             self._closing, self._calls = [], []
-            is_done = self._state is _State.DRAINING and not any(turn) and not self._scheduler.queued
-            return None if is_done else turn
+            waits = any(turn) or self._scheduler.queued or self._lent.steps
+            return None if self._state is _State.DRAINING and not waits else turn
 
-    def take(self) -> Taken:
-        """The next batch. If it is empty and nothing else is due, `sleep`."""
+    def take(self, may_sleep: bool) -> Taken:
+        """The next batch. With `may_sleep`: if it is empty and nothing else is due, `sleep` must follow."""
         with self._lock:
+            if self._lent.steps:
+                batch, self._lent = self._lent, NOTHING
+                return Taken(batch, False, None)
             now = monotonic()
             wait = self._scheduler.wait(now) if self._state is _State.RUNNING else 0.0
             batch = NOTHING if wait else self._scheduler.take(now)
-            self._asleep = not (batch.steps or self._closing or self._calls)
-            return Taken(batch, wait or None)
+            sleeps = may_sleep and not (batch.steps or self._closing or self._calls)
+            if sleeps:
+                self._holder = _Holder.NOBODY
+            return Taken(batch, sleeps, wait or None)
 
     def sleep(self, seconds: float) -> None:
-        """After an empty batch: returns when something was put in, or after `seconds`."""
+        """Returns when there is something for the thread, or after `seconds`, with the device."""
         try:
             self._wake.get(timeout=seconds)
         except Empty:
             with self._lock:
-                self._asleep = False
+                if self._holder is _Holder.NOBODY:
+                    self._holder = _Holder.THREAD
+                    return
+                self._is_thread_due = self._holder is _Holder.LOOP
+            self._wake.get()  # it is given back; or the thread was woken in the moment before
 
     def computed(self, results: list[Result], seconds: float) -> list[tuple[OnResult, Result]]:
         """Counts a batch that took `seconds`; returns its results with those who wait for them.
@@ -228,6 +281,11 @@ class DeviceQueue:
                 else:
                     self._counters.failures[result.error.code] += 1
             return self._pop_callers([one for one in results if not one.is_unfinished])
+
+    def callers_of(self, results: list[Result]) -> list[tuple[OnResult, Result]]:
+        """Finished results with those who wait for them, who are to be told now and not by `computed`."""
+        with self._lock:
+            return self._pop_callers(results)
 
     def called(self, seconds: float) -> None:
         """Counts a call that took `seconds`."""
@@ -269,7 +327,37 @@ class DeviceQueue:
             (self._callers.pop(result.work), result) for result in results if result.work in self._callers
         ]
 
+    def _put(self, work: Work, on_result: OnResult) -> None:
+        try:
+            self._check_running()
+            dropped = self._scheduler.add(work, monotonic())
+        except CorollaError as error:
+            self._counters.failures[error.code] += 1
+            raise
+        self._callers[work] = on_result
+        self._forget(dropped)
+        if work.resumes is not None:  # what was under way in that session was given up by its driver
+            self._forget(self._scheduler.cancel(work.resumes))
+
+    def _is_wanted(self) -> bool:
+        waiting = self._calls or self._closing or self._scheduler.queued or self._lent.steps
+        return bool(waiting) or self._state is not _State.RUNNING
+
+    def _next_for_loop(self) -> Batch:
+        """Decode steps to compute at once; nothing where the thread has to come first."""
+        if self._calls or self._closing or self._state is not _State.RUNNING:
+            return NOTHING
+        now = monotonic()
+        if not self._scheduler.has_decode_only or self._scheduler.wait(now):
+            return NOTHING
+        return self._scheduler.take(now)
+
+    def _give_back(self) -> None:
+        self._holder = _Holder.NOBODY
+        if self._is_wanted() or self._is_thread_due:
+            self._rouse()
+
     def _rouse(self) -> None:
-        if self._asleep:
-            self._asleep = False
+        if self._holder is _Holder.NOBODY:
+            self._holder, self._is_thread_due = _Holder.THREAD, False
             self._wake.put(None)

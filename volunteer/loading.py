@@ -14,7 +14,7 @@ import torch
 from msgspec import UNSET
 
 from corolla.generation import Head
-from corolla.head_steps import HeadSteps, Runner
+from corolla.head_steps import AtOnce, HeadSteps, Runner
 from corolla.models.facts import ModelFacts, describe
 from corolla.models.graphed_head import GraphedHead
 from corolla.models.head import HeadModel
@@ -108,9 +108,10 @@ class LoadedPart:
             kv_bytes=self.kv_bytes,
         )
 
-    def driver(self, run: Runner, *, reuses: bool) -> Head | None:
-        """The head as the generation loop takes it, if there is one; `run`: on the device's thread.
+    def driver(self, run: Runner, at_once: AtOnce | None = None, *, reuses: bool) -> Head | None:
+        """The head as the generation loop takes it, if there is one.
 
+        `run`: on the device's thread. `at_once`: on the event loop's, while the device is free.
         `reuses`: what hops keep of earlier replies. Not for families that take a prompt only as a whole.
         """
         if self.head is None or self.codec is None:
@@ -124,7 +125,7 @@ class LoadedPart:
             context=self.candidate.context,
             can_chunk_prefill=facts.can_chunk_prefill,
             run=run,
-            steps=HeadSteps(self.head, facts.hidden_size, run, _graphed(self.head)),
+            steps=HeadSteps(self.head, facts.hidden_size, run, _graphed(self.head), at_once),
             prefixes=prefixes,
         )
 

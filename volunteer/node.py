@@ -261,7 +261,7 @@ class Node:
     ) -> LoadedPart:
         part = await self._loader.load(self._device, candidate, assigned, progress)
         log.info("weights loaded: %s", part)
-        head = part.driver(self._device.call, reuses=self._config.prefix_cache > 0)
+        head = part.driver(self._device.call, self._device.call_at_once, reuses=self._config.prefix_cache > 0)
         if head is not None:
             self._heads.install(head, candidate.name)
         self._keep_measured(part.gauge)

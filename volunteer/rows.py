@@ -8,11 +8,13 @@ not exactly so is left to `volunteer/steps.py`, which says what is wrong with it
 Owner: the device thread. Knows neither queues nor the KV account.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from corolla.models.capture import IsDone
 from corolla.models.facts import ModelFacts
+from corolla.models.graphs import Row
 from corolla.models.pool import PooledCache
 from corolla.models.span import SpanModel
 from corolla.tensors import not_finite, wire_dtype
@@ -43,6 +45,14 @@ class RowAnswer:
     """Whether the blocks were given anything that they could compute with."""
 
 
+class StartedSteps(NamedTuple):
+    """Steps that the device computes while their caller does something else."""
+
+    is_done: IsDone
+    answers: Callable[[], list[RowAnswer]]
+    """What became of each, in order, once they are done."""
+
+
 class Rows:
     """The decode steps of one span that need not be looked at as tensors."""
 
@@ -67,7 +77,18 @@ class Rows:
 
     def run(self, steps: Sequence[RowStep]) -> list[RowAnswer]:
         """What became of each, in order. Advances the caches of those that have an answer."""
-        rows = self._model.decode_rows([step.row for step in steps], [step.cache for step in steps])
+        return self._answers(
+            self._model.decode_rows([step.row for step in steps], [step.cache for step in steps])
+        )
+
+    def start(self, steps: Sequence[RowStep]) -> StartedSteps | None:
+        """As `run`, without waiting for the device; None where it needs more than a launch."""
+        started = self._model.start_rows([step.row for step in steps], [step.cache for step in steps])
+        if started is None:
+            return None
+        return StartedSteps(started.is_done, lambda: self._answers(started.rows()))
+
+    def _answers(self, rows: Sequence[Row]) -> list[RowAnswer]:
         answers: list[RowAnswer] = []
         for row in rows:
             if row.is_finite:

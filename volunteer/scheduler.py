@@ -118,7 +118,7 @@ class Scheduler:
             self._dropped["stale"] += 1
             return [work]
         supersedes = last is not None and work.epoch > last.number
-        self._check_room(work, _Lane() if supersedes else self._lanes.get(work.session, _Lane()))
+        self._check_room(work, None if supersedes else self._lanes.get(work.session))
         stale = self._drop_lane(work.session, "stale") if supersedes else []
         self._remember(work.session, _Epoch(work.epoch, closed=False))
         self._append(work, now)
@@ -156,6 +156,11 @@ class Scheduler:
         if tokens:
             steps += self._pop_prompts(tokens, now, most=1 if steps else self.limits.batch)
         return Batch(steps, tokens)
+
+    @property
+    def has_decode_only(self) -> bool:
+        """Whether decode steps wait, and nothing else."""
+        return bool(self._decode) and not self._prefill and not self._errands
 
     def _prefill_tokens(self, decoding: int, prompts: int, now: float) -> int:
         first = (self._lanes[session].waiting[0].work.kind for session in self._prefill)
@@ -208,12 +213,13 @@ class Scheduler:
             self._decoding.update(dict.fromkeys(decoded, now))
             self._gathering.done(decoded, seconds, now)
 
-    def _check_room(self, work: Work, lane: _Lane) -> None:
+    def _check_room(self, work: Work, lane: _Lane | None) -> None:
         limits, size = self.limits, len(work.payload)
         retry_after = max(MIN_RETRY_SECONDS, self.waited)
-        if len(lane.waiting) >= limits.session_items or lane.bytes + size > limits.session_bytes:
+        waiting, waiting_bytes = (0, 0) if lane is None else (len(lane.waiting), lane.bytes)
+        if waiting >= limits.session_items or waiting_bytes + size > limits.session_bytes:
             raise QueueFull(
-                f"{len(lane.waiting)} steps of this session wait here already: send more when one is done",
+                f"{waiting} steps of this session wait here already: send more when one is done",
                 retry_after=retry_after,
             )
         if self.queued >= limits.items or self.queued_bytes + size > limits.bytes:

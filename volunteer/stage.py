@@ -39,7 +39,7 @@ from volunteer.passes import require_blocks, run_passes
 from volunteer.rows import RowAnswer, Rows, RowStep
 from volunteer.sent import SentOutputs
 from volunteer.steps import Step, StepInput, read_step, read_steps
-from volunteer.work import Result, Work
+from volunteer.work import Result, Underway, Work
 
 MAX_TOKENS = 1 << 30
 """More than any step has."""
@@ -103,6 +103,26 @@ class Stage:
         results = decoded | (self._run_long_way(rest, prefill_tokens, now) if rest else {})
         return [results[work] for work in batch]
 
+    @property
+    def starts_steps(self) -> bool:
+        return self._model.starts_rows
+
+    def start(self, batch: Sequence[Work], now: float) -> Underway | None:
+        """As `run`, for single tokens of which nothing is special; None for others."""
+        steps: list[RowStep] = []
+        for work in batch:
+            cache = self._caches.pooled(work)
+            row = None if cache is None or not cache.room else self._rows.row_of(work)
+            if cache is None or row is None:
+                return None
+            steps.append(RowStep(work, row, cache))
+        for step in steps:
+            self._caches.extend(step.work, step.cache, now)
+        started = self._rows.start(steps)
+        if started is None:
+            return None
+        return Underway(started.is_done, lambda: self._all_answered(steps, started.answers()))
+
     def _decode(self, batch: Sequence[Work], now: float) -> dict[Work, Result]:
         """Results of single tokens whose caches are in the pool, as far as nothing about them is special."""
         results: dict[Work, Result] = {}
@@ -128,6 +148,9 @@ class Stage:
         for step, answer in zip(steps, answers, strict=True):
             results[step.work] = self._answered(step, answer)
         return results
+
+    def _all_answered(self, steps: Sequence[RowStep], answers: Sequence[RowAnswer]) -> list[Result]:
+        return [self._answered(step, answer) for step, answer in zip(steps, answers, strict=True)]
 
     def _answered(self, step: RowStep, answer: RowAnswer) -> Result:
         work = step.work

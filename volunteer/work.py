@@ -3,9 +3,9 @@
 Plain values: no tensors, no threads. The payloads are those of frames, see `schema.tensors`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schema.errors import CorollaError, MalformedTensor
 from schema.frames import Flags, FrameType
@@ -16,7 +16,7 @@ from schema.trace import HopTrace
 
 @dataclass(slots=True)
 class Stopwatch:
-    """How long one step is here. Written by the event loop, then by the device thread, then read."""
+    """How long one step is here. Written by the event loop, then by whoever has the device, then read."""
 
     arrived: float
     """On the clock of `time.monotonic`."""
@@ -82,6 +82,11 @@ class Result:
     is_unfinished: bool = False
     """Whether a slice has more tokens to compute. Then there is no answer yet."""
 
+    def clocked(self, seconds: float) -> None:
+        """Notes how long the batch took, where that is to be told."""
+        if self.work.stopwatch is not None:
+            self.work.stopwatch.computed += seconds
+
 
 def tokens_of(payload: bytes | memoryview) -> int:
     """How many tokens a step has, of all its sequences together; 1 for a payload that is not as it should be.
@@ -96,8 +101,16 @@ def tokens_of(payload: bytes | memoryview) -> int:
     return max(1, batch * tokens)
 
 
+class Underway(NamedTuple):
+    """A batch that the device computes while its caller does something else."""
+
+    is_done: Callable[[], bool]
+    results: Callable[[], list[Result]]
+    """One for each step, in order, once it is done."""
+
+
 class Engine(Protocol):
-    """What runs the work. Every method is called on the device thread; `now` is `time.monotonic()`."""
+    """What runs the work. Called by who has the device (volunteer/device.py); `now` is `time.monotonic()`."""
 
     @property
     def sessions(self) -> int:
@@ -114,6 +127,19 @@ class Engine(Protocol):
 
         Of each prefill slice `prefill_tokens` tokens may be computed, of all its sequences together; the
         same work comes again for the rest.
+        """
+        ...
+
+    @property
+    def starts_steps(self) -> bool:
+        """Whether decode steps are computed without the thread that asks for them; see `start`."""
+        ...
+
+    def start(self, batch: Sequence[Work], now: float) -> Underway | None:
+        """As `run`, for decode steps, without waiting; None where they need more than a launch.
+
+        Until the results were asked for, no other method is called, but `run` where something has failed:
+        then it is asked for the same steps again.
         """
         ...
 

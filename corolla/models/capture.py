@@ -13,8 +13,28 @@ import torch
 from torch import Tensor
 
 Run = Callable[[], None]
+IsDone = Callable[[], bool]
 WARM_UPS = 2
 """What libraries set up at their first call must not be recorded."""
+
+
+class Recorded:
+    """Work as a graph. Called, it runs, and is done when that returns."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, device: torch.device) -> None:
+        self._graph = graph
+        self._device = device
+        self._end = torch.cuda.Event()
+
+    def __call__(self) -> None:
+        self._graph.replay()
+        finish(self._device)
+
+    def start(self) -> IsDone:
+        """Runs it while the caller does something else, but nothing on this device."""
+        self._graph.replay()
+        self._end.record(torch.cuda.current_stream(self._device))
+        return self._end.query
 
 
 class Recorder:
@@ -27,20 +47,14 @@ class Recorder:
         """Of all recordings: memory is shared by what is recorded on one stream only."""
         self._shared: Any = None
 
-    def record(self, work: Run) -> Run:
-        """What runs `work`'s kernels, and waits for them.
+    def record(self, work: Run) -> Recorded:
+        """What runs `work`'s kernels.
 
         Runs `work` a few times, on whatever its memory holds at the moment. Raises what the GPU's libraries
         say of work that cannot be recorded.
         """
         with torch.cuda.device(self._device):
-            graph = self._record(work)
-
-        def run() -> None:
-            graph.replay()
-            finish(self._device)
-
-        return run
+            return Recorded(self._record(work), self._device)
 
     def _record(self, work: Run) -> torch.cuda.CUDAGraph:
         stream = self._stream = self._stream or torch.cuda.Stream()

@@ -126,6 +126,10 @@ class GraphedHead:
         memory.embed()
         return memory.rows(len(tokens))
 
+    def is_recorded(self, count: int) -> bool:
+        """Whether a step of so many sequences is but launches."""
+        return bucket(count, 1) in self._memories
+
     def _memory_for(self, count: int) -> _Memory | None:
         """None where graphs cannot be recorded."""
         size = bucket(count, 1)

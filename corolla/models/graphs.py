@@ -25,7 +25,17 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from corolla.models.cache import Clock, placeholder
-from corolla.models.capture import Recorder, Run, bucket, bytes_of, finish, host_tensor, nothing, row_norms
+from corolla.models.capture import (
+    IsDone,
+    Recorder,
+    Run,
+    bucket,
+    bytes_of,
+    finish,
+    host_tensor,
+    nothing,
+    row_norms,
+)
 from corolla.models.pool import KVPool, PooledCache
 
 LEAST_TOKENS = 128
@@ -102,6 +112,14 @@ class Row(NamedTuple):
         return isfinite(self.entered) and isfinite(self.left)
 
 
+class StartedRows(NamedTuple):
+    """A step that the device computes while its caller does something else."""
+
+    is_done: IsDone
+    rows: Callable[[], list[Row]]
+    """What left the span, once it is done."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Memory:
     """What a step reads and writes on the host, and how it is run.
@@ -120,6 +138,10 @@ class _Memory:
     """Of what entered and what left, fp32 [2, sequences]."""
     run: Run
     """Computes, and waits for it."""
+    start: Callable[[], IsDone] | None
+    """Computes, and does not wait; None where that cannot be."""
+    addresses: memoryview
+    """The integers of `numbers`, one behind the other."""
     entering: memoryview
     """The bytes of `hidden`."""
     leaving: memoryview
@@ -139,16 +161,19 @@ class _Memory:
             output=output,
             norms=host_tensor(2, size, dtype=torch.float32, device=device),
             run=nothing,
+            start=None,
+            addresses=bytes_of(numbers).cast("q"),
             entering=bytes_of(hidden),
             leaving=bytes_of(output),
         )
 
     def address(self, caches: Sequence[PooledCache]) -> None:
         """Whose step it is. What there is room for besides computes with nobody's page."""
-        numbers = self.numbers.numpy()
-        numbers[0], numbers[1] = 0, 1
-        numbers[0, : len(caches)] = [cache.row for cache in caches]
-        numbers[1, : len(caches)] = [cache.position + 1 for cache in caches]
+        addresses, size = self.addresses, len(self.hidden)
+        for index in range(size):
+            is_used = index < len(caches)
+            addresses[index] = caches[index].row if is_used else 0
+            addresses[size + index] = caches[index].position + 1 if is_used else 1
 
     def write(self, rows: Sequence[bytes | memoryview]) -> None:
         size = len(self.entering) // len(self.hidden)
@@ -204,13 +229,30 @@ class GraphedDecoder:
         memory.run()
         return memory.read(len(caches))
 
+    def start_rows(
+        self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache]
+    ) -> StartedRows | None:
+        """As `step_rows`, without waiting for it; None where there is no graph for it yet."""
+        memory = self._memories.get(self._key_of(caches))
+        if memory is None or memory.start is None:
+            return None
+        memory.address(caches)
+        memory.write(rows)
+        return StartedRows(memory.start(), partial(memory.read, len(caches)))
+
+    @property
+    def has_graphs(self) -> bool:
+        return self.eager_because is None and self.pool.device.type == "cuda"
+
+    def _key_of(self, caches: Sequence[PooledCache]) -> tuple[int, int]:
+        size = bucket(len(caches), 1) if self.has_graphs else len(caches)
+        return size, bucket(max(cache.position for cache in caches) + 1, LEAST_TOKENS)
+
     def _memory_for(self, caches: Sequence[PooledCache], like: Tensor) -> _Memory:
-        has_graphs = self.eager_because is None and self.pool.device.type == "cuda"
-        size = bucket(len(caches), 1) if has_graphs else len(caches)
-        tokens = bucket(max(cache.position for cache in caches) + 1, LEAST_TOKENS)
+        size, tokens = self._key_of(caches)
         memory = self._memories.get((size, tokens))
         if memory is None:
-            memory = self._recorded(like, size, tokens) if has_graphs else None
+            memory = self._recorded(like, size, tokens) if self.has_graphs else None
             memory = memory or self._without_graph(like, len(caches), tokens)
             self._memories[len(memory.hidden), tokens] = memory
         memory.address(caches)
@@ -229,7 +271,8 @@ class GraphedDecoder:
         """The graph for `size` sequences of up to `tokens` tokens; None where it cannot be recorded."""
         memory = _Memory.of(like, size, self.pool.device)
         try:
-            return replace(memory, run=self._recorder.record(partial(self._run_on_device, memory, tokens)))
+            recorded = self._recorder.record(partial(self._run_on_device, memory, tokens))
+            return replace(memory, run=recorded, start=recorded.start)
         except Exception as error:  # noqa: BLE001 - whatever the library does that cannot be recorded
             self.eager_because = f"{type(error).__name__}: {error}"
             self._memories.clear()

@@ -17,7 +17,7 @@ from corolla.models.batching import Chunk, JoinedCache, RaggedAttention, is_even
 from corolla.models.cache import SpanCache, cache_argument
 from corolla.models.errors import ChunkRefused, SpanRefused
 from corolla.models.families import Batching
-from corolla.models.graphs import GraphedDecoder, Row
+from corolla.models.graphs import GraphedDecoder, Row, StartedRows
 from corolla.models.loading import LoadOptions, load_part
 from corolla.models.partial import Part, join_seam
 from corolla.models.pool import PAGE_TOKENS, KVPool, PooledCache
@@ -200,10 +200,25 @@ class SpanModel:
             raise SpanRefused("These caches are of another span.")
         with torch.inference_mode():
             found = self._graphed.step_rows(rows, caches, self._like)
-        for row, cache in zip(found, caches, strict=True):
-            if row.is_finite:
-                cache.advance(1)
-        return found
+        return _advanced(caches, found)
+
+    @property
+    def starts_rows(self) -> bool:
+        """Whether `start_rows` is worth asking."""
+        return self._graphed is not None and self._graphed.has_graphs
+
+    def start_rows(
+        self, rows: Sequence[bytes | memoryview], caches: Sequence[PooledCache]
+    ) -> StartedRows | None:
+        """As `decode_rows`, without waiting; caches are advanced when the rows are read.
+
+        None where the device needs more than a launch for it: then nothing has happened. Between this and
+        the end nothing else may be computed.
+        """
+        started = None if self._graphed is None else self._graphed.start_rows(rows, caches)
+        if started is None:
+            return None
+        return started._replace(rows=lambda: _advanced(caches, started.rows()))
 
     def _decode_pooled(self, hidden: Tensor, given: dict[str, Any]) -> Tensor:
         """What `GraphedDecoder` runs."""
@@ -301,3 +316,11 @@ class SpanModel:
             raise ChunkRefused(
                 f"Models of type {self.family.model_type} take a whole prompt at once, then one token a step."
             )
+
+
+def _advanced(caches: Sequence[PooledCache], rows: list[Row]) -> list[Row]:
+    """The rows, their tokens counted as held where they are finite."""
+    for row, cache in zip(rows, caches, strict=True):
+        if row.is_finite:
+            cache.advance(1)
+    return rows

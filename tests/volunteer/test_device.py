@@ -51,6 +51,13 @@ class EchoStage:
             results.append(Result(work, bytes(work.payload)))
         return results
 
+    @property
+    def starts_steps(self) -> bool:
+        return False
+
+    def start(self, batch: Sequence[Work], now: float) -> None:
+        """It has no graphs."""
+
     def close(self, session: SessionId) -> None:
         self.open.discard(session)
 

@@ -26,7 +26,7 @@ def ignore(result: Result) -> None:
 def test_nothing_is_an_empty_turn_and_an_empty_batch() -> None:
     queue = DeviceQueue()
     assert queue.next_turn() == ([], [])
-    assert queue.take() == (([], 0), None)
+    assert queue.take(may_sleep=True) == (([], 0), True, None)
 
 
 async def test_a_turn_holds_everything_to_close_and_call_and_leaves_the_steps() -> None:
@@ -38,24 +38,46 @@ async def test_a_turn_holds_everything_to_close_and_call_and_leaves_the_steps() 
         queue.put_call(call)
         queue.put_close(B, 0)
     assert queue.next_turn() == ([Closing(B, keeps=False)] * 2, calls)
-    assert queue.take().batch.steps == [steps[0]]
+    assert queue.take(may_sleep=True).batch.steps == [steps[0]]
     assert queue.next_turn() == ([], [])
-    assert queue.take().batch.steps == [steps[1]]
+    assert queue.take(may_sleep=True).batch.steps == [steps[1]]
 
 
 def test_sleep_ends_when_something_is_put_in() -> None:
     queue = DeviceQueue()
-    queue.take()
+    queue.take(may_sleep=True)
     queue.put_work(work(A), ignore)
     queue.sleep(3600.0)
 
 
 def test_sleep_ends_after_its_time() -> None:
     queue = DeviceQueue()
-    queue.take()
+    queue.take(may_sleep=True)
     queue.sleep(0.001)
     queue.put_work(work(A), ignore)
-    assert len(queue.take().batch.steps) == 1
+    assert len(queue.take(may_sleep=True).batch.steps) == 1
+
+
+def test_the_thread_sleeps_only_after_a_turn_that_had_nothing() -> None:
+    """Else the event loop would borrow the device from a thread that is awake."""
+    queue = DeviceQueue()
+    assert not queue.take(may_sleep=False).sleeps
+    assert not queue.borrow()
+    assert queue.take(may_sleep=True).sleeps
+    assert queue.borrow()
+
+
+def test_what_was_borrowed_is_not_lent_again_and_wakes_nobody() -> None:
+    queue = DeviceQueue()
+    queue.take(may_sleep=True)
+    batch = queue.put_and_borrow(work(A), ignore)
+    assert batch is not None
+    assert not queue.borrow()
+    assert queue.put_and_borrow(work(B), ignore) is None
+    assert queue.go_on() is not None
+    queue.hand_over(batch)
+    queue.sleep(3600.0)
+    assert queue.take(may_sleep=True).batch is batch
 
 
 def test_draining_takes_nothing_more_but_gives_what_waits() -> None:
@@ -65,7 +87,7 @@ def test_draining_takes_nothing_more_but_gives_what_waits() -> None:
     with pytest.raises(NotServing):
         queue.put_work(work(B), ignore)
     assert queue.next_turn() is not None
-    assert len(queue.take().batch.steps) == 1
+    assert len(queue.take(may_sleep=True).batch.steps) == 1
     assert queue.next_turn() is None
 
 
@@ -80,7 +102,7 @@ def test_the_end_tells_those_whose_step_waits_and_those_whose_step_runs() -> Non
     queue = DeviceQueue()
     running, waiting = work(A), work(B)
     queue.put_work(running, ignore)
-    queue.take()
+    queue.take(may_sleep=True)
     queue.put_work(waiting, ignore)
     assert [result.work for _, result in queue.end().results] == [running, waiting]
     assert queue.stats().failures == {"not_serving": 2}
@@ -91,7 +113,7 @@ def test_a_result_after_the_end_is_told_to_nobody() -> None:
     queue = DeviceQueue()
     running = work(A)
     queue.put_work(running, ignore)
-    queue.take()
+    queue.take(may_sleep=True)
     queue.end()
     assert queue.computed([Result(running)], 0.0) == []
 

@@ -46,6 +46,13 @@ class Echo:
         self.open.update(work.session for work in batch)
         return [Result(work, bytes(work.payload)) for work in batch]
 
+    @property
+    def starts_steps(self) -> bool:
+        return False
+
+    def start(self, batch: Sequence[Work], now: float) -> None:
+        """It has no graphs."""
+
     def close(self, session: SessionId) -> None:
         self.open.discard(session)
 

@@ -80,6 +80,36 @@ def test_graphs_give_each_of_several_sequences_its_own_tokens(tmp_path: Path) ->
     assert [tokens == full[: len(tokens)] for tokens, full in zip(found, expected, strict=True)] == [True] * 5
 
 
+def test_a_step_that_is_started_gives_what_one_that_is_waited_for_gives(tmp_path: Path) -> None:
+    source = ModelSource.open(save(llama(), tmp_path))
+    span = SpanModel.load(source, 0, 6, LoadOptions(device="cuda", dtype=torch.float32))
+    assert span.use_pool(tokens=4096, rows=6, longest=512) is not None
+    assert span.starts_rows
+    torch.manual_seed(0)
+    for count in (1, 3):
+        prompts = [torch.randn(1, 5 + index, source.config.hidden_size, device="cuda") for index in range(3)]
+        rows = [bytes(torch.randn(source.config.hidden_size).numpy()) for _ in range(count)]
+        found: list[list[bytes]] = []
+        for _ in range(2):
+            caches = [cast(Any, span.new_cache()) for _ in range(count)]
+            for prompt, cache in zip(prompts, caches, strict=False):
+                span.forward(prompt, cache)
+            if not found:
+                assert span.start_rows(rows, caches) is None  # nothing was recorded yet
+                answers = span.decode_rows(rows, caches)
+            else:
+                started = span.start_rows(rows, caches)
+                assert started is not None
+                while not started.is_done():
+                    pass
+                answers = started.rows()
+            found.append([bytes(row.hidden) for row in answers])
+            assert [cache.position for cache in caches] == [6 + index for index in range(count)]
+            for cache in caches:
+                cache.close()
+        assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("rows", [1, 5, 16, 32, 33, 200])
 def test_8_bit_layers_compute_with_the_values_that_the_library_stores(dtype: torch.dtype, rows: int) -> None:

@@ -100,13 +100,6 @@ async def test_a_frame_of_any_length_arrives_as_it_was_sent(relay: RunningRelay,
     assert await hop.frame() == frame
 
 
-@pytest.mark.parametrize("size", [0, 124, 125, 126, 127, 65_535, 65_536])
-@pytest.mark.parametrize("kind", [Opcode.TEXT, Opcode.BINARY])
-def test_a_length_is_written_as_the_library_writes_it(kind: Opcode, size: int) -> None:
-    header = websocket._header(0x80 | kind, size)
-    assert header + bytes(size) == Frame(kind, bytes(size)).serialize(mask=False)
-
-
 async def test_a_message_in_fragments_is_one_frame(relay: RunningRelay) -> None:
     driver, hop = await relay.dial(kind="client"), await relay.dial()
     frame = relay.journey(driver, hop).frame(0, b"activations")

@@ -1,0 +1,140 @@
+"""The event loop in the device thread's place, for what takes less time than waking that thread.
+
+A GPU computes a graph by itself. Through the device thread a decode step waits for that thread to wake, and
+its answer for the event loop to wake, each time on a processor that has slept: together as long as a few
+blocks take. So while the thread sleeps, the event loop borrows the device, starts the step's graph, and looks
+whether it is done each time it has seen to everything else. Steps of the head, which are shorter, it waits
+for. Whatever else is due is the thread's: prompts, what has to be recorded first, what has failed.
+
+Where the next step is about to come, the loop does not sleep either: on one machine, or in one room, its
+waking would be a good part of the way there and back. That keeps a core busy while such a reply is written.
+
+Belongs to the event loop's thread. Knows nothing of tensors, models or frames.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from volunteer.device_queue import DeviceQueue, OnResult
+from volunteer.scheduler import Batch
+from volunteer.work import Engine, Result, Underway, Work
+
+AWAKE_SECONDS = 0.01
+"""How soon the next step has to come, as far as can be told, for it to be awaited without sleep."""
+
+_logger = logging.getLogger(__name__)
+Watch = Callable[[Sequence[Result], float], None]
+"""Is told, by who has the device, what a batch has given and how many seconds it took."""
+
+
+@dataclass(slots=True)
+class Served:
+    """What computes, and who is told of it. Belongs to who has the device; others may look at it."""
+
+    engine: Engine | None = None
+    watch: Watch | None = None
+
+
+class LoopTurns:
+    """What the event loop computes while it has the device."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: DeviceQueue, served: Served) -> None:
+        self._loop = loop
+        self._queue = queue
+        self._served = served
+        self._done_at = float("-inf")
+        """When it was done with a step the last time."""
+        self._is_near = False
+        """Whether the step that it computes came soon after that."""
+        self._awake_until = float("-inf")
+        self.is_awake = False
+
+    def submit(self, work: Work, on_result: OnResult) -> None:
+        """Queues one step, or computes it. Errors as `DeviceQueue.put_work`."""
+        batch = self._queue.put_and_borrow(work, on_result)
+        if batch is not None:
+            self._start(batch)
+
+    def call(self, function: Callable[[], None]) -> bool:
+        """Runs `function` if the device is free, and then what it has put into the queue; whether it did."""
+        if not self._queue.borrow():
+            return False
+        try:
+            function()
+        finally:
+            self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        batch = self._queue.go_on()
+        if batch is not None:
+            self._start(batch)
+
+    def _start(self, batch: Batch) -> None:
+        """`batch` is of decode steps alone."""
+        begun = monotonic()
+        self._expect_next(begun)
+        engine = self._served.engine
+        try:
+            underway = None if engine is None else engine.start(batch.steps, begun)
+        except Exception:
+            _logger.exception("Decode steps could not be begun; they are run on the device's thread.")
+            underway = None
+        if underway is None:
+            self._queue.hand_over(batch)
+        else:
+            self._loop.call_soon(self._look, batch, underway, begun)
+
+    def _look(self, batch: Batch, underway: Underway, begun: float) -> None:
+        try:
+            if not underway.is_done():
+                self._loop.call_soon(self._look, batch, underway, begun)
+                return
+            results = underway.results()
+        except Exception:
+            _logger.exception("Decode steps failed; they are run once more.")
+            self._queue.hand_over(batch)
+        else:
+            self._finish(results, monotonic() - begun)
+
+    def _finish(self, results: list[Result], seconds: float) -> None:
+        """Tells first and counts then: others wait for the answers."""
+        for result in results:
+            result.clocked(seconds)
+        for on_result, result in self._queue.callers_of(results):
+            self._tell(on_result, result)
+        self._queue.computed(results, seconds)
+        if self._served.engine is not None:
+            self._queue.observe(self._served.engine)
+        if self._served.watch is not None:
+            self._served.watch(results, seconds)
+        self._done_at = monotonic()
+        self._await_next(self._done_at)
+        self._go_on()
+
+    def _tell(self, on_result: OnResult, result: Result) -> None:
+        try:
+            on_result(result)
+        except Exception:
+            _logger.exception("An answer could not be handed in. This is a bug in the volunteer.")
+
+    # ---- not sleeping -------------------------------------------------------------------------
+
+    def _expect_next(self, now: float) -> None:
+        """A step has come: the next one will take about as long from its end."""
+        self._is_near = now - self._done_at <= AWAKE_SECONDS
+
+    def _await_next(self, now: float) -> None:
+        if self._is_near:
+            self._awake_until = now + AWAKE_SECONDS
+            if not self.is_awake:
+                self.is_awake = True
+                self._stay_awake()
+
+    def _stay_awake(self) -> None:
+        self.is_awake = monotonic() < self._awake_until
+        if self.is_awake:
+            self._loop.call_soon(self._stay_awake)
