@@ -5,6 +5,7 @@ Knows their textual and binary forms. Does not know who hands them out.
 
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import NewType
 
@@ -19,6 +20,8 @@ SessionId = NewType("SessionId", bytes)
 
 PEER_ID_BYTES = 8
 SESSION_ID_BYTES = 16
+NAMED_SESSIONS = 4096
+"""Whose names at hops are remembered: a session's every frame asks for it."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -55,6 +58,7 @@ def peer_id_from_bytes(raw: bytes) -> PeerId:
     return PeerId(raw.hex())
 
 
+@lru_cache(NAMED_SESSIONS)
 def session_at_hop(origin: PeerId, session: SessionId) -> SessionId:
     """The name under which a hop keeps a session: its driver's peer id is part of it.
 

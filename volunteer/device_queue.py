@@ -149,11 +149,12 @@ class DeviceQueue:
         Whoever gets one computes it, or has it computed (`hand_over`), and asks for the next (`go_on`).
         """
         with self._lock:
-            self._put(work, on_result)
-            batch = self._next_for_loop() if self._holder is _Holder.NOBODY else NOTHING
-            if batch.steps:
+            is_free = self._holder is _Holder.NOBODY and not self._is_wanted()
+            if is_free and self._scheduler.take_at_once(work, monotonic()):
+                self._callers[work] = on_result
                 self._holder = _Holder.LOOP
-                return batch
+                return Batch([work], 0)
+            self._put(work, on_result)
             self._rouse()
             return None
 

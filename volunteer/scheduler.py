@@ -124,6 +124,22 @@ class Scheduler:
         self._append(work, now)
         return stale
 
+    def take_at_once(self, work: Work, now: float) -> bool:
+        """Whether `work` is a batch by itself, and is not queued: a decode step before which nothing is due.
+
+        If not, it is to be added as if this had not been asked.
+        """
+        last = self._epochs.get(work.session)
+        is_due = last is None or work.epoch > last.number or (work.epoch == last.number and not last.closed)
+        if self.queued or not _is_decode(work) or not is_due:
+            return False
+        self._gathering.arrived(work.session, now)
+        if self._gathering.wait((work.session,), now):
+            return False
+        self._remember(work.session, _Epoch(work.epoch, closed=False))
+        self.waited, self._was_errand = 0.0, False
+        return True
+
     def cancel(self, session: SessionId, epoch: int = 0) -> list[Work]:
         """Closes the session in `epoch` or the highest one seen; returns its work that will not run.
 

@@ -225,6 +225,58 @@ def test_steps_that_are_about_to_come_are_waited_for() -> None:
     assert scheduler.wait(3.002) == 0
 
 
+def test_a_decode_step_before_which_nothing_is_due_is_a_batch_at_once() -> None:
+    scheduler = Scheduler()
+    assert scheduler.take_at_once(work(1), 0.0)
+    assert (scheduler.queued, scheduler.take(0.0).steps) == (0, [])
+    assert scheduler.take_at_once(work(1, 1), 1.0)
+    assert scheduler.take_at_once(work(2, kind=FrameType.PROBE), 2.0)
+
+
+@pytest.mark.parametrize("kind", [FrameType.PREFILL, FrameType.FORK, FrameType.FORWARD])
+def test_other_kinds_are_not(kind: FrameType) -> None:
+    assert not Scheduler().take_at_once(work(1, kind=kind), 0.0)
+
+
+def test_nor_is_a_step_while_others_wait() -> None:
+    scheduler = Scheduler()
+    scheduler.add(work(1), 0.0)
+    assert not scheduler.take_at_once(work(2), 0.0)
+    assert len(drain(scheduler)) == 1
+
+
+def test_nor_is_a_step_that_others_are_about_to_join() -> None:
+    """It goes with them then."""
+    scheduler = Scheduler()
+    now = 0.0
+    for turn in range(2):
+        for of in (1, 2):
+            scheduler.add(work(of, turn), now)
+        drain(scheduler, now)
+        now += 0.1
+        scheduler.computed([session(1), session(2)], 0, 0.1, now)
+        now += 0.001
+    one, other = work(1, 2), work(2, 2)
+    assert not scheduler.take_at_once(one, now)
+    scheduler.add(one, now)
+    assert scheduler.wait(now) > 0
+    scheduler.add(other, now + 0.001)
+    assert drain(scheduler, now + 0.001) == [one, other]
+
+
+def test_at_once_closed_and_stale_sessions_are_as_ever() -> None:
+    scheduler = Scheduler()
+    assert scheduler.take_at_once(work(1, epoch=2), 0.0)
+    assert not scheduler.take_at_once(work(1, epoch=1), 0.0)
+    assert scheduler.add(work(1, epoch=1), 0.0) != []
+    scheduler.cancel(session(1))
+    assert not scheduler.take_at_once(work(1, epoch=2), 0.0)
+    with pytest.raises(SessionUnknown):
+        scheduler.add(work(1, epoch=2), 0.0)
+    assert scheduler.take_at_once(work(1, epoch=3), 0.0)
+    assert not scheduler.take_at_once(work(1, epoch=2), 0.0)
+
+
 def test_nothing_is_waited_for_where_nothing_waits() -> None:
     assert Scheduler().wait(0.0) == 0
 
