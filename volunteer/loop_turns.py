@@ -62,9 +62,11 @@ class LoopTurns:
         """Runs `function` if the device is free, and then what it has put into the queue; whether it did."""
         if not self._queue.borrow():
             return False
+        begun = monotonic()
         try:
             function()
         finally:
+            self._queue.called(monotonic() - begun)
             self._go_on()
         return True
 

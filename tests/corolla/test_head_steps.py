@@ -184,3 +184,77 @@ async def test_scores_and_biases_of_one_step_concern_no_other(
     assert [token for token, _ in score.top] == [expected(model, asked[1])]
     assert found[1].hidden is not None
     assert torch.equal(from_wire(found[1].hidden), model.embed(torch.tensor([[9]]), asked[1].position))
+
+
+class Loop:
+    """Runs head work at once while the device is free, and counts how often."""
+
+    def __init__(self) -> None:
+        self.is_free = True
+        self.calls = 0
+
+    def __call__(self, work: Callable[[], None]) -> bool:
+        if self.is_free:
+            self.calls += 1
+            work()
+        return self.is_free
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+async def quick(model: HeadModel, loop: Loop) -> HeadSteps:
+    """A head whose graphs for one sequence and for two are recorded."""
+    thread = Thread()
+    thread.is_free.set()
+    steps = HeadSteps(model, HIDDEN, thread, GraphedHead(model, record=lambda work: work), loop)
+    for count in (1, 2):
+        await asyncio.gather(*(steps.advance(step(seed)) for seed in range(count)))
+    assert (thread.calls, loop.calls) == (2, 0)
+    thread.is_free.clear()
+    return steps
+
+
+async def test_greedy_steps_are_computed_at_once(model: HeadModel, quick: HeadSteps, loop: Loop) -> None:
+    sent: list[bytes] = []
+    asked = [step(1, sent.append), step(2, sent.append)]
+    found = await asyncio.gather(*map(quick.advance, asked))
+    assert [one.token for one in found] == [expected(model, one) for one in asked]
+    assert (len(sent), loop.calls) == (2, 1)
+
+
+async def test_what_fails_at_once_is_told_as_ever(model: HeadModel, quick: HeadSteps) -> None:
+    nan = HeadStep(to_wire(torch.full((1, 1, HIDDEN), torch.nan)), 1, step(1).sampler, frozenset(), None)
+    failed, fine = await asyncio.gather(quick.advance(nan), quick.advance(step(2)), return_exceptions=True)
+    assert isinstance(failed, NotFinite)
+    assert not isinstance(fine, BaseException)
+    assert fine.token == expected(model, step(2))
+
+
+async def test_more_than_a_batch_takes_are_computed_at_once_too(
+    model: HeadModel, quick: HeadSteps, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_steps, "MOST_STEPS", 1)
+    found = await asyncio.gather(quick.advance(step(1)), quick.advance(step(2)))
+    assert [one.token for one in found] == [expected(model, step(1)), expected(model, step(2))]
+    assert loop.calls == 2
+
+
+@pytest.mark.parametrize("reason", ["drawn", "not recorded", "not free"])
+async def test_other_steps_are_the_threads(
+    model: HeadModel, quick: HeadSteps, loop: Loop, reason: str
+) -> None:
+    loop.is_free = reason != "not free"
+    asked = [drawn_step(1)] if reason == "drawn" else [step(1)]
+    if reason == "not recorded":
+        asked += [step(2), step(3)]
+    tasks = [asyncio.create_task(quick.advance(one)) for one in asked]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    assert loop.calls == 0
+    for task in tasks:
+        task.cancel()

@@ -215,12 +215,14 @@ async def test_a_call_waits_for_the_step_that_runs(device: DeviceThread, stage: 
 
 async def test_at_once_is_at_once_or_not_at_all(device: DeviceThread, stage: GraphStage) -> None:
     ran: list[str] = []
+    before = device.stats().busy_seconds
     assert device.call_at_once(lambda: ran.append("free"))
     stage.gate.clear()
     step = asyncio.create_task(answer(device, work()))
     await asyncio.sleep(0)
     assert not device.call_at_once(lambda: ran.append("busy"))
     assert ran == ["free"]
+    assert device.stats().busy_seconds > before
     stage.gate.set()
     await step
 

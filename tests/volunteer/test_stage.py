@@ -1,7 +1,7 @@
 """Sessions on one span: what continues, what is refused by name, and that no byte of KV is lost."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from corolla.models.cache import SpanCache
 from corolla.models.errors import RollbackRefused
 from corolla.models.facts import ModelFacts
+from corolla.models.graphs import StartedRows
 from corolla.models.growing import LEAST_ROOM
+from corolla.models.pool import PooledCache
 from corolla.models.source import ModelSource
 from corolla.models.span import SpanModel
 from corolla.tensors import from_wire, to_wire
@@ -48,7 +50,7 @@ START, END = 1, BLOCKS
 SPAN = Span(START, END)
 ROOM_BYTES = LEAST_ROOM * (END - START) * KV_BYTES_PER_TOKEN
 """What a sequence takes that is no longer than the least room."""
-A, B = SessionId(b"a" * 16), SessionId(b"b" * 16)
+A, B, C = (SessionId(letter * 16) for letter in (b"a", b"b", b"c"))
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +336,69 @@ def test_where_a_pool_has_no_room_for_a_session_it_is_refused_and_leaves_nothing
     finally:
         model.use_no_pool()
     assert (decoder.pool.free_pages, decoder.pool.free_rows) == (4, 1)
+
+
+# ---- what is started and not waited for -------------------------------------------------------
+
+
+@pytest.fixture
+def starting(model: SpanModel, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A stage whose span computes at once what it is to start, as there is no GPU."""
+    assert model.use_pool(tokens=16 * LEAST_ROOM, rows=4, longest=CONTEXT) is not None
+    assert not model.starts_rows
+
+    def start_rows(rows: Sequence[memoryview], caches: Sequence[PooledCache]) -> StartedRows:
+        return StartedRows(lambda: True, lambda: list(model.decode_rows(rows, caches)))
+
+    monkeypatch.setattr(model, "start_rows", start_rows)
+    stage = Stage(model, facts, KVAccount(2**20))
+    yield stage
+    stage.close_all()
+    model.use_no_pool()
+
+
+def test_steps_that_are_started_give_what_others_give(starting: Stage) -> None:
+    run(starting, work(hidden(4), session=A), work(hidden(4), session=B))
+    token = hidden(1, seed=1)
+    (ran,) = run(starting, work(token, 4, A))
+    underway = starting.start([work(token, 4, B)], 0.0)
+    assert underway is not None
+    assert underway.is_done()
+    (started,) = underway.results()
+    assert (started.payload, started.error) == (ran.payload, None)
+    (one, other) = run(starting, work(token, 5, A), work(token, 5, B))
+    assert one.payload == other.payload
+
+
+def test_a_started_step_that_is_not_finite_ends_its_session_alone(starting: Stage) -> None:
+    run(starting, work(hidden(4), session=A), work(hidden(4), session=B))
+    underway = starting.start([work(hidden(1) * torch.nan, 4, A), work(hidden(1), 4, B)], 0.0)
+    assert underway is not None
+    broken, fine = underway.results()
+    assert isinstance(broken.error, NotFinite)
+    assert fine.error is None
+    assert run(starting, work(hidden(1), 5, B))[0].error is None
+
+
+def test_what_is_more_than_a_launch_is_not_started(starting: Stage) -> None:
+    """Prompts, unknown sessions, other positions, payloads to be looked at, and pages to be taken."""
+    run(starting, work(hidden(LEAST_ROOM), session=A))
+    run(starting, work(hidden(4), session=B))
+    for step in (
+        work(hidden(3), session=C),
+        work(hidden(1), 4, C),
+        work(hidden(1), 2, B),
+        work(b"nonsense", 4, B),
+        work(hidden(1), 4, B, flags=Flags.NO_OUTPUT),
+        work(hidden(1), LEAST_ROOM, A),
+    ):
+        assert starting.start([step], 0.0) is None
+        assert starting.start([work(hidden(1), 4, B), step], 0.0) is None
+    assert run(starting, work(hidden(1), 4, B), work(hidden(1), LEAST_ROOM, A))[0].error is None
+
+
+def test_without_a_gpu_nothing_is_started(stage: Stage) -> None:
+    assert not stage.starts_steps
 
 
 # ---- what fails while it runs ------------------------------------------------------------------
