@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from time import monotonic
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -32,6 +33,10 @@ from schema.tensors import WireTensor, encode_tensors
 
 MOST_STEPS = 64
 """In one batch: logits are as wide as the vocabulary."""
+QUICK_SECONDS = 0.002
+"""What may be computed at once: for as long the event loop does nothing else."""
+WEIGHT = 0.3
+"""Of the newest batch in the average of their times."""
 
 _T = TypeVar("_T")
 
@@ -43,7 +48,7 @@ class Runner(Protocol):
 
 
 class AtOnce(Protocol):
-    """Runs head work on the event loop, if nobody else uses the head's device; whether it did."""
+    """Runs head work at once on the event loop, if nobody else uses the head's device; whether it did."""
 
     def __call__(self, work: Callable[[], None], /) -> bool: ...
 
@@ -59,8 +64,8 @@ class HeadStep:
     sampler: Sampler
     end_tokens: frozenset[int]
     launch: Callable[[bytes], None] | None
-    """Sends the token's hidden states on from the head's thread, so that blocks on its own device need not
-    wait until another thread has looked at the token; None: the caller sends them."""
+    """Sends the token's hidden states on where they were computed, so that blocks on the same device need not
+    wait until the caller has looked at the token; None: the caller sends them."""
 
 
 class Advanced(NamedTuple):
@@ -99,7 +104,9 @@ class HeadSteps:
         self._run = run
         self._at_once = at_once
         self._waiting: deque[_Waiting] = deque()
-        """Filled by the event loop, emptied by the head's thread."""
+        """Filled by the event loop, emptied by who computes."""
+        self._seconds = 0.0
+        """What a batch has taken lately."""
         self._is_due = False
         """Whether the head's thread is about to be asked for what waits."""
 
@@ -129,9 +136,13 @@ class HeadSteps:
             call.add_done_callback(self._tell)
 
     def _is_quick(self) -> bool:
-        """Whether what waits is one launch, after which the tokens are known."""
-        greedy = all(waiting.step.sampler.is_plainly_greedy for waiting in self._waiting)
-        return greedy and self._graphed is not None and self._graphed.is_recorded(len(self._waiting))
+        """Whether what waits is one launch, short, after which the tokens are known."""
+        if self._graphed is None or self._seconds > QUICK_SECONDS:
+            return False
+        dtype = wire_dtype(self._model.options.dtype)
+        waiting = [one.step for one in tuple(self._waiting) if not one.future.done()]
+        are_plain = all(one.sampler.is_plainly_greedy and one.hidden.dtype is dtype for one in waiting)
+        return are_plain and self._graphed.is_recorded(min(len(waiting), MOST_STEPS))
 
     def _compute_here(self) -> None:
         self._hand_out(self._compute_waiting())
@@ -172,6 +183,15 @@ class HeadSteps:
             waiting = self._waiting.popleft()
             if not waiting.future.done():
                 taken.append(waiting)
+        begun = monotonic()
+        try:
+            return self._compute_taken(taken)
+        except Exception as error:  # noqa: BLE001 - raised where the steps are awaited
+            return [_Answer(one.future, error) for one in taken]
+        finally:
+            self._seconds += WEIGHT * (monotonic() - begun - self._seconds)
+
+    def _compute_taken(self, taken: Sequence[_Waiting]) -> list[_Answer]:
         answers: list[_Answer] = []
         ready: list[_Waiting] = []
         for waiting in taken:

@@ -19,7 +19,7 @@ from websockets.frames import (
 )
 from websockets.protocol import Event, State
 
-from schema.whole_messages import KEY_BYTES, WHOLE_BINARY, message_head, payload_start
+from schema.whole_messages import KEY_BYTES, WHOLE_BINARY, awaits_message, message_head, payload_start
 
 OnMessage = Callable[[str | bytes], None]
 _DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
@@ -48,7 +48,8 @@ class MessageConnection(ClientConnection):
 
     def send_now(self, message: str | bytes) -> bool:
         """Send a message; False, and nothing sent, while the socket takes no more or is closing."""
-        if self.paused or self.protocol.state is not State.OPEN or self.transport.is_closing():
+        is_open = self.protocol.state is State.OPEN and not self.protocol.expect_continuation_frame
+        if self.paused or not is_open or self.transport.is_closing():
             return False
         if isinstance(message, str):
             self.protocol.send_text(message.encode())
@@ -68,7 +69,7 @@ class MessageConnection(ClientConnection):
         on_message, protocol = self._on_message, self.protocol
         if on_message is None or self._for_recv or not data or data[0] != WHOLE_BINARY:
             return False
-        is_between = protocol.current_size is None and not protocol.reader.buffer
+        is_between = protocol.current_size is None and awaits_message(protocol.parser)
         if not is_between or protocol.state is not State.OPEN or len(data) > (protocol.max_message_size or 0):
             return False
         start = payload_start(data, is_masked=False)

@@ -25,7 +25,7 @@ from websockets.protocol import State
 
 from relay.unread import Unread
 from relay.whole_messages import whole_message
-from schema.whole_messages import WHOLE_BINARY, WHOLE_TEXT, message_head
+from schema.whole_messages import WHOLE_BINARY, WHOLE_TEXT, awaits_message, message_head
 
 FULL_READ_BYTES = 128 << 10
 """A read of this many bytes is all of one peer that is handled before others have their turn."""
@@ -156,7 +156,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             and not self.close_sent
             and connection.state is State.OPEN
             and connection.current_size is None
-            and not connection.reader.buffer
+            and awaits_message(connection.parser)
         )
 
     def _read_on(self) -> None:

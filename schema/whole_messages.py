@@ -8,6 +8,8 @@ Does not know connections: whoever asks must know that a message begins here. Do
 """
 
 import struct
+from collections.abc import Generator
+from typing import Any
 
 WHOLE_TEXT, WHOLE_BINARY = 0x81, 0x82
 """The first byte of messages that are neither in fragments nor changed by an extension."""
@@ -46,3 +48,15 @@ def message_head(first_byte: int, size: int, key: bytes = b"") -> bytes:
     if size < 1 << 16:
         return _LENGTH_16.pack(first_byte, mask | 126, size) + key
     return _LENGTH_64.pack(first_byte, mask | 127, size) + key
+
+
+def awaits_message(parser: Generator[None]) -> bool:
+    """Whether the `websockets` library's parser waits for a frame to begin, and is not in the middle of one.
+
+    It is a generator in generators, which says this only by where it waits: between frames in
+    `StreamReader.at_eof`.
+    """
+    waiting: Any = parser
+    while (inner := waiting.gi_yieldfrom) is not None:
+        waiting = inner
+    return waiting.gi_code.co_name == "at_eof"

@@ -6,7 +6,7 @@ account for as long as it is here.
 
 What was sent on of a session (volunteer/sent.py) is here for as long as its cache, and so goes with it.
 
-Owner: the device thread. Runs nothing, and knows neither queues nor frames.
+Owner: who has the device. Runs nothing, and knows neither queues nor frames.
 """
 
 from corolla.models.errors import RollbackRefused

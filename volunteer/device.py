@@ -133,12 +133,7 @@ class DeviceThread:
     def call_at_once(self, function: Callable[[], None]) -> bool:
         """Runs `function` on the event loop if the device is free; whether it did. For what takes less time
         than waking the thread."""
-        return self._turns.call(function)
-
-    @property
-    def is_awake(self) -> bool:
-        """Whether the event loop does without sleep at the moment, for a step that is about to come."""
-        return self._turns.is_awake
+        return threading.get_ident() == self._loop_thread and self._turns.call(function)
 
     def close(self, session: SessionId, epoch: int = 0, *, keep: bool = False) -> None:
         """Frees the session's KV cache after the batch that is running, and drops what waits of it.

@@ -233,9 +233,11 @@ class DeviceQueue:
         with self._lock:
             if self._state is _State.ENDED or monotonic() >= self._deadline:
                 return None
+            if self._lent.steps:  # what is to be closed may be what these belong to
+                return Turn([], [])
             turn = Turn(self._closing, self._calls)
             self._closing, self._calls = [], []
-            waits = any(turn) or self._scheduler.queued or self._lent.steps
+            waits = any(turn) or self._scheduler.queued
             return None if self._state is _State.DRAINING and not waits else turn
 
     def take(self, may_sleep: bool) -> Taken:
@@ -247,7 +249,8 @@ class DeviceQueue:
             now = monotonic()
             wait = self._scheduler.wait(now) if self._state is _State.RUNNING else 0.0
             batch = NOTHING if wait else self._scheduler.take(now)
-            sleeps = may_sleep and not (batch.steps or self._closing or self._calls)
+            sleeps = may_sleep and not batch.steps and not self._closing and not self._calls
+            sleeps = sleeps and self._state is _State.RUNNING
             if sleeps:
                 self._holder = _Holder.NOBODY
             return Taken(batch, sleeps, wait or None)
@@ -301,6 +304,11 @@ class DeviceQueue:
             self._counters.failures["idle"] += expired
 
     # ---- either side --------------------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is computed any more; of one look without the lock, as it never changes back."""
+        return self._state is _State.ENDED
 
     def end(self) -> Rest:
         """Takes everything out, running steps included, for good; returns who is to be told that."""

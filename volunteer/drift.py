@@ -5,7 +5,7 @@ One is nothing; the median of the last `RECENT_RUNS` of a size is. What a new me
 how work is here: requests cost time beside the device, which no measurement has. It counts as drift again
 only when it moves by the factor once more, so that nothing is measured for ever.
 
-Pure: no clock, no threads, no device. Owner: the device thread.
+Pure: no clock, no threads, no device. Owner: who has the device.
 """
 
 from collections import deque

@@ -54,7 +54,7 @@ class Gauge:
         self._stage = stage
         self._noise = noise
         self._shelf = shelf
-        # The device thread's.
+        # Of who has the device.
         self._measurement: Measurement | None = None
         self._drift = Drift(self.table, len(stage.span))
 
@@ -105,7 +105,7 @@ class Gauge:
         await self._device.call(self._first)
         await self.finish()
 
-    # ---- the device thread --------------------------------------------------------------------
+    # ---- who has the device --------------------------------------------------------------------
 
     def _first(self) -> Table:
         self._measurement = Measurement(self._noise)

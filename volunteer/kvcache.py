@@ -6,7 +6,7 @@ runs out. Nothing is reserved for a maximum length.
 
 A session that is over may be kept for others that begin like it. What is kept is the first to go: the
 least recently used one leaves whenever a session needs its memory, or when they are too many or too old.
-Owner: the device thread. Does not hold the caches and knows nothing of tensors. Times are seconds on any
+Owner: who has the device. Does not hold the caches and knows nothing of tensors. Times are seconds on any
 one steady clock, and never go back.
 """
 

@@ -38,6 +38,21 @@ class Served:
     watch: Watch | None = None
 
 
+@dataclass(slots=True)
+class _Run:
+    """A batch that the device computes."""
+
+    batch: Batch
+    underway: Underway
+    begun: float
+    looked_at: float
+    """When it was not done, the last time."""
+
+    def seconds(self, now: float) -> float:
+        """How long it took, as far as can be told: it has ended between two looks, perhaps far apart."""
+        return (self.looked_at + now) / 2 - self.begun
+
+
 class LoopTurns:
     """What the event loop computes while it has the device."""
 
@@ -88,34 +103,45 @@ class LoopTurns:
         if underway is None:
             self._queue.hand_over(batch)
         else:
-            self._loop.call_soon(self._look, batch, underway, begun)
+            self._loop.call_soon(self._look, _Run(batch, underway, begun, begun))
 
-    def _look(self, batch: Batch, underway: Underway, begun: float) -> None:
+    def _look(self, run: "_Run") -> None:
+        if self._queue.has_ended:  # whoever waited was told
+            return
+        now = monotonic()
         try:
-            if not underway.is_done():
-                self._loop.call_soon(self._look, batch, underway, begun)
+            if not run.underway.is_done():
+                run.looked_at = now
+                self._loop.call_soon(self._look, run)
                 return
-            results = underway.results()
+            results = run.underway.results()
         except Exception:
             _logger.exception("Decode steps failed; they are run once more.")
-            self._queue.hand_over(batch)
+            self._queue.hand_over(run.batch)
         else:
-            self._finish(results, monotonic() - begun)
+            self._finish(results, run.seconds(now))
 
     def _finish(self, results: list[Result], seconds: float) -> None:
         """Tells first and counts then: others wait for the answers."""
-        for result in results:
-            result.clocked(seconds)
-        for on_result, result in self._queue.callers_of(results):
-            self._tell(on_result, result)
+        try:
+            for result in results:
+                result.clocked(seconds)
+            for on_result, result in self._queue.callers_of(results):
+                self._tell(on_result, result)
+            self._count(results, seconds)
+        except Exception:
+            _logger.exception("A batch could not be counted. This is a bug in the volunteer.")
+        finally:
+            self._done_at = monotonic()
+            self._await_next(self._done_at)
+            self._go_on()
+
+    def _count(self, results: list[Result], seconds: float) -> None:
         self._queue.computed(results, seconds)
         if self._served.engine is not None:
             self._queue.observe(self._served.engine)
         if self._served.watch is not None:
             self._served.watch(results, seconds)
-        self._done_at = monotonic()
-        self._await_next(self._done_at)
-        self._go_on()
 
     def _tell(self, on_result: OnResult, result: Result) -> None:
         try:

@@ -5,7 +5,7 @@ takes as long as some of the blocks. Payloads of one token's hidden states diffe
 are copied into the memory that the span's graph reads, which finds out whether they are finite, too. What is
 not exactly so is left to `volunteer/steps.py`, which says what is wrong with it.
 
-Owner: the device thread. Knows neither queues nor the KV account.
+Owner: who has the device. Knows neither queues nor the KV account.
 """
 
 from collections.abc import Callable, Sequence

@@ -131,7 +131,7 @@ class Scheduler:
         """
         last = self._epochs.get(work.session)
         is_due = last is None or work.epoch > last.number or (work.epoch == last.number and not last.closed)
-        if self.queued or not _is_decode(work) or not is_due:
+        if self.queued or not _is_decode(work) or not is_due or len(work.payload) > self.limits.session_bytes:
             return False
         self._gathering.arrived(work.session, now)
         if self._gathering.wait((work.session,), now):

@@ -9,7 +9,7 @@ goes on where its KV cache ends, and may go back to an earlier position where th
 that is refused before it runs leaves its session as it was; one that fails while it runs ends its session.
 Neither touches another one. What goes to other hops is kept, to be sent again (volunteer/sent.py).
 
-Owner: the device thread. Does not know routes, queues or the network.
+Owner: who has the device. Does not know routes, queues or the network.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What enters and leaves the device thread: one step of one session, what became of it, and what runs it.
+"""What enters and leaves the device: one step of one session, what became of it, and what runs it.
 
 Plain values: no tensors, no threads. The payloads are those of frames, see `schema.tensors`.
 """

@@ -206,9 +206,14 @@ def loop() -> Loop:
 
 
 @pytest.fixture
-async def quick(model: HeadModel, loop: Loop) -> HeadSteps:
+def thread() -> Thread:
+    return Thread()
+
+
+@pytest.fixture
+async def quick(model: HeadModel, loop: Loop, thread: Thread, monkeypatch: pytest.MonkeyPatch) -> HeadSteps:
     """A head whose graphs for one sequence and for two are recorded."""
-    thread = Thread()
+    monkeypatch.setattr(head_steps, "QUICK_SECONDS", 60.0)
     thread.is_free.set()
     steps = HeadSteps(model, HIDDEN, thread, GraphedHead(model, record=lambda work: work), loop)
     for count in (1, 2):
@@ -243,18 +248,49 @@ async def test_more_than_a_batch_takes_are_computed_at_once_too(
     assert loop.calls == 2
 
 
-@pytest.mark.parametrize("reason", ["drawn", "not recorded", "not free"])
+@pytest.mark.parametrize("reason", ["drawn", "not recorded", "not free", "too slow", "of another dtype"])
 async def test_other_steps_are_the_threads(
-    model: HeadModel, quick: HeadSteps, loop: Loop, reason: str
+    model: HeadModel,
+    quick: HeadSteps,
+    loop: Loop,
+    thread: Thread,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop.is_free = reason != "not free"
     asked = [drawn_step(1)] if reason == "drawn" else [step(1)]
     if reason == "not recorded":
         asked += [step(2), step(3)]
-    tasks = [asyncio.create_task(quick.advance(one)) for one in asked]
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert not any(task.done() for task in tasks)
-    assert loop.calls == 0
-    for task in tasks:
+    if reason == "too slow":
+        monkeypatch.setattr(head_steps, "QUICK_SECONDS", 0.0)
+    if reason == "of another dtype":
+        asked = [replace(step(1), hidden=to_wire(from_wire(step(1).hidden).to(torch.float16)))]
+    thread.is_free.set()
+    found = await asyncio.gather(*map(quick.advance, asked))
+    due = [drawn(model, 1)] if reason == "drawn" else [expected(model, one) for one in asked]
+    assert [one.token for one in found] == due
+    assert (thread.calls, loop.calls) == (3, 0)
+
+
+async def test_steps_whose_replies_were_cancelled_do_not_count(
+    model: HeadModel, quick: HeadSteps, loop: Loop, thread: Thread
+) -> None:
+    """Three would need a graph that is not recorded."""
+    gone = [asyncio.create_task(quick.advance(step(seed))) for seed in (1, 2)]
+    stays = asyncio.create_task(quick.advance(step(3)))
+    await asyncio.sleep(0)
+    for task in gone:
         task.cancel()
+    assert (await stays).token == expected(model, step(3))
+    assert (thread.calls, loop.calls) == (2, 1)
+
+
+async def test_an_error_that_nobody_foresaw_is_told_too(
+    model: HeadModel, quick: HeadSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(hidden: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(quick, "_check", broken)
+    with pytest.raises(ZeroDivisionError):
+        await quick.advance(step(1))

@@ -3,9 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
-from schema.whole_messages import KEY_BYTES, message_head, payload_start
+from schema.whole_messages import KEY_BYTES, awaits_message, message_head, payload_start
 
 SIZES = [0, 1, 124, 125, 126, 127, 65_535, 65_536]
 KINDS = [Opcode.TEXT, Opcode.BINARY]
@@ -38,3 +41,19 @@ def test_less_and_more_than_a_message_are_left_alone(
     more = message + data.draw(st.binary(min_size=1, max_size=5))
     assert payload_start(less, is_masked=is_masked) is None
     assert payload_start(more, is_masked=is_masked) is None
+
+
+@pytest.mark.parametrize("size", [1, 126, 65_536])
+def test_the_librarys_parser_awaits_a_message_between_two_and_nowhere_else(size: int) -> None:
+    """Not even where all that it was given is used up, as at the end of a head."""
+    protocol = ClientProtocol(parse_uri("ws://relay"), state=State.OPEN)
+    message = Frame(Opcode.BINARY, bytes(size)).serialize(mask=False)
+    head = len(message) - size
+    cuts = [*range(1, head + 1), head + size // 2 + 1]
+    for cut in cuts:
+        assert awaits_message(protocol.parser)
+        protocol.receive_data(message[:cut])
+        assert awaits_message(protocol.parser) is (cut == len(message))
+        protocol.receive_data(message[cut:])
+    assert awaits_message(protocol.parser)
+    assert len(protocol.events_received()) == len(cuts)

@@ -76,8 +76,28 @@ def test_what_was_borrowed_is_not_lent_again_and_wakes_nobody() -> None:
     assert queue.put_and_borrow(work(B), ignore) is None
     assert queue.go_on() is not None
     queue.hand_over(batch)
-    queue.sleep(3600.0)
+    queue.sleep(20.0)
     assert queue.take(may_sleep=True).batch is batch
+
+
+def test_what_was_handed_over_goes_before_what_is_to_be_closed() -> None:
+    queue = DeviceQueue()
+    queue.take(may_sleep=True)
+    batch = queue.put_and_borrow(work(A), ignore)
+    assert batch is not None
+    queue.hand_over(batch)
+    queue.put_close(A, 0)
+    assert queue.next_turn() == ([], [])
+    assert queue.take(may_sleep=True).batch is batch
+    assert queue.next_turn() == ([Closing(A, keeps=False)], [])
+
+
+def test_a_thread_that_is_to_end_does_not_sleep() -> None:
+    queue = DeviceQueue()
+    assert queue.next_turn() == ([], [])
+    queue.drain(3600.0)
+    assert not queue.take(may_sleep=True).sleeps
+    assert queue.next_turn() is None
 
 
 def test_draining_takes_nothing_more_but_gives_what_waits() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from time import monotonic
 
 import pytest
 
@@ -36,6 +37,7 @@ class GraphStage:
         self.ran: list[tuple[str, bytes]] = []
         """Who computed what."""
         self.closed: list[SessionId] = []
+        self.open: set[SessionId] = set()
         self.expiries = 0
         self._looks = looks
         self._loop_thread = threading.get_ident()
@@ -73,6 +75,7 @@ class GraphStage:
     def close(self, session: SessionId) -> None:
         with self._alone():
             self.closed.append(session)
+            self.open.discard(session)
 
     def keep(self, session: SessionId, now: float) -> None:
         self.close(session)
@@ -101,6 +104,7 @@ class GraphStage:
     def _answers(self, batch: Sequence[Work]) -> list[Result]:
         who = LOOP if threading.get_ident() == self._loop_thread else THREAD
         self.ran += [(who, bytes(work.payload)) for work in batch]
+        self.open.update(work.session for work in batch)
         return [Result(work, bytes(work.payload)) for work in batch]
 
 
@@ -131,7 +135,8 @@ async def stage(device: DeviceThread) -> AsyncIterator[GraphStage]:
 async def answer(device: DeviceThread, item: Work) -> Result:
     done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
     device.submit(item, done.set_result)
-    return await done
+    async with asyncio.timeout(20):
+        return await done
 
 
 async def test_a_step_is_computed_by_the_loop_while_the_thread_sleeps(
@@ -258,20 +263,66 @@ async def test_an_answer_that_cannot_be_handed_in_concerns_no_other(
     assert "could not be handed in" in caplog.text
 
 
-async def test_idle_sessions_are_looked_for_all_the_same(
-    device: DeviceThread, stage: GraphStage, monkeypatch: pytest.MonkeyPatch
+async def test_a_watch_that_fails_does_not_keep_the_device(
+    device: DeviceThread, stage: GraphStage, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def broken(results: Sequence[Result], seconds: float) -> None:
+        raise ZeroDivisionError
+
+    await device.watch(broken)
+    await asleep(device)
+    for payload in (b"one", b"two"):
+        assert (await answer(device, work(payload=payload))).payload == payload
+    assert stage.ran == [(LOOP, b"one"), (LOOP, b"two")]
+    assert "could not be counted" in caplog.text
+
+
+@pytest.mark.parametrize("payload", [b"eager", b"refused", b"lost", b"fine"])
+async def test_a_session_that_is_closed_while_its_step_is_handed_over_leaves_nothing(
+    device: DeviceThread, stage: GraphStage, payload: bytes
+) -> None:
+    device.submit(work(payload=payload), lambda _: None)
+    device.close(A)
+    await until(lambda: stage.ran and stage.closed)
+    assert stage.open == set()
+
+
+async def test_only_its_own_thread_is_the_loop(device: DeviceThread, stage: GraphStage) -> None:
+    assert not await asyncio.to_thread(device.call_at_once, lambda: None)
+    done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    await asyncio.to_thread(device.submit, work(), done.set_result)
+    await done
+    assert stage.ran == [(THREAD, b"x")]
+
+
+async def test_a_long_look_elsewhere_counts_half(device: DeviceThread, stage: GraphStage) -> None:
+    """The step has ended some time in it."""
+    measured: list[float] = []
+    await device.watch(lambda results, seconds: measured.append(seconds))
+    await asleep(device)
+    begun = monotonic()
+    step = asyncio.create_task(answer(device, work()))
+    await asyncio.sleep(0)
+    while monotonic() < begun + 0.2:
+        pass
+    await step
+    assert measured[0] < 0.15
+
+
+async def test_idle_sessions_are_looked_for_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the loop has the device without a pause, which wakes the thread at no time."""
     monkeypatch.setattr(device_module, "HOUSEKEEPING_SECONDS", 0.01)
-    await device.call(lambda: None)  # the sleep that was begun is of the old length
-    before = stage.expiries
+    async with DeviceThread() as device:
+        stage = await device.install(GraphStage)
+        await asleep(device)
+        before = stage.expiries
 
-    def go_on(result: Result) -> None:
-        if stage.expiries < before + 3:
-            device.submit(work(), go_on)
+        def go_on(result: Result) -> None:
+            if stage.expiries < before + 3:
+                device.submit(work(), go_on)
 
-    device.submit(work(), go_on)
-    await until(lambda: stage.expiries >= before + 3)
+        device.submit(work(), go_on)
+        await until(lambda: stage.expiries >= before + 3)
 
 
 async def test_at_the_end_a_step_that_runs_is_answered(stage: GraphStage, device: DeviceThread) -> None:
@@ -288,14 +339,15 @@ async def test_at_the_end_a_step_that_runs_is_answered(stage: GraphStage, device
 async def test_the_loop_stays_awake_for_what_comes_soon_and_not_for_long(
     device: DeviceThread, stage: GraphStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    turns = device._turns
     monkeypatch.setattr(loop_turns, "AWAKE_SECONDS", 0.0)
     await answer(device, work())
     await answer(device, work())
-    assert not device.is_awake
+    assert not turns.is_awake
     monkeypatch.setattr(loop_turns, "AWAKE_SECONDS", 0.2)
-    while not device.is_awake:
+    while not turns.is_awake:
         await answer(device, work())
-    await until(lambda: not device.is_awake)
+    await until(lambda: not turns.is_awake)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -322,8 +374,12 @@ async def test_two_never_have_the_device(seed: int, monkeypatch: pytest.MonkeyPa
                     await device.call(lambda: stage.run([], 0, 0.0))
                 if dice.random() < 0.2:
                     device.call_at_once(partial(stage.keep, SPARE, 0.0))
+            if dice.random() < 0.5:  # its reader has gone
+                device.submit(work(session, dice.choice(payloads)), lambda _: None)
+                for _ in range(dice.randrange(3)):
+                    await asyncio.sleep(0)
             device.close(session)
 
         await asyncio.gather(*(reply() for _ in range(8)))
         await until(lambda: len(set(stage.closed) - {SPARE}) == 8)
-        assert {who for who, _ in stage.ran} == {LOOP, THREAD}
+        assert stage.open == set()
