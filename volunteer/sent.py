@@ -5,8 +5,8 @@ tokens. They are bytes in host memory, up to a capacity; beyond it the session t
 loses its record, and can then be repaired from token ids alone. A fork's record shares payloads with the one
 that it was forked from; what is shared counts once.
 
-A record is whole from position 0 on, or it is not there. Only sessions of one sequence have any. Owner: who has
-the device. Does not know caches, hops or frames.
+A record is whole from position 0 on, or it is not there. Only sessions of one sequence have any. Owner: who
+has the device. Does not know caches, hops or frames.
 """
 
 from bisect import bisect_right
