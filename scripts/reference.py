@@ -13,6 +13,7 @@ from corolla.models.families import FAMILIES, REFUSED
 from relay.settings import Settings
 from volunteer.config import command_line
 from volunteer.drift import FACTOR, RECENT_RUNS
+from volunteer.loop_turns import AWAKE_SECONDS
 from volunteer.measuring import BATCHES, CONTEXTS, PARTS, TABLE_SECONDS
 from volunteer.node import DRAIN_SECONDS
 from volunteer.pausing import BUSY_SECONDS, QUIET_SECONDS
@@ -54,6 +55,9 @@ With `--pause-when-busy` it pauses when other programs have used more than the l
 {BUSY_SECONDS:g} s, and resumes when they have not for {QUIET_SECONDS:g} s. CPU time of other volunteers here
 does not count. SIGUSR1 goes before load; SIGUSR2 ends either pause. A GPU's load is read with
 nvidia-ml-py, if it is installed, while the volunteer itself leaves the GPU alone.
+
+With a GPU, a core of the processor is kept busy while the GPU computes, and between the tokens of a
+reply whose next step comes back within {1000 * AWAKE_SECONDS:g} ms: where all of a model's volunteers are near.
 
 How fast it computes is measured, in about {TABLE_SECONDS:g} s of the device at most. One sequence's decode
 steps go first, before it serves, since the relay is told that figure. Batches of up to {BATCHES[-1]}
