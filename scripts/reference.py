@@ -57,7 +57,7 @@ does not count. SIGUSR1 goes before load; SIGUSR2 ends either pause. A GPU's loa
 nvidia-ml-py, if it is installed, while the volunteer itself leaves the GPU alone.
 
 With a GPU, a core of the processor is kept busy while the GPU computes, and between the tokens of a
-reply whose next step comes back within {1000 * AWAKE_SECONDS:g} ms: where all of a model's volunteers are near.
+reply whose next step comes back within {1000 * AWAKE_SECONDS:g} ms: where all volunteers are near.
 
 How fast it computes is measured, in about {TABLE_SECONDS:g} s of the device at most. One sequence's decode
 steps go first, before it serves, since the relay is told that figure. Batches of up to {BATCHES[-1]}
