@@ -268,7 +268,8 @@ def _report_steps(report: Report, how: str, without: list[list[float]], beside: 
             "with": round(max(beside) * 1e3, 1),
         },
     }
-    slower = p99(beside) / p99([one for times in without for one in times])
+    # Of those without, the smaller one: what else runs here makes a figure larger, and the ratio better.
+    slower = p99(beside) / min(p99(times) for times in without)
     report.bars.append(
         Bar(f"99th percentile of a step {how}, with / without", round(slower, 2), "<=", SLOWER_BAR)
     )

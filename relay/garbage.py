@@ -2,28 +2,46 @@
 
 Python looks for them as objects are made, through all objects in the end: with ten thousand connections that
 takes more than a second, in which no frame goes on, and at times of its own choosing. Here it looks through
-what was made lately, ten times a second, and takes what is left for granted. All objects are looked through
-when that is due: at most a ten-thousandth of the time goes into it, since frames wait meanwhile and what a
-connection leaves behind is small.
+what was made lately, ten times a second; what has lasted for some seconds is taken for granted. All objects
+are looked through only when more memory is in use than connections explain, so much that it would matter:
+connections leave nothing to look for behind (relay/websocket.py), so that only what a library leaves adds up.
 
 Owner: the process (relay/commands/serve.py); it is the one place that changes the collector. Does not know
 what the objects are.
 """
 
 import gc
-import time
+import sys
 from collections.abc import Callable
 
-SHARE = 1e-4
-"""Of the time, for looking through all objects: half a second of it in an hour and a half."""
+YOUNG_OBJECTS = 2_000
+"""That are looked through at once: some two milliseconds. More are taken for granted earlier."""
+YOUNG_STEPS = 100
+"""For which objects are young: a statement of SQL, which refers to itself, is done by then."""
+STEPS_BETWEEN_COUNTS = 600
+"""Counting the blocks of memory takes a millisecond where there are millions."""
+BLOCKS_OF_A_CONNECTION = 400
+"""Blocks of memory that a volunteer's connection takes, as measured."""
+MOST_BLOCKS = 1_000_000
+"""In use beyond what is known: some 100 MB."""
 
 
 class GarbageCollection:
-    """Collects in small steps, from `start` to `stop`."""
+    """Collects in small steps, from `start` to `stop`.
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._due = 0.0
+    `connections`: says how many there are. `blocks_in_use`: of memory.
+    """
+
+    def __init__(
+        self, connections: Callable[[], int], blocks_in_use: Callable[[], int] = sys.getallocatedblocks
+    ) -> None:
+        self._connections = connections
+        self._blocks_in_use = blocks_in_use
+        self._unexplained = 0
+        """Blocks that connections did not explain when all was looked through: the program itself."""
+        self._steps = 0
+        self._young_steps = 0
+        self._young_objects = 0
 
     def start(self) -> None:
         """Have Python not collect by itself, and look through all that is there."""
@@ -36,17 +54,27 @@ class GarbageCollection:
         gc.enable()
 
     def step(self) -> None:
-        """Look through the objects made since the last step; through all when that is due."""
-        if self._clock() >= self._due:
+        """Look through the objects made since the last step, through young ones or, where needed, all."""
+        self._steps += 1
+        self._young_steps += 1
+        self._young_objects += gc.get_count()[0]
+        if self._steps % STEPS_BETWEEN_COUNTS == 0 and self._count() > self._unexplained + MOST_BLOCKS:
             self._collect_all()
+        elif self._young_steps >= YOUNG_STEPS or self._young_objects >= YOUNG_OBJECTS:
+            self._take_for_granted(youngest=1)
         else:
-            gc.collect(0)  # the youngest are all that is not frozen
-            gc.freeze()
+            gc.collect(0)
 
     def _collect_all(self) -> None:
-        begun = self._clock()
         gc.unfreeze()
-        gc.collect()
+        self._take_for_granted(youngest=2)
+        self._unexplained = self._count()
+
+    def _take_for_granted(self, youngest: int) -> None:
+        """What a look through these generations leaves."""
+        gc.collect(youngest)
         gc.freeze()
-        ended = self._clock()
-        self._due = ended + (ended - begun) / SHARE
+        self._young_steps = self._young_objects = 0
+
+    def _count(self) -> int:
+        return self._blocks_in_use() - BLOCKS_OF_A_CONNECTION * self._connections()

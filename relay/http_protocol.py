@@ -91,6 +91,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     # ---- letting go ---------------------------------------------------------------------------
 
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self.parser = None  # it refers to this, which only a look through all objects would find
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = self._unread or Unread(self.transport)

@@ -10,6 +10,9 @@ It has a short way for frames. ASGI passes each message through a queue and two 
 meanwhile; for an application that never waits with a frame, that is most of a frame's cost. Such an
 application finds a `FrameSocket` in `scope["extensions"][FRAME_SOCKET]`.
 
+It leaves nothing for the garbage collector: what a connection that has ended refers to does not refer to it.
+With thousands of connections a look through all objects takes a second (relay/garbage.py).
+
 Does not know what is served.
 """
 
@@ -122,8 +125,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         del self.request  # the scope holds what is needed of it, and there may be thousands
         if self.response.status_code == 101:
-            extensions = cast(dict[str, object], self.scope.setdefault("extensions", {}))
-            extensions[FRAME_SOCKET] = self
+            self._extensions[FRAME_SOCKET] = self
+
+    @property
+    def _extensions(self) -> dict[str, object]:
+        return cast(dict[str, object], self.scope.setdefault("extensions", {}))
 
     def data_received(self, data: bytes) -> None:
         self._texts_taken = 0
@@ -195,6 +201,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
+        del self._extensions[FRAME_SOCKET]  # the scope refers to itself by it
         if not self.disconnected:
             self._abort_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
@@ -214,6 +221,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._unread is not None:
             self._unread.end()
         super().connection_lost(exc)
+        self._on_round_trip = self._on_frame = self._on_text = self._unread = None  # they refer to this
 
     def shutdown(self) -> None:
         self.is_shut_down = True

@@ -69,7 +69,7 @@ class RelayServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._garbage = GarbageCollection()
+        self._garbage = GarbageCollection(lambda: len(self.server_state.connections))
 
     @property
     def is_prepared(self) -> bool:

@@ -1,4 +1,4 @@
-"""The relay's process looks for garbage in small steps, and finds all of it in the end."""
+"""The relay's process looks for garbage in small steps, and finds all of it where it would matter."""
 
 import gc
 import subprocess
@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.garbage import SHARE, GarbageCollection
+from relay.garbage import (
+    BLOCKS_OF_A_CONNECTION,
+    MOST_BLOCKS,
+    STEPS_BETWEEN_COUNTS,
+    YOUNG_OBJECTS,
+    YOUNG_STEPS,
+    GarbageCollection,
+)
 
 NOTHING_BY_ITSELF = """
 import asyncio, gc, os, relay.commands.serve as serve
@@ -33,36 +40,44 @@ class Loop:
         self.me = self
 
 
-class Clock:
-    """Time as the test says it is."""
+class Process:
+    """What is connected and in use, as the test says."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.tick = 0.0
-
-    def __call__(self) -> float:
-        self.now += self.tick
-        return self.now
+        self.connections = 10
+        self.blocks = 500_000
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def process() -> Process:
+    return Process()
 
 
 @pytest.fixture
-def garbage(clock: Clock) -> Iterator[GarbageCollection]:
-    """Started; looking through all objects takes 0.01 s on its clock."""
-    collection = GarbageCollection(clock)
-    clock.tick = 0.01
+def garbage(process: Process) -> Iterator[GarbageCollection]:
+    """Started, with nothing that is young."""
+    collection = GarbageCollection(lambda: process.connections, lambda: process.blocks)
     collection.start()
-    clock.tick = 0.0
     yield collection
     collection.stop()
 
 
-def test_python_does_not_collect_by_itself_meanwhile(clock: Clock) -> None:
-    collection = GarbageCollection(clock)
+def steps(garbage: GarbageCollection, count: int) -> None:
+    for _ in range(count):
+        garbage.step()
+
+
+def lasting(garbage: GarbageCollection) -> "weakref.ref[Loop]":
+    """What nothing refers to any more, and was needed while it was young."""
+    needed = Loop()
+    made = weakref.ref(needed)
+    steps(garbage, YOUNG_STEPS)
+    del needed
+    return made
+
+
+def test_python_does_not_collect_by_itself_meanwhile() -> None:
+    collection = GarbageCollection(lambda: 0)
     collection.start()
     during = gc.isenabled()
     collection.stop()
@@ -76,27 +91,62 @@ def test_what_was_made_lately_is_freed_in_the_next_step(garbage: GarbageCollecti
     assert made() is None
 
 
-def test_what_has_lasted_a_step_is_freed_when_all_is_looked_through(
-    garbage: GarbageCollection, clock: Clock
-) -> None:
-    lasting = Loop()
-    made = weakref.ref(lasting)
+def test_what_was_needed_for_some_steps_is_freed_while_it_is_young(garbage: GarbageCollection) -> None:
+    needed = Loop()
+    made = weakref.ref(needed)
     garbage.step()
-    del lasting
+    del needed
     garbage.step()
-    assert made() is not None, "only what is new is looked through"
-    clock.now += 0.01 / SHARE
-    garbage.step()
+    assert made() is not None
+    steps(garbage, YOUNG_STEPS)
     assert made() is None
 
 
-def test_all_is_looked_through_for_a_small_part_of_the_time(garbage: GarbageCollection, clock: Clock) -> None:
-    lasting = Loop()
-    made = weakref.ref(lasting)
+def test_many_young_objects_are_looked_through_before_they_are_more(garbage: GarbageCollection) -> None:
+    needed = Loop()
+    made = weakref.ref(needed)
     garbage.step()
-    del lasting
-    clock.now += 0.9 * 0.01 / SHARE
+    del needed
+    many = [Loop() for _ in range(YOUNG_OBJECTS)]
     garbage.step()
+    assert made() is None
+    assert len(many) == YOUNG_OBJECTS
+
+
+def test_what_has_lasted_is_taken_for_granted(garbage: GarbageCollection) -> None:
+    made = lasting(garbage)
+    steps(garbage, 3 * STEPS_BETWEEN_COUNTS)
+    assert made() is not None
+
+
+def test_all_is_looked_through_when_more_memory_is_in_use_than_is_known(
+    garbage: GarbageCollection, process: Process
+) -> None:
+    made = lasting(garbage)
+    process.blocks += MOST_BLOCKS
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    assert made() is not None, "not so much"
+    process.blocks += 1
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    assert made() is None
+
+
+def test_what_connections_take_is_no_garbage(garbage: GarbageCollection, process: Process) -> None:
+    made = lasting(garbage)
+    process.connections += 10_000
+    process.blocks += MOST_BLOCKS + 10_000 * BLOCKS_OF_A_CONNECTION
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    assert made() is not None
+    process.connections -= 1
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    assert made() is None
+
+
+def test_what_a_look_through_all_leaves_is_known(garbage: GarbageCollection, process: Process) -> None:
+    process.blocks += MOST_BLOCKS + 1
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    made = lasting(garbage)
+    steps(garbage, STEPS_BETWEEN_COUNTS)
     assert made() is not None
 
 
