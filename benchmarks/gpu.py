@@ -67,11 +67,13 @@ class Client:
         return 1 / self.ask(PROMPT_TOKENS, tokens).result().step
 
     def many(self, tokens: int) -> float:
-        """Tokens a second of all replies, while all are being written."""
+        """Tokens a second of all replies, while all are being written. If they never are, of longer ones."""
         asked = [self.ask(PROMPT_TOKENS - index, tokens) for index in range(MANY)]
         replies = [one.result() for one in asked]
         begin = max(reply.arrivals[0] for reply in replies)
         end = min(reply.arrivals[-1] for reply in replies)
+        if begin >= end:
+            return self.many(2 * tokens)
         return sum(begin < at <= end for reply in replies for at in reply.arrivals) / (end - begin)
 
 

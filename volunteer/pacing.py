@@ -130,6 +130,19 @@ class Pace:
             return max(1, min(MOST_TOKENS, int((share - fixed) / each)))
         return min(self._largest(line, FIRST_TOKENS), _worth_its_cost(fixed, each))
 
+    def joined_tokens(self, decoding: int) -> int:
+        """Up to how many tokens slices of one session go together; `decoding` as many decode steps beside.
+
+        While more tokens cost little beside what a part costs anyway. Beyond that the next hop had better
+        begin with the first of them.
+        """
+        line = self._beside if decoding else self._alone
+        if not line.is_known:
+            return 0
+        if line.is_of_one_size:
+            return int(LARGER * line.mean_tokens)
+        return _worth_its_cost(*line.fit())
+
     def wait(self, now: float) -> float:
         """Seconds until a prompt's part may go; 0 for now."""
         return 0.0 if self._is_quiet(now) else max(0.0, self._not_before - now)

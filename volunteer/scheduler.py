@@ -4,11 +4,11 @@
                 └── cancel, or a newer epoch: dropped, counted
 
 The rules, in order:
-1. A session's steps leave in the order in which they came, one per batch. Errands, which compute nothing, go
-   at once and by themselves.
+1. A session's steps leave in the order in which they came, one per batch, but for rule 3. Errands, which
+   compute nothing, go at once and by themselves.
 2. Decode steps that wait go together; those about to come are worth a short wait (volunteer/gathering.py).
-3. One prefill slice goes with them, in parts small enough not to stall them (volunteer/pacing.py). Where
-   there is none of them, short slices go together, as many as make a part.
+3. A prefill slice goes with them, in parts small enough not to stall them, and as many short ones as make
+   such a part (volunteer/pacing.py); also the next ones of its own session, where that costs little more.
 4. Within a kind, sessions take turns.
 5. What does not fit is refused by name when it comes, never dropped later.
 
@@ -24,11 +24,14 @@ from typing import NamedTuple
 from schema.errors import QueueFull, SessionUnknown
 from schema.frames import FrameType
 from schema.ids import SessionId
+from schema.limits import MAX_PAYLOAD_BYTES
 from volunteer.gathering import Gathering
 from volunteer.pacing import QUIET_SECONDS, Pace
 from volunteer.work import Work
 
 MIN_RETRY_SECONDS = 0.1
+MOST_BATCH_BYTES = MAX_PAYLOAD_BYTES // 2
+"""Of slices that go together: those of one session become one payload."""
 REMEMBERED_SESSIONS = 16_384
 """Sessions whose epoch is remembered after their last step; about 200 bytes each."""
 
@@ -69,9 +72,10 @@ class Batch(NamedTuple):
     """What is computed next, of different sessions."""
 
     steps: list[Work]
-    """Decode steps, and behind them one prefill slice at most; or several prefill slices."""
+    """Decode steps, and behind them prefill slices, those of one session in order."""
     prefill_tokens: int
-    """How many tokens of each slice may be computed now; the rest is put back."""
+    """How many tokens of slices may be computed now. What is left of one slice, which is alone then, is put
+    back; several have no more together."""
 
 
 class Scheduler:
@@ -170,7 +174,7 @@ class Scheduler:
         if prompts and not steps:
             tokens = max(1, tokens)
         if tokens:
-            steps += self._pop_prompts(tokens, now, most=1 if steps else self.limits.batch)
+            steps += self._pop_prompts(tokens, self._pace.joined_tokens(len(steps)), now)
         return Batch(steps, tokens)
 
     @property
@@ -183,14 +187,21 @@ class Scheduler:
         are_passes = all(kind is FrameType.FORWARD for kind in first)
         return self._pace.prefill_tokens(decoding, prompts, now, are_passes)
 
-    def _pop_prompts(self, tokens: int, now: float, most: int) -> list[Work]:
-        """A slice, and of other sessions as many more as are computed whole within `tokens` tokens."""
+    def _pop_prompts(self, tokens: int, joined_tokens: int, now: float) -> list[Work]:
+        """A slice, and as many more as are computed whole within `tokens` tokens.
+
+        Of one session there are several as long as all together have no more than `joined_tokens`.
+        """
         slices = [self._pop(self._prefill, now)]
-        left, taken = tokens - slices[0].tokens, {slices[0].session}
-        while self._prefill and len(slices) < most:
+        total, size, taken = slices[0].tokens, len(slices[0].payload), {slices[0].session}
+        while self._prefill:
             session = next(iter(self._prefill))
-            left -= self._lanes[session].waiting[0].work.tokens
-            if left < 0 or session in taken:
+            work = self._lanes[session].waiting[0].work
+            total, size = total + work.tokens, size + len(work.payload)
+            if total > tokens or size > MOST_BATCH_BYTES:
+                break
+            is_next = work.is_slice and total <= joined_tokens
+            if not (is_next if session in taken else len(taken) < self.limits.batch):
                 break
             slices.append(self._pop(self._prefill, now))
             taken.add(session)

@@ -1,7 +1,7 @@
 """One loaded span and the sessions that use it: turns steps that arrive into the steps that go on.
 
-Steps that come together run as one batch where the model's family can; a prefill slice runs in parts, as
-many tokens at a time as it is given.
+Steps that come together run as one batch where the model's family can, slices of one session as one; a
+prefill slice runs in parts, as many tokens at a time as it is given.
 
 A forward pass takes whole sequences through, and leaves nothing behind. All else is of sessions: one begins
 with a step at position 0, as a fork of one that was kept, or as what one was that broke off elsewhere; it
@@ -38,11 +38,14 @@ from volunteer.kvcache import RETRY_SECONDS, KVAccount
 from volunteer.passes import require_blocks, run_passes
 from volunteer.rows import RowAnswer, Rows, RowStep
 from volunteer.sent import SentOutputs
+from volunteer.slices import JoinedSlices, join
 from volunteer.steps import Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Underway, Work
 
 MAX_TOKENS = 1 << 30
 """More than any step has."""
+SEVERAL = 2
+"""Tokens, or more."""
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class _Kind(NamedTuple):
     start: int
     end: int
     tokens: int = 1
-    """Where slices go together because they are equal: how long they are, and where they begin."""
+    """Where only equal slices go together: how long they are, and where they begin."""
     position: int | None = None
 
 
@@ -96,11 +99,11 @@ class Stage:
         """One result for each step, in order; `now` is of the account's clock.
 
         Of each prefill slice `prefill_tokens` tokens, of all its sequences together, are computed; its result
-        is unfinished until none is left.
+        is unfinished until none is left. Where there are several of one session, they have no more together.
         """
         decoded = self._decode(batch, now)
         rest = [work for work in batch if work not in decoded] if decoded else batch
-        results = decoded | (self._run_long_way(rest, prefill_tokens, now) if rest else {})
+        results = decoded | (self._run_in_order(rest, prefill_tokens, now) if rest else {})
         return [results[work] for work in batch]
 
     @property
@@ -160,6 +163,29 @@ class Stage:
         if work.feeds_hop and answer.error is None:
             self._sent.note(work.session, work.position, answer.payload)
         return Result(work, answer.payload, error=answer.error)
+
+    def _run_in_order(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
+        """Slices of one session are run as one, or one after the other where they cannot."""
+        lanes: dict[SessionId, list[Work]] = {}
+        for work in batch:
+            lanes.setdefault(work.session, []).append(work)
+        if len(lanes) == len(batch):
+            return self._run_long_way(batch, prefill_tokens, now)
+        joined = [self._join(lane, prefill_tokens) for lane in lanes.values()]
+        works = [
+            lane[0] if one is None else one.work for lane, one in zip(lanes.values(), joined, strict=True)
+        ]
+        found = self._run_long_way(works, prefill_tokens, now)
+        results: dict[Work, Result] = {}
+        for lane, one, work in zip(lanes.values(), joined, works, strict=True):
+            answers = [found[work]] if one is None else one.results(found[work])
+            answers += [self._run_alone(later, prefill_tokens, now) for later in lane[len(answers) :]]
+            results |= {answer.work: answer for answer in answers}
+        return results
+
+    def _join(self, lane: Sequence[Work], prefill_tokens: int) -> JoinedSlices | None:
+        is_whole = sum(work.tokens for work in lane) <= prefill_tokens and lane[0].session not in self._begun
+        return join(lane) if len(lane) > 1 and is_whole else None
 
     def _run_long_way(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
         if len(batch) == 1:
@@ -279,6 +305,8 @@ class Stage:
         tokens = min(step.tokens, self._part(step, prefill_tokens))
         if cache.batch == 1 and (batching is Batching.RAGGED or tokens == 1):
             return _Kind(cache.start, cache.end)
+        if cache.batch == 1 and self._model.slice_batching is Batching.RAGGED:
+            return _Kind(cache.start, cache.end, SEVERAL)
         return _Kind(cache.start, cache.end, tokens, cache.position) if tokens > 1 else None
 
     def _part(self, step: Step, prefill_tokens: int) -> int:

@@ -126,7 +126,7 @@ class Engine(Protocol):
         """One result for each piece of work, in order. A step that fails is a result, not an exception.
 
         Of each prefill slice `prefill_tokens` tokens may be computed, of all its sequences together; the
-        same work comes again for the rest.
+        same work comes again for the rest. Several of one session are in order, and have no more together.
         """
         ...
 

@@ -74,8 +74,13 @@ class SpanModel:
 
     @property
     def batching(self) -> Batching:
-        """How several sequences are computed at once here."""
+        """How single tokens of several sequences are computed at once here."""
         return self.family.batching if self._graphed is None else Batching.PADDED
+
+    @property
+    def slice_batching(self) -> Batching:
+        """How several tokens of several sequences are."""
+        return self.family.batching
 
     def use_pool(self, tokens: int, rows: int, longest: int) -> GraphedDecoder | None:
         """From now on caches of one sequence share a pool, and on a GPU their decode steps are CUDA graphs.
@@ -174,7 +179,7 @@ class SpanModel:
         return self._joined[key]
 
     def _are_ragged(self, chunks: Sequence[Chunk]) -> bool:
-        return self.batching is Batching.RAGGED and all(chunk.cache.batch == 1 for chunk in chunks)
+        return self.slice_batching is Batching.RAGGED and all(chunk.cache.batch == 1 for chunk in chunks)
 
     def _pooled_step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
         """One token of each, [sequences, 1, hidden_size]."""

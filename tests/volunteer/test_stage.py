@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, cast
 
 import pytest
@@ -43,6 +44,7 @@ from tests.volunteer.tiny import (
 )
 from volunteer.device import DeviceThread
 from volunteer.kvcache import KVAccount
+from volunteer.sent import SentOutputs
 from volunteer.stage import Stage
 from volunteer.work import Result, Work
 
@@ -572,9 +574,9 @@ def test_a_slice_goes_beside_a_step(stage: Stage, model: SpanModel) -> None:
         (False, (5, 5), 2, 1),
         (False, (3, 7), 2, 2),
         (True, (5, 5), 1, 1),
-        (True, (3, 7), 1, 2),
+        (True, (3, 7), 1, 1),
     ],
-    ids=["ragged", "even", "uneven", "even in a pool", "uneven in a pool"],
+    ids=["ragged", "even", "uneven", "even in a pool", "ragged in a pool"],
 )
 def test_slices_of_several_sessions_give_what_each_gives_alone(
     source: ModelSource,
@@ -601,6 +603,101 @@ def test_slices_of_several_sessions_give_what_each_gives_alone(
     for result, expected in zip(results, alone, strict=True):
         torch.testing.assert_close(tensor_of(result), expected, rtol=1e-4, atol=1e-5)
     assert len(calls) == passes
+
+
+NO_OUTPUTS = (Flags.NO_OUTPUT, Flags.NO_OUTPUT, Flags.NO_OUTPUT)
+ALL_BUT_THE_LAST = (Flags.NO_OUTPUT, Flags.NO_OUTPUT | Flags.TIMED, Flags.LAST_ONLY)
+
+
+def consecutive(lengths: Sequence[int], flags: Sequence[Flags], batch: int = 1, **changes: Any) -> list[Work]:
+    """Slices of session A from its beginning on."""
+    ends = list(accumulate(lengths))
+    whole = hidden(ends[-1], batch)
+    return [
+        replace(
+            work(whole[:, end - tokens : end], end - tokens, flags=wanted),
+            kind=FrameType.PREFILL,
+            tokens=batch * tokens,
+            **changes,
+        )
+        for tokens, end, wanted in zip(lengths, ends, flags, strict=True)
+    ]
+
+
+class TestSlicesOfOneSession:
+    LENGTHS = (3, 1, 5)
+
+    @pytest.mark.parametrize("pooled", [False, True], ids=["ragged", "pool"])
+    @pytest.mark.parametrize(
+        ("flags", "feeds_hop"),
+        [((Flags.NONE,) * 3, True), (NO_OUTPUTS, False), (ALL_BUT_THE_LAST, False)],
+        ids=["to a hop", "first ones", "last ones"],
+    )
+    def test_are_one_pass_and_answered_as_if_each_were_one(
+        self,
+        source: ModelSource,
+        facts: ModelFacts,
+        monkeypatch: pytest.MonkeyPatch,
+        pooled: bool,
+        flags: Sequence[Flags],
+        feeds_hop: bool,
+    ) -> None:
+        model = tiny_span(source, START, END)
+        if pooled:
+            assert model.use_pool(tokens=1024, rows=2, longest=512)
+        slices = consecutive(self.LENGTHS, flags, feeds_hop=feeds_hop)
+        alone = run(Stage(model, facts, KVAccount(2**20)), *slices)
+        stage = Stage(model, facts, KVAccount(2**20))
+        calls = calls_of(model, monkeypatch)
+        together = stage.run(slices, sum(self.LENGTHS), 0.0)
+        assert len(calls) == 1
+        assert [result.work for result in together] == slices
+        assert [result.tokens for result in together] == list(self.LENGTHS)
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(tensor_of(one), tensor_of(other), rtol=1e-4, atol=1e-5)
+        monkeypatch.undo()
+        (step,) = run(stage, work(hidden(1), sum(self.LENGTHS)))
+        assert step.error is None
+
+    def test_go_with_those_of_others(
+        self, model: SpanModel, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slices = consecutive(self.LENGTHS, NO_OUTPUTS)
+        other = replace(work(hidden(4), session=B), kind=FrameType.PREFILL, tokens=4)
+        calls = calls_of(model, monkeypatch)
+        results = stage.run([slices[0], other, *slices[1:]], 20, 0.0)
+        assert calls == ["forward_batch"]
+        assert [result.work for result in results] == [slices[0], other, *slices[1:]]
+        whole = model.forward(hidden(4), model.new_cache(1))
+        torch.testing.assert_close(tensor_of(results[1]), whole, rtol=1e-4, atol=1e-5)
+
+    def test_that_cannot_be_joined_run_one_after_the_other(self, stage: Stage, model: SpanModel) -> None:
+        slices = consecutive(self.LENGTHS, (Flags.NONE,) * 3, batch=2)
+        results = stage.run(slices, 2 * sum(self.LENGTHS), 0.0)
+        whole = model.forward(hidden(sum(self.LENGTHS), 2), model.new_cache(2))
+        found = torch.cat([tensor_of(result) for result in results], dim=1)
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+
+    def test_behind_one_that_has_begun_run_after_it(self, stage: Stage, model: SpanModel) -> None:
+        slices = consecutive(self.LENGTHS, (Flags.NONE,) * 3)
+        (part,) = stage.run(slices[:1], 2, 0.0)
+        assert part.is_unfinished
+        results = stage.run(slices, sum(self.LENGTHS), 0.0)
+        whole = model.forward(hidden(sum(self.LENGTHS)), model.new_cache(1))
+        found = torch.cat([tensor_of(result) for result in results], dim=1)
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+
+    def test_are_refused_by_the_same_name(self, model: SpanModel, facts: ModelFacts) -> None:
+        stage = Stage(model, facts, KVAccount(0))
+        results = stage.run(consecutive(self.LENGTHS, NO_OUTPUTS), sum(self.LENGTHS), 0.0)
+        assert [type(result.error) for result in results] == [KVCacheFull] * 3
+        assert stage.kv_used == 0
+
+    def test_what_is_sent_on_of_them_can_be_sent_again(self, model: SpanModel, facts: ModelFacts) -> None:
+        sent = SentOutputs(1 << 20)
+        stage = Stage(model, facts, KVAccount(2**20), sent)
+        stage.run(consecutive(self.LENGTHS, (Flags.NONE,) * 3, feeds_hop=True), 20, 0.0)
+        assert sent.tokens(A) == sum(self.LENGTHS)
 
 
 def test_a_part_of_a_slice_is_of_all_its_sequences_together(stage: Stage) -> None:

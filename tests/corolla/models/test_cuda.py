@@ -80,6 +80,28 @@ def test_graphs_give_each_of_several_sequences_its_own_tokens(tmp_path: Path) ->
     assert [tokens == full[: len(tokens)] for tokens, full in zip(found, expected, strict=True)] == [True] * 5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_slices_of_several_sequences_give_what_each_gives_alone(tmp_path: Path, dtype: torch.dtype) -> None:
+    """In a pool, of several lengths and at several positions."""
+    source = ModelSource.open(save(llama(), tmp_path))
+    span = SpanModel.load(source, 0, 6, LoadOptions(device="cuda", dtype=dtype))
+    torch.manual_seed(0)
+    width = source.config.hidden_size
+    slices = [
+        [torch.randn(1, tokens, width, device="cuda", dtype=dtype) for tokens in lengths]
+        for lengths in ((40, 9), (3, 64), (17, 2))
+    ]
+    alone = [
+        [span.forward(part, cache) for part in parts] for parts in slices for cache in [span.new_cache()]
+    ]
+    assert span.use_pool(tokens=4096, rows=3, longest=512) is not None
+    caches = [span.new_cache() for _ in slices]
+    for turn in range(2):
+        chunks = [Chunk(parts[turn], cache) for parts, cache in zip(slices, caches, strict=True)]
+        for found, expected in zip(span.forward_batch(chunks), alone, strict=True):
+            torch.testing.assert_close(found, expected[turn], rtol=2e-2, atol=2e-2)
+
+
 def test_a_step_that_is_started_gives_what_one_that_is_waited_for_gives(tmp_path: Path) -> None:
     source = ModelSource.open(save(llama(), tmp_path))
     span = SpanModel.load(source, 0, 6, LoadOptions(device="cuda", dtype=torch.float32))
