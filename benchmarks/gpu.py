@@ -67,13 +67,18 @@ class Client:
         return 1 / self.ask(PROMPT_TOKENS, tokens).result().step
 
     def many(self, tokens: int) -> float:
-        """Tokens a second of all replies, while all are being written. If they never are, of longer ones."""
+        """Tokens a second of all replies, while all are being written.
+
+        Raises RuntimeError where there is no such time.
+        """
         asked = [self.ask(PROMPT_TOKENS - index, tokens) for index in range(MANY)]
         replies = [one.result() for one in asked]
         begin = max(reply.arrivals[0] for reply in replies)
         end = min(reply.arrivals[-1] for reply in replies)
         if begin >= end:
-            return self.many(2 * tokens)
+            raise RuntimeError(
+                f"replies of {tokens} tokens are too short: one had ended before all had begun"
+            )
         return sum(begin < at <= end for reply in replies for at in reply.arrivals) / (end - begin)
 
 

@@ -14,6 +14,8 @@ import gc
 import sys
 from collections.abc import Callable
 
+from schema.errors import CorollaError
+
 YOUNG_OBJECTS = 2_000
 """That are looked through at once: some two milliseconds. More are taken for granted earlier."""
 YOUNG_STEPS = 100
@@ -23,7 +25,8 @@ STEPS_BETWEEN_COUNTS = 600
 BLOCKS_OF_A_CONNECTION = 400
 """Blocks of memory that a volunteer's connection takes, as measured."""
 MOST_BLOCKS = 1_000_000
-"""In use beyond what is known: some 100 MB."""
+"""In use beyond what is known: some 100 MB. What is larger than 512 bytes is in no block: a cycle that holds
+large buffers would have to be cut where it arises."""
 
 
 class GarbageCollection:
@@ -38,7 +41,8 @@ class GarbageCollection:
         self._connections = connections
         self._blocks_in_use = blocks_in_use
         self._unexplained = 0
-        """Blocks that connections did not explain when all was looked through: the program itself."""
+        """The least number of blocks that connections did not explain, since all was looked through: those of
+        the program itself."""
         self._steps = 0
         self._young_steps = 0
         self._young_objects = 0
@@ -58,12 +62,17 @@ class GarbageCollection:
         self._steps += 1
         self._young_steps += 1
         self._young_objects += gc.get_count()[0]
-        if self._steps % STEPS_BETWEEN_COUNTS == 0 and self._count() > self._unexplained + MOST_BLOCKS:
+        if self._steps % STEPS_BETWEEN_COUNTS == 0 and self._has_too_much():
             self._collect_all()
         elif self._young_steps >= YOUNG_STEPS or self._young_objects >= YOUNG_OBJECTS:
             self._take_for_granted(youngest=1)
         else:
             gc.collect(0)
+
+    def _has_too_much(self) -> bool:
+        count = self._count()
+        self._unexplained = min(self._unexplained, count)
+        return count > self._unexplained + MOST_BLOCKS
 
     def _collect_all(self) -> None:
         gc.unfreeze()
@@ -78,3 +87,12 @@ class GarbageCollection:
 
     def _count(self) -> int:
         return self._blocks_in_use() - BLOCKS_OF_A_CONNECTION * self._connections()
+
+
+def without_origin(error: CorollaError) -> CorollaError:
+    """The error, to be kept or sent, without where it was raised.
+
+    That refers to all that was in use there, a connection for one, which refers to the error in turn.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error

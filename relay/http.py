@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from relay.admission import Verdict
+from relay.garbage import without_origin
 from relay.metrics import Metrics
 from relay.peer import Send
 from schema.api.errors import error_body, not_understood
@@ -157,7 +158,7 @@ async def disconnected(receive: Receive) -> None:
 async def deny_upgrade(receive: Receive, send: Send, error: CorollaError) -> None:
     """Answer a WebSocket upgrade with an HTTP error (ASGI's Websocket Denial Response extension)."""
     await receive()  # websocket.connect
-    response = error_response(error)
+    response = error_response(without_origin(error))
     headers = list(response.raw_headers)
     await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": response.body})

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from relay.garbage import without_origin
 from relay.websocket import FrameSocket
 from schema.credentials import TokenKind
 from schema.errors import CorollaError, MalformedMessage, Unresponsive
@@ -151,7 +152,7 @@ class Peer:
     def end(self, error: CorollaError) -> None:
         """Say goodbye, with the reason, and close: everything else in the queue is dropped."""
         if self._ending is None:
-            self._ending = error
+            self._ending = without_origin(error)
             self._wake.set()
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
@@ -167,7 +168,7 @@ class Peer:
 
     def finish(self, error: CorollaError) -> None:
         """As `end`, but after everything in the queue; nothing more is put there."""
-        self._finishing = error
+        self._finishing = without_origin(error)
         self._wake.set()
 
     @property

@@ -125,11 +125,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         del self.request  # the scope holds what is needed of it, and there may be thousands
         if self.response.status_code == 101:
-            self._extensions[FRAME_SOCKET] = self
-
-    @property
-    def _extensions(self) -> dict[str, object]:
-        return cast(dict[str, object], self.scope.setdefault("extensions", {}))
+            extensions = cast(dict[str, object], self.scope.setdefault("extensions", {}))
+            extensions[FRAME_SOCKET] = self
 
     def data_received(self, data: bytes) -> None:
         self._texts_taken = 0
@@ -201,9 +198,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
-        del self._extensions[FRAME_SOCKET]  # the scope refers to itself by it
         if not self.disconnected:
             self._abort_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self.scope.get("extensions", {}).pop(FRAME_SOCKET, None)  # by which the scope refers to itself
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -220,8 +217,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._abort_timer.cancel()
         if self._unread is not None:
             self._unread.end()
+        self._refer_to_nothing()
         super().connection_lost(exc)
-        self._on_round_trip = self._on_frame = self._on_text = self._unread = None  # they refer to this
+
+    def _refer_to_nothing(self) -> None:
+        """That refers to this in turn."""
+        self._on_round_trip = self._on_frame = self._on_text = self._unread = None
+        self.conn.parser.close()  # it waits in the middle of what it reads, and holds its connection
+        self.conn.parser_exc = self.conn.handshake_exc = None
 
     def shutdown(self) -> None:
         self.is_shut_down = True

@@ -52,6 +52,10 @@ class SessionCaches:
         """Kept caches."""
         return len(self._kept)
 
+    def __contains__(self, session: SessionId) -> bool:
+        """Whether the session has a cache, and is not over."""
+        return session in self._active
+
     def pooled(self, work: Work) -> PooledCache | None:
         """The session's cache if it is in the pool and ends where the step begins, over the step's blocks."""
         cache = self._active.get(work.session)

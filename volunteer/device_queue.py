@@ -297,11 +297,12 @@ class DeviceQueue:
             self._counters.busy_seconds += seconds
 
     def observe(self, engine: Engine, expired: int = 0) -> None:
-        """Takes over the engine's counters; `expired` sessions were just freed because they were idle."""
+        """Takes over what the engine says; `expired` sessions were just freed because they were idle."""
         with self._lock:
             self._counters.sessions = engine.sessions
             self._counters.kv_used = engine.kv_used
             self._counters.failures["idle"] += expired
+            self._scheduler.is_one_pass = engine.is_one_pass
 
     # ---- either side --------------------------------------------------------------------------
 

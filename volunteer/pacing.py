@@ -134,7 +134,7 @@ class Pace:
         """Up to how many tokens slices of one session go together; `decoding` as many decode steps beside.
 
         While more tokens cost little beside what a part costs anyway. Beyond that the next hop had better
-        begin with the first of them.
+        begin with the first of them. Where all parts were of one size, that is tried.
         """
         line = self._beside if decoding else self._alone
         if not line.is_known:

@@ -8,7 +8,8 @@ The rules, in order:
    compute nothing, go at once and by themselves.
 2. Decode steps that wait go together; those about to come are worth a short wait (volunteer/gathering.py).
 3. A prefill slice goes with them, in parts small enough not to stall them, and as many short ones as make
-   such a part (volunteer/pacing.py); also the next ones of its own session, where that costs little more.
+   such a part (volunteer/pacing.py), where they are one pass; also the next ones of its own session, where
+   that costs little more (volunteer/slices.py).
 4. Within a kind, sessions take turns.
 5. What does not fit is refused by name when it comes, never dropped later.
 
@@ -17,7 +18,7 @@ them. Times are seconds on any one steady clock. Knows nothing of KV caches, mod
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,11 +28,12 @@ from schema.ids import SessionId
 from schema.limits import MAX_PAYLOAD_BYTES
 from volunteer.gathering import Gathering
 from volunteer.pacing import QUIET_SECONDS, Pace
+from volunteer.slices import follows
 from volunteer.work import Work
 
 MIN_RETRY_SECONDS = 0.1
-MOST_BATCH_BYTES = MAX_PAYLOAD_BYTES // 2
-"""Of slices that go together: those of one session become one payload."""
+MOST_JOINED_BYTES = MAX_PAYLOAD_BYTES // 2
+"""Of the slices of one session that go together, without the first: they become one payload."""
 REMEMBERED_SESSIONS = 16_384
 """Sessions whose epoch is remembered after their last step; about 200 bytes each."""
 
@@ -45,7 +47,7 @@ class Limits:
     session_items: int = 256
     session_bytes: int = 64 * 1024 * 1024
     batch: int = 16
-    """Decode steps of different sessions that are taken together."""
+    """Sessions whose decode steps are taken together; and sessions whose slices are."""
 
 
 class _Waiting(NamedTuple):
@@ -69,10 +71,10 @@ class _Epoch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What is computed next, of different sessions."""
+    """What is computed next."""
 
     steps: list[Work]
-    """Decode steps, and behind them prefill slices, those of one session in order."""
+    """Decode steps, and behind them prefill slices of other sessions, those of one session in order."""
     prefill_tokens: int
     """How many tokens of slices may be computed now. What is left of one slice, which is alone then, is put
     back; several have no more together."""
@@ -87,6 +89,8 @@ class Scheduler:
         self.queued_bytes = 0
         self.waited = 0.0
         """Seconds that the work taken last had waited."""
+        self.is_one_pass = False
+        """Whether slices of several sessions are one pass, whatever their lengths. Written by the owner."""
         self._lanes: dict[SessionId, _Lane] = {}
         self._decode: OrderedDict[SessionId, None] = OrderedDict()
         self._prefill: OrderedDict[SessionId, None] = OrderedDict()
@@ -174,7 +178,7 @@ class Scheduler:
         if prompts and not steps:
             tokens = max(1, tokens)
         if tokens:
-            steps += self._pop_prompts(tokens, self._pace.joined_tokens(len(steps)), now)
+            steps += self._pop_prompts(tokens, list(steps), now)
         return Batch(steps, tokens)
 
     @property
@@ -187,24 +191,30 @@ class Scheduler:
         are_passes = all(kind is FrameType.FORWARD for kind in first)
         return self._pace.prefill_tokens(decoding, prompts, now, are_passes)
 
-    def _pop_prompts(self, tokens: int, joined_tokens: int, now: float) -> list[Work]:
-        """A slice, and as many more as are computed whole within `tokens` tokens.
+    def _pop_prompts(self, tokens: int, beside: Sequence[Work], now: float) -> list[Work]:
+        """A slice, and as many more as are computed whole within `tokens` tokens; `beside` decode steps.
 
-        Of one session there are several as long as all together have no more than `joined_tokens`.
+        Of one session there are several where they can be joined, and a larger part costs little more.
         """
         slices = [self._pop(self._prefill, now)]
-        total, size, taken = slices[0].tokens, len(slices[0].payload), {slices[0].session}
+        total, last = slices[0].tokens, {slices[0].session: slices[0]}
+        joined_tokens, joined_bytes = self._pace.joined_tokens(len(beside)), Counter[SessionId]()
+        decoding = {work.session for work in beside}
+        most = self.limits.batch if self.is_one_pass or not beside else 1
         while self._prefill:
             session = next(iter(self._prefill))
             work = self._lanes[session].waiting[0].work
-            total, size = total + work.tokens, size + len(work.payload)
-            if total > tokens or size > MOST_BATCH_BYTES:
+            total += work.tokens
+            joined_bytes[session] += len(work.payload)
+            if total > tokens or session in decoding:
                 break
-            is_next = work.is_slice and total <= joined_tokens
-            if not (is_next if session in taken else len(taken) < self.limits.batch):
+            if session not in last and len(last) == most:
+                break
+            is_small = total <= joined_tokens and joined_bytes[session] <= MOST_JOINED_BYTES
+            if session in last and not (is_small and follows(last[session], work)):
                 break
             slices.append(self._pop(self._prefill, now))
-            taken.add(session)
+            last[session] = work
         return slices
 
     def _is_turn_of_errands(self, now: float) -> bool:

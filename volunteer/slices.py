@@ -2,7 +2,7 @@
 
 A prompt travels in slices that a slow line can carry and a route's hops can pass on early. Where a pass takes
 about as long whatever its size, as on a GPU, computing each by itself would take as many times as long as it
-has to. Each slice is answered as if it had been computed by itself.
+has to. Each slice is answered as if it had been computed by itself, where all of them can be computed.
 
 Pure: plain values, no tensors of a library. Does not know when that is worth it (volunteer/pacing.py).
 """
@@ -16,6 +16,13 @@ from schema.frames import Flags, FrameType
 from schema.ids import Span
 from schema.tensors import WireTensor, decode_tensors, encode_tensors
 from volunteer.work import Result, Work
+
+_FLAGS = (
+    (Flags.NONE, Flags.NONE),
+    (Flags.NO_OUTPUT, Flags.NO_OUTPUT),
+    (Flags.NO_OUTPUT, Flags.LAST_ONLY),
+)
+"""Of one slice and the next, where the next one's say what is wanted of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +53,7 @@ def join(slices: Sequence[Work]) -> JoinedSlices | None:
 
     What is wrong with a payload is for whoever computes it by itself to say.
     """
-    first, flags = slices[0], _common_flags(slices)
-    follow = all(one.position + one.tokens == after.position for one, after in pairwise(slices))
-    if flags is None or not first.is_slice or not follow or len({_kind(one) for one in slices}) > 1:
+    if not all(follows(one, after) for one, after in pairwise(slices)):
         return None
     try:
         payload = _joined_payload(slices)
@@ -58,20 +63,22 @@ def join(slices: Sequence[Work]) -> JoinedSlices | None:
         return None
     tokens = sum(one.tokens for one in slices)
     return JoinedSlices(
-        replace(first, payload=payload, tokens=tokens, flags=flags, stopwatch=None), tuple(slices)
+        replace(slices[-1], position=slices[0].position, payload=payload, tokens=tokens), tuple(slices)
+    )
+
+
+def follows(one: Work, after: Work) -> bool:
+    """Whether `after` can be joined to `one`, which is of its session, as far as their payloads allow it."""
+    return (
+        one.is_slice
+        and one.position + one.tokens == after.position
+        and _kind(one) == _kind(after)
+        and (one.flags & ~Flags.TIMED, after.flags & ~Flags.TIMED) in _FLAGS
     )
 
 
 def _kind(work: Work) -> tuple[FrameType, int, Span, bool, bool]:
     return work.kind, work.epoch, work.span, work.feeds_hop, work.feeds_new
-
-
-def _common_flags(slices: Sequence[Work]) -> Flags | None:
-    """What is wanted of all of them; None where that cannot be said with one step's flags."""
-    *before, last = [one.flags & ~Flags.TIMED for one in slices]
-    if all(flags == Flags.NO_OUTPUT for flags in before) and last in (Flags.NO_OUTPUT, Flags.LAST_ONLY):
-        return last
-    return Flags.NONE if not any((*before, last)) else None
 
 
 def _wanted(part: Work) -> int:

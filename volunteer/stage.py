@@ -44,8 +44,6 @@ from volunteer.work import Result, Underway, Work
 
 MAX_TOKENS = 1 << 30
 """More than any step has."""
-SEVERAL = 2
-"""Tokens, or more."""
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +56,8 @@ class _Kind(NamedTuple):
     tokens: int = 1
     """Where only equal slices go together: how long they are, and where they begin."""
     position: int | None = None
+    are_slices: bool = False
+    """Whether they go together whatever their lengths, as slices and not as single tokens."""
 
 
 class Stage:
@@ -105,6 +105,10 @@ class Stage:
         rest = [work for work in batch if work not in decoded] if decoded else batch
         results = decoded | (self._run_in_order(rest, prefill_tokens, now) if rest else {})
         return [results[work] for work in batch]
+
+    @property
+    def is_one_pass(self) -> bool:
+        return self._model.slice_batching is Batching.RAGGED
 
     @property
     def starts_steps(self) -> bool:
@@ -165,27 +169,36 @@ class Stage:
         return Result(work, answer.payload, error=answer.error)
 
     def _run_in_order(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
-        """Slices of one session are run as one, or one after the other where they cannot."""
+        """Slices of one session are run as one; one after the other where they cannot be, or were refused."""
         lanes: dict[SessionId, list[Work]] = {}
         for work in batch:
             lanes.setdefault(work.session, []).append(work)
         if len(lanes) == len(batch):
             return self._run_long_way(batch, prefill_tokens, now)
-        joined = [self._join(lane, prefill_tokens) for lane in lanes.values()]
-        works = [
-            lane[0] if one is None else one.work for lane, one in zip(lanes.values(), joined, strict=True)
-        ]
-        found = self._run_long_way(works, prefill_tokens, now)
+        whole = {session: self._join(lane, prefill_tokens) for session, lane in lanes.items()}
+        firsts = {
+            session: lane[0] if (one := whole[session]) is None else one.work
+            for session, lane in lanes.items()
+        }
+        found = self._run_long_way(list(firsts.values()), prefill_tokens, now)
         results: dict[Work, Result] = {}
-        for lane, one, work in zip(lanes.values(), joined, works, strict=True):
-            answers = [found[work]] if one is None else one.results(found[work])
+        for session, lane in lanes.items():
+            answers = self._answers_of(lane, whole[session], found[firsts[session]])
             answers += [self._run_alone(later, prefill_tokens, now) for later in lane[len(answers) :]]
             results |= {answer.work: answer for answer in answers}
         return results
 
     def _join(self, lane: Sequence[Work], prefill_tokens: int) -> JoinedSlices | None:
         is_whole = sum(work.tokens for work in lane) <= prefill_tokens and lane[0].session not in self._begun
-        return join(lane) if len(lane) > 1 and is_whole else None
+        can_be_joined = is_whole and len(lane) > 1 and self._model.family.can_chunk_prefill
+        return join(lane) if can_be_joined else None
+
+    def _answers_of(self, lane: Sequence[Work], whole: JoinedSlices | None, found: Result) -> list[Result]:
+        """Of these slices of a session, as far as they were computed: not where they were refused as one."""
+        if whole is None:
+            return [found]
+        is_as_it_was = lane[0].position == 0 or lane[0].session in self._caches
+        return [] if found.error is not None and is_as_it_was else whole.results(found)
 
     def _run_long_way(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
         if len(batch) == 1:
@@ -305,8 +318,8 @@ class Stage:
         tokens = min(step.tokens, self._part(step, prefill_tokens))
         if cache.batch == 1 and (batching is Batching.RAGGED or tokens == 1):
             return _Kind(cache.start, cache.end)
-        if cache.batch == 1 and self._model.slice_batching is Batching.RAGGED:
-            return _Kind(cache.start, cache.end, SEVERAL)
+        if cache.batch == 1 and self.is_one_pass:
+            return _Kind(cache.start, cache.end, are_slices=True)
         return _Kind(cache.start, cache.end, tokens, cache.position) if tokens > 1 else None
 
     def _part(self, step: Step, prefill_tokens: int) -> int:

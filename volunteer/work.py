@@ -131,6 +131,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def is_one_pass(self) -> bool:
+        """Whether slices of several sessions are computed in one pass, whatever their lengths."""
+        ...
+
+    @property
     def starts_steps(self) -> bool:
         """Whether decode steps are computed without the thread that asks for them; see `start`."""
         ...

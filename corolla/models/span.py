@@ -151,7 +151,7 @@ class SpanModel:
         """
         self._check_batch(chunks)
         pooled = [chunk.cache for chunk in chunks if isinstance(chunk.cache, PooledCache)]
-        if pooled and chunks[0].tokens == 1:
+        if pooled and all(chunk.tokens == 1 for chunk in chunks):
             return list(self._pooled_step(torch.cat([chunk.hidden for chunk in chunks]), pooled).split(1))
         joined = self._joined_for(chunks)
         hidden = joined.join(chunks)

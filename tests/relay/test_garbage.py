@@ -142,6 +142,19 @@ def test_what_connections_take_is_no_garbage(garbage: GarbageCollection, process
     assert made() is None
 
 
+def test_what_was_in_use_for_a_while_is_not_allowed_for_ever(
+    garbage: GarbageCollection, process: Process
+) -> None:
+    process.blocks += MOST_BLOCKS + 1
+    steps(garbage, STEPS_BETWEEN_COUNTS)  # looks through all, and finds nothing
+    process.blocks -= MOST_BLOCKS
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    made = lasting(garbage)
+    process.blocks += MOST_BLOCKS + 1
+    steps(garbage, STEPS_BETWEEN_COUNTS)
+    assert made() is None
+
+
 def test_what_a_look_through_all_leaves_is_known(garbage: GarbageCollection, process: Process) -> None:
     process.blocks += MOST_BLOCKS + 1
     steps(garbage, STEPS_BETWEEN_COUNTS)

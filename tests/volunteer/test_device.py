@@ -52,6 +52,10 @@ class EchoStage:
         return results
 
     @property
+    def is_one_pass(self) -> bool:
+        return True
+
+    @property
     def starts_steps(self) -> bool:
         return False
 

@@ -28,6 +28,7 @@ class GraphStage:
     """Starts decode steps, and answers with their payload; not what is `eager`, `refused` or `lost`."""
 
     starts_steps = True
+    is_one_pass = True
 
     def __init__(self, looks: Callable[[], int] = lambda: 0) -> None:
         """`looks`: how many times a batch that was started is not done yet."""

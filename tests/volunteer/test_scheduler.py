@@ -12,7 +12,7 @@ from schema.errors import QueueFull, SessionUnknown
 from schema.frames import FrameType
 from schema.ids import SessionId, Span
 from volunteer.pacing import FIRST_ALONE_TOKENS, FIRST_TOKENS
-from volunteer.scheduler import MIN_RETRY_SECONDS, MOST_BATCH_BYTES, REMEMBERED_SESSIONS, Limits, Scheduler
+from volunteer.scheduler import MIN_RETRY_SECONDS, MOST_JOINED_BYTES, REMEMBERED_SESSIONS, Limits, Scheduler
 from volunteer.work import Work
 
 SPAN = Span(0, 2)
@@ -143,8 +143,12 @@ class TestShortPrompts:
         assert scheduler.take(0.0) == (short[:3], FIRST_ALONE_TOKENS)
         assert scheduler.take(0.0).steps == short[3:]
 
-    def test_go_beside_decode_steps_as_many_as_make_a_part(self) -> None:
+    @pytest.mark.parametrize(("is_one_pass", "taken"), [(True, 2), (False, 1)])
+    def test_go_beside_decode_steps_as_many_as_make_a_part_and_a_pass(
+        self, is_one_pass: bool, taken: int
+    ) -> None:
         scheduler = Scheduler()
+        scheduler.is_one_pass = is_one_pass
         step, *short = (
             work(0),
             prefill(1, tokens=3),
@@ -157,7 +161,19 @@ class TestShortPrompts:
         scheduler.computed([step.session], 0, seconds=0.1, now=0.1)
         again = work(0, 1)
         scheduler.add(again, 0.1)
-        assert scheduler.take(0.1) == ([again, *short[:2]], FIRST_TOKENS)
+        assert scheduler.take(0.1) == ([again, *short[:taken]], FIRST_TOKENS)
+
+    def test_of_a_session_do_not_go_beside_its_own_decode_step(self) -> None:
+        scheduler = Scheduler()
+        scheduler.is_one_pass = True
+        scheduler.add(work(0), 0.0)
+        assert len(scheduler.take(0.0).steps) == 1
+        scheduler.computed([session(0)], 0, seconds=0.1, now=0.1)
+        step, behind, other = work(1), prefill(1, 1, tokens=1), prefill(2, tokens=1)
+        for one in (step, behind, other):
+            scheduler.add(one, 0.1)
+        assert scheduler.take(0.1).steps == [step, other]
+        assert scheduler.take(0.1).steps == [behind]
 
     def test_do_not_go_before_a_longer_one_that_came_first(self) -> None:
         scheduler = Scheduler()
@@ -176,15 +192,23 @@ class TestShortPrompts:
     def test_of_one_session_go_together_where_a_pass_takes_as_long_whatever_its_size(self) -> None:
         scheduler = Scheduler()
         measure(scheduler, {10: 0.1, 20: 0.101})
-        slices = [prefill(1, number, tokens=10) for number in range(3)]
+        slices = [prefill(1, 10 * number, tokens=10) for number in range(3)]
         for one in slices:
             scheduler.add(one, 0.0)
         assert scheduler.take(0.0).steps == slices
 
+    def test_of_one_session_do_not_where_they_cannot_be_joined(self) -> None:
+        scheduler = Scheduler()
+        measure(scheduler, {10: 0.1, 20: 0.101})
+        slices = [prefill(1, 20 * number, tokens=10) for number in range(2)]
+        for one in slices:
+            scheduler.add(one, 0.0)
+        assert [scheduler.take(0.0).steps for _ in range(2)] == [[one] for one in slices]
+
     def test_of_one_session_do_not_where_it_takes_as_long_as_it_has_tokens(self) -> None:
         scheduler = Scheduler()
         measure(scheduler, {10: 0.01, 20: 0.02})
-        slices = [prefill(1, number, tokens=10) for number in range(2)]
+        slices = [prefill(1, 10 * number, tokens=10) for number in range(2)]
         for one in slices:
             scheduler.add(one, 0.0)
         assert [scheduler.take(0.0).steps for _ in range(2)] == [[one] for one in slices]
@@ -192,7 +216,7 @@ class TestShortPrompts:
     def test_passes_of_one_session_do_not(self) -> None:
         scheduler = Scheduler()
         measure(scheduler, {10: 0.1, 20: 0.101})
-        passes = [replace(work(1, step, FrameType.FORWARD), tokens=10) for step in range(2)]
+        passes = [replace(work(1, 10 * step, FrameType.FORWARD), tokens=10) for step in range(2)]
         for one in passes:
             scheduler.add(one, 0.0)
         assert [scheduler.take(0.0).steps for _ in range(2)] == [[one] for one in passes]
@@ -200,11 +224,12 @@ class TestShortPrompts:
     def test_are_no_more_bytes_than_a_payload_can_have(self) -> None:
         scheduler = Scheduler()
         measure(scheduler, {10: 0.1, 20: 0.101})
-        large = bytes(MOST_BATCH_BYTES // 2)
-        slices = [replace(prefill(1, number, tokens=10), payload=large) for number in range(3)]
-        for one in slices:
+        large = bytes(MOST_JOINED_BYTES // 2)
+        slices = [replace(prefill(1, 10 * number, tokens=10), payload=large) for number in range(4)]
+        other = replace(prefill(2, tokens=1), payload=large)
+        for one in (*slices, other):
             scheduler.add(one, 0.0)
-        assert [scheduler.take(0.0).steps for _ in range(2)] == [slices[:2], slices[2:]]
+        assert [scheduler.take(0.0).steps for _ in range(2)] == [[slices[0], other, *slices[1:3]], slices[3:]]
 
     def test_are_no_more_than_a_batch_has_room_for(self) -> None:
         scheduler = Scheduler(Limits(batch=2))
@@ -452,6 +477,7 @@ class RandomHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scheduler = Scheduler(self.limits)
+        self.scheduler.is_one_pass = True
         self.now = 0.0
         self.waiting: dict[SessionId, list[Work]] = defaultdict(list)
 

@@ -47,6 +47,10 @@ class Echo:
         return [Result(work, bytes(work.payload)) for work in batch]
 
     @property
+    def is_one_pass(self) -> bool:
+        return True
+
+    @property
     def starts_steps(self) -> bool:
         return False
 

@@ -646,8 +646,8 @@ class TestSlicesOfOneSession:
         if pooled:
             assert model.use_pool(tokens=1024, rows=2, longest=512)
         slices = consecutive(self.LENGTHS, flags, feeds_hop=feeds_hop)
-        alone = run(Stage(model, facts, KVAccount(2**20)), *slices)
-        stage = Stage(model, facts, KVAccount(2**20))
+        each, stage = (Stage(model, facts, KVAccount(2**20)) for _ in range(2))
+        alone = run(each, *slices)
         calls = calls_of(model, monkeypatch)
         together = stage.run(slices, sum(self.LENGTHS), 0.0)
         assert len(calls) == 1
@@ -656,8 +656,9 @@ class TestSlicesOfOneSession:
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(tensor_of(one), tensor_of(other), rtol=1e-4, atol=1e-5)
         monkeypatch.undo()
-        (step,) = run(stage, work(hidden(1), sum(self.LENGTHS)))
-        assert step.error is None
+        after = work(hidden(1), sum(self.LENGTHS))
+        (step,), (other) = run(stage, after), run(each, after)
+        torch.testing.assert_close(tensor_of(step), tensor_of(other[0]), rtol=1e-4, atol=1e-5)
 
     def test_go_with_those_of_others(
         self, model: SpanModel, stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -668,8 +669,13 @@ class TestSlicesOfOneSession:
         results = stage.run([slices[0], other, *slices[1:]], 20, 0.0)
         assert calls == ["forward_batch"]
         assert [result.work for result in results] == [slices[0], other, *slices[1:]]
+        monkeypatch.undo()
         whole = model.forward(hidden(4), model.new_cache(1))
         torch.testing.assert_close(tensor_of(results[1]), whole, rtol=1e-4, atol=1e-5)
+        cache = model.new_cache(1)
+        model.forward(hidden(sum(self.LENGTHS)), cache)
+        (step,) = run(stage, work(hidden(1), sum(self.LENGTHS)))
+        torch.testing.assert_close(tensor_of(step), model.forward(hidden(1), cache), rtol=1e-4, atol=1e-5)
 
     def test_that_cannot_be_joined_run_one_after_the_other(self, stage: Stage, model: SpanModel) -> None:
         slices = consecutive(self.LENGTHS, (Flags.NONE,) * 3, batch=2)
@@ -687,10 +693,31 @@ class TestSlicesOfOneSession:
         found = torch.cat([tensor_of(result) for result in results], dim=1)
         torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
 
-    def test_are_refused_by_the_same_name(self, model: SpanModel, facts: ModelFacts) -> None:
+    def test_that_are_refused_as_one_run_one_after_the_other(
+        self, model: SpanModel, facts: ModelFacts
+    ) -> None:
+        stage = Stage(model, facts, KVAccount(2**20))
+        *sound, last = consecutive(self.LENGTHS, NO_OUTPUTS)
+        broken = replace(last, payload=payload(torch.full((1, self.LENGTHS[-1], HIDDEN), torch.nan)))
+        results = stage.run([*sound, broken], sum(self.LENGTHS), 0.0)
+        assert [type(result.error) for result in results] == [type(None), type(None), NotFinite]
+        (again,) = run(stage, last)
+        assert again.error is None
+
+    def test_that_fail_in_a_session_that_has_begun_all_fail(
+        self, stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, *others = consecutive(self.LENGTHS, NO_OUTPUTS)
+        run(stage, first)
+        monkeypatch.setattr(model, "forward", lambda *_: 1 / 0)
+        results = stage.run(others, sum(self.LENGTHS), 0.0)
+        assert [type(result.error) for result in results] == [StepFailed] * 2
+        assert stage.sessions == 0
+
+    def test_without_memory_are_refused_as_each_would_be(self, model: SpanModel, facts: ModelFacts) -> None:
         stage = Stage(model, facts, KVAccount(0))
         results = stage.run(consecutive(self.LENGTHS, NO_OUTPUTS), sum(self.LENGTHS), 0.0)
-        assert [type(result.error) for result in results] == [KVCacheFull] * 3
+        assert [type(result.error) for result in results] == [KVCacheFull, SessionUnknown, SessionUnknown]
         assert stage.kv_used == 0
 
     def test_what_is_sent_on_of_them_can_be_sent_again(self, model: SpanModel, facts: ModelFacts) -> None:

@@ -86,7 +86,7 @@ def test_slices_of_several_sequences_give_what_each_gives_alone(tmp_path: Path, 
     source = ModelSource.open(save(llama(), tmp_path))
     span = SpanModel.load(source, 0, 6, LoadOptions(device="cuda", dtype=dtype))
     torch.manual_seed(0)
-    width = source.config.hidden_size
+    width, near = source.config.hidden_size, 1e-4 if dtype is torch.float32 else 2e-2
     slices = [
         [torch.randn(1, tokens, width, device="cuda", dtype=dtype) for tokens in lengths]
         for lengths in ((40, 9), (3, 64), (17, 2))
@@ -99,7 +99,7 @@ def test_slices_of_several_sequences_give_what_each_gives_alone(tmp_path: Path, 
     for turn in range(2):
         chunks = [Chunk(parts[turn], cache) for parts, cache in zip(slices, caches, strict=True)]
         for found, expected in zip(span.forward_batch(chunks), alone, strict=True):
-            torch.testing.assert_close(found, expected[turn], rtol=2e-2, atol=2e-2)
+            torch.testing.assert_close(found, expected[turn], rtol=near, atol=near)
 
 
 def test_a_step_that_is_started_gives_what_one_that_is_waited_for_gives(tmp_path: Path) -> None:
