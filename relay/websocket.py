@@ -4,7 +4,7 @@ It lets go of those who do not read. uvicorn ends a connection by closing its tr
 all that was written. To a peer that does not read, that is for ever: its socket stays, and the memory of
 what was written to it. One that stays open and is not read is ended, too (relay/unread.py), unless it has
 the short way: its owner sees to that. And uvicorn's own shutdown fails at such a connection, before it has
-told the application.
+told the application. Of an upgrade that is refused it logs an error, though nothing is wrong.
 
 It has a short way for frames. ASGI passes each message through a queue and two tasks, and pauses the socket
 meanwhile; for an application that never waits with a frame, that is most of a frame's cost. Such an
@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -127,6 +128,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions = cast(dict[str, object], self.scope.setdefault("extensions", {}))
             extensions[FRAME_SOCKET] = self
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            # An upgrade that was refused is answered; uvicorn would log that the application forgot to.
+            self.handshake_complete = self.handshake_complete or self.close_sent
 
     def data_received(self, data: bytes) -> None:
         self._texts_taken = 0

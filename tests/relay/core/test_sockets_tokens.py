@@ -1,6 +1,7 @@
 """relay/sockets.py: who is let in, and whose connection is closed again."""
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from schema.errors import CorollaError
 from schema.messages import Delta, Refused, RouteGrant, RouteRequest
 from tests.relay.core.peers import MODEL, ScriptedPeer, offer
 from tests.relay.core.support import RunningRelay, database_away
+from tests.relay.core.waiting import eventually
 
 # ---- tokens ----
 
@@ -20,6 +22,12 @@ async def refused_upgrade(relay: RunningRelay, token: str) -> InvalidStatus:
     with pytest.raises(InvalidStatus) as refusal:
         await relay.socket(token)
     return refusal.value
+
+
+async def test_a_refused_upgrade_is_no_mistake(relay: RunningRelay, caplog: pytest.LogCaptureFixture) -> None:
+    await refused_upgrade(relay, "nobody's")
+    await eventually(lambda: not relay.server.server_state.connections)
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def assert_unauthorized(relay: RunningRelay, token: str) -> None:
