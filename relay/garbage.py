@@ -12,12 +12,17 @@ what the objects are.
 
 import gc
 import sys
+import time
 from collections.abc import Callable
 
 from schema.errors import CorollaError
 
-YOUNG_OBJECTS = 2_000
-"""That are looked through at once: some two milliseconds. More are taken for granted earlier."""
+YOUNG_SECONDS = 2e-3
+"""For looking through young objects at once. If there are more, they are taken for granted earlier.
+
+How many there are is not known: Python subtracts what is freed from what is made, and with as many heartbeats
+as there were before that is nothing.
+"""
 YOUNG_STEPS = 100
 """For which objects are young: a statement of SQL, which refers to itself, is done by then."""
 STEPS_BETWEEN_COUNTS = 600
@@ -36,16 +41,21 @@ class GarbageCollection:
     """
 
     def __init__(
-        self, connections: Callable[[], int], blocks_in_use: Callable[[], int] = sys.getallocatedblocks
+        self,
+        connections: Callable[[], int],
+        blocks_in_use: Callable[[], int] = sys.getallocatedblocks,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._connections = connections
         self._blocks_in_use = blocks_in_use
+        self._clock = clock
         self._unexplained = 0
         """The least number of blocks that connections did not explain, since all was looked through: those of
         the program itself."""
         self._steps = 0
         self._young_steps = 0
-        self._young_objects = 0
+        self._young_seconds = 0.0
+        """That it took to look through them step by step: about as long as through all at once."""
 
     def start(self) -> None:
         """Have Python not collect by itself, and look through all that is there."""
@@ -61,13 +71,14 @@ class GarbageCollection:
         """Look through the objects made since the last step, through young ones or, where needed, all."""
         self._steps += 1
         self._young_steps += 1
-        self._young_objects += gc.get_count()[0]
         if self._steps % STEPS_BETWEEN_COUNTS == 0 and self._has_too_much():
             self._collect_all()
-        elif self._young_steps >= YOUNG_STEPS or self._young_objects >= YOUNG_OBJECTS:
+            return
+        begun = self._clock()
+        gc.collect(0)
+        self._young_seconds += self._clock() - begun
+        if self._young_steps >= YOUNG_STEPS or self._young_seconds >= YOUNG_SECONDS:
             self._take_for_granted(youngest=1)
-        else:
-            gc.collect(0)
 
     def _has_too_much(self) -> bool:
         count = self._count()
@@ -83,7 +94,7 @@ class GarbageCollection:
         """What a look through these generations leaves."""
         gc.collect(youngest)
         gc.freeze()
-        self._young_steps = self._young_objects = 0
+        self._young_steps, self._young_seconds = 0, 0.0
 
     def _count(self) -> int:
         return self._blocks_in_use() - BLOCKS_OF_A_CONNECTION * self._connections()

@@ -1,6 +1,7 @@
 """The relay's process looks for garbage in small steps, and finds all of it where it would matter."""
 
 import gc
+import itertools
 import subprocess
 import sys
 import weakref
@@ -12,7 +13,7 @@ from relay.garbage import (
     BLOCKS_OF_A_CONNECTION,
     MOST_BLOCKS,
     STEPS_BETWEEN_COUNTS,
-    YOUNG_OBJECTS,
+    YOUNG_SECONDS,
     YOUNG_STEPS,
     GarbageCollection,
 )
@@ -55,8 +56,8 @@ def process() -> Process:
 
 @pytest.fixture
 def garbage(process: Process) -> Iterator[GarbageCollection]:
-    """Started, with nothing that is young."""
-    collection = GarbageCollection(lambda: process.connections, lambda: process.blocks)
+    """Started, with nothing that is young, and nothing takes any time."""
+    collection = GarbageCollection(lambda: process.connections, lambda: process.blocks, lambda: 0.0)
     collection.start()
     yield collection
     collection.stop()
@@ -102,15 +103,22 @@ def test_what_was_needed_for_some_steps_is_freed_while_it_is_young(garbage: Garb
     assert made() is None
 
 
-def test_many_young_objects_are_looked_through_before_they_are_more(garbage: GarbageCollection) -> None:
+def test_many_young_objects_are_taken_for_granted_earlier(process: Process) -> None:
+    """So many that looking through them takes long; here it is the clock that says so."""
+    ticks = itertools.count(step=0.6 * YOUNG_SECONDS)
+    garbage = GarbageCollection(lambda: process.connections, lambda: process.blocks, lambda: next(ticks))
+    garbage.start()
     needed = Loop()
     made = weakref.ref(needed)
     garbage.step()
-    del needed
-    many = [Loop() for _ in range(YOUNG_OBJECTS)]
+    before = gc.get_freeze_count()
     garbage.step()
-    assert made() is None
-    assert len(many) == YOUNG_OBJECTS
+    frozen = gc.get_freeze_count()
+    del needed
+    steps(garbage, YOUNG_STEPS)
+    garbage.stop()
+    assert frozen > before
+    assert made() is not None, "it was no longer young"
 
 
 def test_what_has_lasted_is_taken_for_granted(garbage: GarbageCollection) -> None:
