@@ -36,6 +36,8 @@ BARE_EVERY = 16
 """So many batches with a prompt, and one goes without: how long that takes changes with the contexts."""
 WEIGHT = 0.2
 """Of the newest measurement in a moving average."""
+SURPRISE = 2.0
+"""How many times as long as expected a part may have taken; what is beyond that was something else."""
 
 
 class Most(NamedTuple):
@@ -51,8 +53,14 @@ _PASSES = Most(MOST_PASS_TOKENS, MOST_PASS_SECONDS)
 
 @dataclass(slots=True)
 class Line:
-    """Seconds of a part by its tokens: a straight line through what was measured, the newest count most."""
+    """Seconds of a part by its tokens: a straight line through what was measured, the newest count most.
 
+    Now and then a part takes many times as long as the next one like it: the first of all, or of its size,
+    for which kernels are chosen and memory is taken. The first counts only until there is another, and no
+    other counts as more than `SURPRISE` times what was expected. What really takes longer says so again.
+    """
+
+    _is_first: bool = False
     _count: float = 0.0
     _tokens: float = 0.0
     _seconds: float = 0.0
@@ -64,7 +72,10 @@ class Line:
         return self._count > 0
 
     def add(self, tokens: int, seconds: float) -> None:
-        keep = 1 - WEIGHT
+        keep = 0.0 if self._is_first else 1 - WEIGHT
+        if self.is_known and not self._is_first:
+            seconds = min(seconds, SURPRISE * self._most(tokens))
+        self._is_first = not self.is_known
         self._count = keep * self._count + 1
         self._tokens = keep * self._tokens + tokens
         self._seconds = keep * self._seconds + seconds
@@ -79,6 +90,13 @@ class Line:
     def is_of_one_size(self) -> bool:
         """Whether parts are so much alike that they do not tell what one takes without any token."""
         return self._spread < 0.01 * self.mean_tokens**2
+
+    def _most(self, tokens: int) -> float:
+        """Seconds that so many tokens are expected to take, all being the tokens' where that is not known."""
+        if self.is_of_one_size:
+            return self._seconds / self._count * max(1.0, tokens / self.mean_tokens)
+        fixed, each = self.fit()
+        return fixed + each * tokens
 
     @property
     def _spread(self) -> float:
@@ -127,7 +145,8 @@ class Pace:
             return FIRST_TOKENS
         fixed, each = line.fit()
         if share - fixed >= fixed:
-            return max(1, min(MOST_TOKENS, int((share - fixed) / each)))
+            fitting = int((share - fixed) / each)
+            return min(MOST_TOKENS, fitting or self._more_than_fits(line))
         return min(self._largest(line, FIRST_TOKENS), _worth_its_cost(fixed, each))
 
     def joined_tokens(self, decoding: int) -> int:
@@ -177,6 +196,11 @@ class Pace:
     def _share(self, decoding: int, prompts: int) -> float:
         """Seconds that a part may add to a batch."""
         return SHARE * _crowd(decoding, prompts) * self._bare_seconds(decoding)
+
+    def _more_than_fits(self, line: Line) -> int:
+        """Not even one token does. After single ones, larger parts show whether tokens are what costs."""
+        were_single = line.is_of_one_size and line.mean_tokens < LARGER / 2
+        return int(LARGER) if were_single else 1
 
     def _is_quiet(self, now: float) -> bool:
         return now - self._decoded_at > QUIET_SECONDS

@@ -36,6 +36,8 @@ class JoinedSlices:
 
     def results(self, result: Result) -> list[Result]:
         """What the parts are answered with, where `result` is what became of the whole."""
+        if len(self.parts) == 1:
+            return [result]
         if result.error is not None:
             return [Result(part, error=result.error) for part in self.parts]
         if not result.payload:
@@ -46,6 +48,11 @@ class JoinedSlices:
             Result(part, encode_tensors([one]), tokens=part.tokens)
             for part, one in zip(self.parts, wanted, strict=True)
         ]
+
+
+def alone(work: Work) -> JoinedSlices:
+    """`work` by itself."""
+    return JoinedSlices(work, (work,))
 
 
 def join(slices: Sequence[Work]) -> JoinedSlices | None:

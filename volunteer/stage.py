@@ -38,7 +38,7 @@ from volunteer.kvcache import RETRY_SECONDS, KVAccount
 from volunteer.passes import require_blocks, run_passes
 from volunteer.rows import RowAnswer, Rows, RowStep
 from volunteer.sent import SentOutputs
-from volunteer.slices import JoinedSlices, join
+from volunteer.slices import JoinedSlices, alone, join
 from volunteer.steps import Step, StepInput, read_step, read_steps
 from volunteer.work import Result, Underway, Work
 
@@ -175,30 +175,35 @@ class Stage:
             lanes.setdefault(work.session, []).append(work)
         if len(lanes) == len(batch):
             return self._run_long_way(batch, prefill_tokens, now)
-        whole = {session: self._join(lane, prefill_tokens) for session, lane in lanes.items()}
-        firsts = {
-            session: lane[0] if (one := whole[session]) is None else one.work
-            for session, lane in lanes.items()
-        }
-        found = self._run_long_way(list(firsts.values()), prefill_tokens, now)
         results: dict[Work, Result] = {}
-        for session, lane in lanes.items():
-            answers = self._answers_of(lane, whole[session], found[firsts[session]])
-            answers += [self._run_alone(later, prefill_tokens, now) for later in lane[len(answers) :]]
-            results |= {answer.work: answer for answer in answers}
+        refused_as_one: set[SessionId] = set()
+        while lanes:
+            firsts = {
+                session: self._firsts_of(lane, prefill_tokens, session in refused_as_one)
+                for session, lane in lanes.items()
+            }
+            found = self._run_long_way([one.work for one in firsts.values()], prefill_tokens, now)
+            for session, one in firsts.items():
+                answers = self._answers_of(one, found[one.work])
+                if not answers:
+                    refused_as_one.add(session)
+                results |= {answer.work: answer for answer in answers}
+                lanes[session] = lanes[session][len(answers) :]
+            lanes = {session: lane for session, lane in lanes.items() if lane}
         return results
 
-    def _join(self, lane: Sequence[Work], prefill_tokens: int) -> JoinedSlices | None:
+    def _firsts_of(self, lane: Sequence[Work], prefill_tokens: int, is_apart: bool) -> JoinedSlices:
+        """What is run next of these slices of a session: all of them, or the first."""
         is_whole = sum(work.tokens for work in lane) <= prefill_tokens and lane[0].session not in self._begun
-        can_be_joined = is_whole and len(lane) > 1 and self._model.family.can_chunk_prefill
-        return join(lane) if can_be_joined else None
+        can_be_joined = is_whole and len(lane) > 1 and not is_apart and self._model.family.can_chunk_prefill
+        return (join(lane) if can_be_joined else None) or alone(lane[0])
 
-    def _answers_of(self, lane: Sequence[Work], whole: JoinedSlices | None, found: Result) -> list[Result]:
+    def _answers_of(self, slices: JoinedSlices, found: Result) -> list[Result]:
         """Of these slices of a session, as far as they were computed: not where they were refused as one."""
-        if whole is None:
-            return [found]
-        is_as_it_was = lane[0].position == 0 or lane[0].session in self._caches
-        return [] if found.error is not None and is_as_it_was else whole.results(found)
+        first = slices.parts[0]
+        is_as_it_was = first.position == 0 or first.session in self._caches
+        was_refused = len(slices.parts) > 1 and found.error is not None and is_as_it_was
+        return [] if was_refused else slices.results(found)
 
     def _run_long_way(self, batch: Sequence[Work], prefill_tokens: int, now: float) -> dict[Work, Result]:
         if len(batch) == 1:

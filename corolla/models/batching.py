@@ -31,6 +31,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from corolla.models.cache import Clock, SpanCache, placeholder
 from corolla.models.pool import PooledCache
+from corolla.models.pooled_chunks import PooledChunks
 
 RAGGED = "corolla_ragged_"
 """What the ragged attention functions are registered as, before the name of the one that they run."""
@@ -61,10 +62,13 @@ class _Pass:
     """Each chunk's: tokens where the chunks are ragged, sequences where they are padded."""
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict[Any, Tensor])
     """Of chunks of more than one token, which all blocks of a kind share."""
+    pooled: PooledChunks | None = None
+    """Where several ragged chunks are in one pool."""
 
 
 class _Ragged(NamedTuple):
-    """Keys or values of each sequence, [1, heads, tokens, head_dim]: what `update` hands to attention."""
+    """Keys or values of each sequence, [1, heads, tokens, head_dim], or of each batch of them: what `update`
+    hands to attention."""
 
     each: Sequence[Tensor]
     window: int | None
@@ -75,10 +79,12 @@ class _Ragged(NamedTuple):
 class _JoinedLayer(CacheLayerMixin):
     """The layers of one block in every sequence's cache, as one layer."""
 
-    def __init__(self, layer: Any, clock: Clock, current: _Pass, is_ragged: bool) -> None:
+    def __init__(self, layer: Any, block: int, clock: Clock, current: _Pass, is_ragged: bool) -> None:
+        """`block`: counted from the first one of the caches."""
         super().__init__()
         self.is_sliding = layer.is_sliding
         self.members: list[Any] = []
+        self._block = block
         self._window: int | None = getattr(layer, "sliding_window", None)
         self._clock = clock
         self._current = current
@@ -92,6 +98,11 @@ class _JoinedLayer(CacheLayerMixin):
 
         Ragged: [1, heads, tokens of all, head_dim]. Padded: [sequences, heads, tokens, head_dim].
         """
+        pooled = self._current.pooled
+        if pooled is not None:
+            pooled.write(self._block, key_states, value_states)
+            read = pooled.read(self._block, self._window)
+            return tuple(_Ragged(each, self._window, self._current) for each in zip(*read, strict=True))
         cuts, axis = self._current.sizes, 2 if self._is_ragged else 0
         rows = zip(self.members, key_states.split(cuts, axis), value_states.split(cuts, axis), strict=True)
         each = [member.update(keys, values, *args, **kwargs) for member, keys, values in rows]
@@ -122,8 +133,8 @@ class JoinedCache:
         self._clock = Clock()
         self._current = _Pass()
         self._own: list[Any] = [
-            _JoinedLayer(layer, self._clock, self._current, self.is_ragged)
-            for layer in self.layers.layers[start:end]
+            _JoinedLayer(layer, block, self._clock, self._current, self.is_ragged)
+            for block, layer in enumerate(self.layers.layers[start:end])
         ]
         self.layers.layers = [
             self._own[index - start] if start <= index < end else placeholder(layer, self._clock)
@@ -138,12 +149,20 @@ class JoinedCache:
         members = zip(*(chunk.cache.own for chunk in chunks), strict=True)
         for layer, of_block in zip(self._own, members, strict=True):
             layer.members = list(of_block)
+        self._current.pooled = self._pooled(chunks)
         try:
             yield
         finally:
             self._current.masks.clear()
+            self._current.pooled = None
             for layer in self._own:
                 layer.members = []
+
+    def _pooled(self, chunks: Sequence[Chunk]) -> PooledChunks | None:
+        caches = [chunk.cache for chunk in chunks if isinstance(chunk.cache, PooledCache)]
+        if not self.is_ragged or len(chunks) == 1 or len(caches) < len(chunks):
+            return None
+        return PooledChunks.of(caches, self._current.sizes)
 
     def join(self, chunks: Sequence[Chunk]) -> Tensor:
         """The hidden states of all chunks, as the decoder takes them."""
@@ -206,34 +225,63 @@ def _ragged_attention(
     `query`: [1, heads, tokens of all, head_dim]. There is no mask: the library makes none for a function
     that it does not know, and what a token may see follows from its sequence.
     """
-    name, attend = _original(module)
+    current = key.current
+    if current.pooled is not None:
+        return _pooled_attention(module, query, key, value, current.pooled, arguments), None
     outputs: list[Tensor] = []
-    for chunk, keys, values in zip(query.split(key.current.sizes, 2), key.each, value.each, strict=True):
+    for chunk, keys, values in zip(query.split(current.sizes, 2), key.each, value.each, strict=True):
         mask = None if chunk.shape[2] == 1 else _mask(chunk, keys, key)
-        if mask is not None and name == "sdpa" and arguments.get("position_bias") is None:
-            outputs.append(_grouped_attention(chunk, keys, values, mask, arguments.get("scaling")))
-            continue
-        if mask is not None and name == "eager":
-            mask = torch.zeros_like(mask, dtype=chunk.dtype).masked_fill(~mask, torch.finfo(chunk.dtype).min)
-        outputs.append(attend(module, chunk, keys, values, mask, **arguments)[0])
+        outputs.append(_attention(module, chunk, keys, values, mask, arguments))
     return torch.cat(outputs, dim=1), None
 
 
-def _grouped_attention(
-    chunk: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float | None
+def _pooled_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: _Ragged,
+    value: _Ragged,
+    pooled: PooledChunks,
+    arguments: dict[str, Any],
 ) -> Tensor:
-    """Attention of a chunk, [1, heads, tokens, head_dim], with a mask: [1, tokens, heads, head_dim].
+    outputs: list[Tensor] = []
+    for batch, keys, values in zip(pooled.batches, key.each, value.each, strict=True):
+        mask = batch.visible(pooled.pool, key.window).mask
+        outputs.append(_attention(module, batch.padded(query), keys, values, mask, arguments))
+    return pooled.in_order(outputs)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    arguments: dict[str, Any],
+) -> Tensor:
+    """Of [sequences, heads, tokens, head_dim] each: [sequences, tokens, heads, head_dim]."""
+    name, attend = _original(module)
+    if mask is not None and name == "sdpa" and arguments.get("position_bias") is None:
+        return _grouped_attention(query, keys, values, mask, arguments.get("scaling"))
+    if mask is not None and name == "eager":
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+    return attend(module, query, keys, values, mask, **arguments)[0]
+
+
+def _grouped_attention(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float | None
+) -> Tensor:
+    """Attention with a mask, as `_attention`.
 
     Heads that share keys attend as further tokens. The library would copy all keys for each of them, which
     for a few tokens at the end of a long prompt is most of the work.
     """
-    _, heads, tokens, width = chunk.shape
+    sequences, heads, tokens, width = query.shape
     groups = heads // keys.shape[1]
-    grouped = chunk.reshape(1, keys.shape[1], groups * tokens, width)
+    grouped = query.reshape(sequences, keys.shape[1], groups * tokens, width)
     output = nn.functional.scaled_dot_product_attention(
         grouped, keys, values, attn_mask=mask.repeat(1, 1, groups, 1), scale=scaling
     )
-    return output.reshape(1, heads, tokens, -1).transpose(1, 2)
+    return output.reshape(sequences, heads, tokens, -1).transpose(1, 2)
 
 
 def _mask(chunk: Tensor, keys: Tensor, ragged: _Ragged) -> Tensor:

@@ -331,6 +331,24 @@ def test_a_prompt_goes_in_chunks_beside_the_tokens_of_others(whole: Whole) -> No
     group.step([(0, 5), (2, 2)])
 
 
+def test_prompts_in_one_pool_go_in_chunks_beside_one_another(whole: Whole) -> None:
+    """Of different lengths, past the length of every window, and beside the tokens of others."""
+    spans, family = whole.spans["two spans"], whole.spans["two spans"][0].family
+    if family.batching is not Batching.RAGGED or not family.can_chunk_prefill:
+        return
+    alone = [[span.new_cache() for span in spans] for _ in range(3)]
+    for span in spans:
+        assert span.use_pool(tokens=2048, rows=3, longest=512)
+    try:
+        group = Group(whole, lengths=(PROMPT, 1, 7), alone=alone)
+        for chunks in ((4, 3, 1), (2, 9, 2), (1, 1, 8), (2, 3, 2)):
+            group.step(list(enumerate(chunks)))
+        group.close()
+    finally:
+        for span in spans:
+            span.use_no_pool()
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_even_chunks_go_together_as_they_do_alone(whole: Whole, pooled: bool) -> None:
     """Equally long prompts, in equal slices, past the length of every window; of one or more sequences."""

@@ -62,6 +62,32 @@ def test_where_a_part_costs_much_however_small_large_ones_go_and_seldom() -> Non
     assert len(sizes) <= 0.05 * len(late)
 
 
+SLOW = {"the first": (0,), "a large one": (2,), "each in turn": (0, 3, 6)}
+"""Which parts take a second more: kernels are chosen and memory is taken when a size is new."""
+
+
+@pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW)
+def test_a_part_that_took_long_once_makes_no_small_ones_of_those_after_it(slow: tuple[int, ...]) -> None:
+    """With little of a prompt there, so that larger parts cannot show what is true."""
+    pace, now, parts = Pace(), 0.0, list[int]()
+    while len(parts) < 20:
+        tokens = min(480, pace.prefill_tokens(1, prompts=15, now=now))
+        seconds = GPU.bare
+        if tokens:
+            seconds += GPU.fixed + tokens * GPU.token + (1.0 if len(parts) in slow else 0.0)
+            parts.append(tokens)
+        now += seconds
+        pace.measured(1, 15, tokens, seconds, now)
+    assert min(parts[8:]) == 480
+
+
+def test_on_a_slow_device_no_part_is_much_larger_than_its_share_for_being_the_first() -> None:
+    """Where a token takes longer than its share, now and then three are tried, and no more."""
+    parts = served(Pace(), 200, Device(BARE, 0.0, 0.5 * BARE))
+    assert max(parts[2:]) <= 3
+    assert sum(parts[2:]) <= 1.5 * sum(1 for tokens in parts[2:] if tokens)
+
+
 def test_many_prompts_get_more_than_one_beside_the_same_reply() -> None:
     waits: list[float] = []
     for prompts in (1, 8):

@@ -684,11 +684,15 @@ class TestSlicesOfOneSession:
         found = torch.cat([tensor_of(result) for result in results], dim=1)
         torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
 
-    def test_behind_one_that_has_begun_run_after_it(self, stage: Stage, model: SpanModel) -> None:
+    def test_behind_one_that_has_begun_run_after_it_as_one(
+        self, stage: Stage, model: SpanModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         slices = consecutive(self.LENGTHS, (Flags.NONE,) * 3)
         (part,) = stage.run(slices[:1], 2, 0.0)
         assert part.is_unfinished
+        calls = calls_of(model, monkeypatch)
         results = stage.run(slices, sum(self.LENGTHS), 0.0)
+        assert len(calls) == 2
         whole = model.forward(hidden(sum(self.LENGTHS)), model.new_cache(1))
         found = torch.cat([tensor_of(result) for result in results], dim=1)
         torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
