@@ -28,6 +28,8 @@ MOST_SECONDS = 0.25
 """How long a part may take: who decodes, or comes meanwhile, waits for its end."""
 MOST_PASS_SECONDS = 2.0
 """The same where nothing but forward passes waits: who sends those wants many tokens a second."""
+LEAST_TOKENS = 2
+"""Of a part. A single token may take another way, as a replayed graph, and tells nothing of more."""
 LARGER = 3.0
 """How many times as large a part is tried where all were of one size."""
 QUIET_SECONDS = 1.0
@@ -146,7 +148,7 @@ class Pace:
         fixed, each = line.fit()
         if share - fixed >= fixed:
             fitting = int((share - fixed) / each)
-            return min(MOST_TOKENS, fitting or self._more_than_fits(line))
+            return min(MOST_TOKENS, fitting if fitting >= LEAST_TOKENS else _least(line))
         return min(self._largest(line, FIRST_TOKENS), _worth_its_cost(fixed, each))
 
     def joined_tokens(self, decoding: int) -> int:
@@ -177,10 +179,11 @@ class Pace:
         elif decoding:
             self._since_bare += 1
             more = max(0.0, seconds - self._bare_seconds(decoding))
-            self._beside.add(tokens, more)
+            if tokens >= LEAST_TOKENS:
+                self._beside.add(tokens, more)
             self._pay(decoding, prompts, more, now)
         else:
-            if tokens:
+            if tokens >= LEAST_TOKENS:
                 self._alone.add(tokens, seconds)
             self._pay(self._decoding, prompts, seconds, now)
 
@@ -196,11 +199,6 @@ class Pace:
     def _share(self, decoding: int, prompts: int) -> float:
         """Seconds that a part may add to a batch."""
         return SHARE * _crowd(decoding, prompts) * self._bare_seconds(decoding)
-
-    def _more_than_fits(self, line: Line) -> int:
-        """Not even one token does. After single ones, larger parts show whether tokens are what costs."""
-        were_single = line.is_of_one_size and line.mean_tokens < LARGER / 2
-        return int(LARGER) if were_single else 1
 
     def _is_quiet(self, now: float) -> bool:
         return now - self._decoded_at > QUIET_SECONDS
@@ -226,6 +224,12 @@ class Pace:
         line = self._alone
         larger = int(LARGER * line.mean_tokens) if line.is_known and line.is_of_one_size else 1
         return max(min(most.tokens, larger), self._largest(line, FIRST_ALONE_TOKENS, most))
+
+
+def _least(line: Line) -> int:
+    """Tokens of a part that does not fit. After as small ones, a larger one shows whether tokens cost all."""
+    were_least = line.is_of_one_size and line.mean_tokens < 1.5 * LEAST_TOKENS
+    return 2 * LEAST_TOKENS if were_least else LEAST_TOKENS
 
 
 def _worth_its_cost(fixed: float, each: float, most_tokens: int = MOST_TOKENS) -> int:
