@@ -101,8 +101,8 @@ class _JoinedLayer(CacheLayerMixin):
         pooled = self._current.pooled
         if pooled is not None:
             pooled.write(self._block, key_states, value_states)
-            read = pooled.read(self._block, self._window)
-            return tuple(_Ragged(each, self._window, self._current) for each in zip(*read, strict=True))
+            keys, values = zip(*pooled.read(self._block, self._window), strict=True)
+            return _Ragged(keys, self._window, self._current), _Ragged(values, self._window, self._current)
         cuts, axis = self._current.sizes, 2 if self._is_ragged else 0
         rows = zip(self.members, key_states.split(cuts, axis), value_states.split(cuts, axis), strict=True)
         each = [member.update(keys, values, *args, **kwargs) for member, keys, values in rows]

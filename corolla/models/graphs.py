@@ -140,12 +140,18 @@ class _Memory:
     """Computes, and waits for it."""
     start: Callable[[], IsDone] | None
     """Computes, and does not wait; None where that cannot be."""
+    size: int
+    """Sequences. What follows is the same memory, which is slow to ask for as tensors."""
+    row_bytes: int
+    """Of a sequence's token."""
     addresses: memoryview
     """The integers of `numbers`, one behind the other."""
     entering: memoryview
     """The bytes of `hidden`."""
     leaving: memoryview
     """The bytes of `output`."""
+    row_norms: "memoryview[float]"
+    """The floats of `norms`, one behind the other."""
 
     @classmethod
     def of(cls, like: Tensor, size: int, device: torch.device) -> Self:
@@ -155,36 +161,39 @@ class _Memory:
         )
         numbers = host_tensor(2, size, dtype=torch.int64, device=device)
         numbers[1] = 1  # who has nothing to attend to gives NaN
+        norms = host_tensor(2, size, dtype=torch.float32, device=device)
         return cls(
             hidden=hidden,
             numbers=numbers,
             output=output,
-            norms=host_tensor(2, size, dtype=torch.float32, device=device),
+            norms=norms,
             run=nothing,
             start=None,
+            size=size,
+            row_bytes=hidden.nbytes // size,
             addresses=bytes_of(numbers).cast("q"),
             entering=bytes_of(hidden),
             leaving=bytes_of(output),
+            row_norms=bytes_of(norms).cast("f"),
         )
 
     def address(self, caches: Sequence[PooledCache]) -> None:
         """Whose step it is. What there is room for besides computes with nobody's page."""
-        addresses, size = self.addresses, len(self.hidden)
-        for index in range(size):
-            is_used = index < len(caches)
-            addresses[index] = caches[index].row if is_used else 0
-            addresses[size + index] = caches[index].position + 1 if is_used else 1
+        addresses, size = self.addresses, self.size
+        for index, cache in enumerate(caches):
+            addresses[index], addresses[size + index] = cache.row, cache.position + 1
+        for index in range(len(caches), size):
+            addresses[index], addresses[size + index] = 0, 1
 
     def write(self, rows: Sequence[bytes | memoryview]) -> None:
-        size = len(self.entering) // len(self.hidden)
+        size = self.row_bytes
         for index, row in enumerate(rows):
             self.entering[index * size : (index + 1) * size] = row
 
     def read(self, count: int) -> list[Row]:
-        size = len(self.leaving) // len(self.hidden)
-        entered, left = self.norms.tolist()
+        size, norms = self.row_bytes, self.row_norms
         return [
-            Row(self.leaving[index * size : (index + 1) * size], entered[index], left[index])
+            Row(self.leaving[index * size : (index + 1) * size], norms[index], norms[self.size + index])
             for index in range(count)
         ]
 
@@ -209,6 +218,7 @@ class GraphedDecoder:
         self._cache.layers = layers
         self._memories: dict[tuple[int, int], _Memory] = {}
         self._recorder = Recorder(pool.device)
+        self._is_on_gpu = pool.device.type == "cuda"
 
     def step(self, hidden: Tensor, caches: Sequence[PooledCache]) -> Tensor:
         """[sequences, 1, hidden_size] in, on the host or the device, and out, on the host.
@@ -242,7 +252,7 @@ class GraphedDecoder:
 
     @property
     def has_graphs(self) -> bool:
-        return self.eager_because is None and self.pool.device.type == "cuda"
+        return self._is_on_gpu and self.eager_because is None
 
     def _key_of(self, caches: Sequence[PooledCache]) -> tuple[int, int]:
         size = bucket(len(caches), 1) if self.has_graphs else len(caches)
@@ -254,7 +264,7 @@ class GraphedDecoder:
         if memory is None:
             memory = self._recorded(like, size, tokens) if self.has_graphs else None
             memory = memory or self._without_graph(like, len(caches), tokens)
-            self._memories[len(memory.hidden), tokens] = memory
+            self._memories[memory.size, tokens] = memory
         memory.address(caches)
         return memory
 

@@ -197,29 +197,24 @@ class TestShortPrompts:
             scheduler.add(one, 0.0)
         assert scheduler.take(0.0).steps == slices
 
-    def test_of_one_session_do_not_where_they_cannot_be_joined(self) -> None:
+    @pytest.mark.parametrize(
+        ("pace", "slices"),
+        [
+            ({10: 0.1, 20: 0.101}, [prefill(1, 0, tokens=10), prefill(1, 20, tokens=10)]),
+            (
+                {10: 0.1, 20: 0.101},
+                [replace(work(1, 10 * step, FrameType.FORWARD), tokens=10) for step in range(2)],
+            ),
+            ({5: 0.005, 10: 0.01, 20: 0.02}, [prefill(1, 0, tokens=10), prefill(1, 10, tokens=10)]),
+        ],
+        ids=["where they cannot be joined", "as passes", "where it takes as long as it has tokens"],
+    )
+    def test_of_one_session_do_not(self, pace: dict[int, float], slices: list[Work]) -> None:
         scheduler = Scheduler()
-        measure(scheduler, {10: 0.1, 20: 0.101})
-        slices = [prefill(1, 20 * number, tokens=10) for number in range(2)]
+        measure(scheduler, pace)
         for one in slices:
             scheduler.add(one, 0.0)
         assert [scheduler.take(0.0).steps for _ in range(2)] == [[one] for one in slices]
-
-    def test_of_one_session_do_not_where_it_takes_as_long_as_it_has_tokens(self) -> None:
-        scheduler = Scheduler()
-        measure(scheduler, {10: 0.01, 20: 0.02})
-        slices = [prefill(1, 10 * number, tokens=10) for number in range(2)]
-        for one in slices:
-            scheduler.add(one, 0.0)
-        assert [scheduler.take(0.0).steps for _ in range(2)] == [[one] for one in slices]
-
-    def test_passes_of_one_session_do_not(self) -> None:
-        scheduler = Scheduler()
-        measure(scheduler, {10: 0.1, 20: 0.101})
-        passes = [replace(work(1, 10 * step, FrameType.FORWARD), tokens=10) for step in range(2)]
-        for one in passes:
-            scheduler.add(one, 0.0)
-        assert [scheduler.take(0.0).steps for _ in range(2)] == [[one] for one in passes]
 
     def test_are_no_more_bytes_than_a_payload_can_have(self) -> None:
         scheduler = Scheduler()
