@@ -3,7 +3,8 @@
     python -m benchmarks.gpu [--full]
 
 Llama-8B shapes with random weights in bf16, on one volunteer with the head, then on three that share the
-GPU, through a real relay on loopback. Rounds alternate with `generate` in this process. Prints tokens a
+GPU, through a real relay on loopback that stays awake between steps (`AWAKE_SECONDS`, as operators of a
+swarm in one room would have it). Rounds alternate with `generate` in this process. Prints tokens a
 second of one reply and of 16 at once, and how near one volunteer comes to the bandwidth floor: the time in
 which the weights can be read once, at the speed at which memory is copied.
 """
@@ -126,7 +127,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         CONFIG.save_pretrained(folder)
-        server = stack.enter_context(relay(MODEL, LOG_LEVEL="WARNING"))
+        server = stack.enter_context(relay(MODEL, LOG_LEVEL="WARNING", AWAKE_SECONDS="0.01"))
         threads = stack.enter_context(ThreadPoolExecutor(MANY))
         client = Client(server, server.token("client", "benchmark"), threads)
         weights = ("--model", f"{MODEL}={folder}", "--weights", "random")

@@ -37,6 +37,7 @@ from relay import (
 )
 from relay.admission import Admission, Limits
 from relay.allowances import Allowances
+from relay.awake import StayingAwake
 from relay.batches import batches_api, files_api
 from relay.batches.running import Batches
 from relay.batches.storage import open_storage
@@ -186,7 +187,8 @@ async def build_services(settings: Settings, store: Store, bus: Bus | None = Non
     swarm = Swarm((record.name, record.facts) for record in await store.list_models())
     outcomes = Outcomes()
     standings = Standings(store, outcomes, swarm)
-    forwarder = Forwarder(hub, metrics, secret, outcomes)
+    awake = StayingAwake(settings.awake_seconds) if settings.awake_seconds else None
+    forwarder = Forwarder(hub, metrics, secret, outcomes, awake)
     routing = Routing(swarm, secret, settings.route_seconds)
     refusals = Refusals()
     replicas = Replicas(hub, swarm, forwarder, refusals, settings.queue_bytes)

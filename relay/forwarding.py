@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from relay import blame
+from relay.awake import StayingAwake
 from relay.elsewhere import RemotePeer
 from relay.hub import Hub
 from relay.lateness import SAMPLED_STEPS, StepTimes
@@ -92,13 +93,22 @@ class VerifiedRoute:
 class Forwarder:
     """Forwards frames between the peers of a hub. Owned by the event loop's thread."""
 
-    def __init__(self, hub: Hub, metrics: Metrics, secret: bytes, outcomes: Outcomes | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        secret: bytes,
+        outcomes: Outcomes | None = None,
+        awake: StayingAwake | None = None,
+    ) -> None:
+        """`awake`: None where the relay sleeps between steps."""
         self._hub = hub
         self._metrics = metrics
         self._secret = secret
         self._outcomes = outcomes or Outcomes()
         self._answered = self._outcomes.answered
         self._computed = self._outcomes.computed
+        self._awake = awake
         self._times = StepTimes()
         self._routes: dict[bytes, VerifiedRoute] = {}
         self._passing: dict[PeerId, dict[bytes, None]] = {}
@@ -165,7 +175,7 @@ class Forwarder:
         else:
             if self._is_sampled(header):
                 self._begin_sample(receiver, route, header)
-            self._metrics.count_forwarded(header.type, len(message))
+            self._count(header, message)
 
     def frame_lost(self, message: bytes, error: FrameRefused | None = None) -> None:
         """Tell the driver of a frame that has not reached its stop. `message`: header and route at least."""
@@ -281,7 +291,13 @@ class Forwarder:
                 self._begin_sample(receiver, route, header)
             if header.type == _PROBE and header.hop == len(stops) - 2 and route.session in self._probes:
                 self._probes[route.session] = True
-            self._metrics.count_forwarded(header.type, len(message))
+            self._count(header, message)
+
+    def _count(self, header: Header, message: bytes) -> None:
+        """A frame of a step went on its way."""
+        self._metrics.count_forwarded(header.type, len(message))
+        if self._awake is not None and header.type == _STEP:
+            self._awake.step_passed()
 
     def _is_sampled(self, header: Header) -> bool:
         return header.step & _SAMPLED == self._times.drawn and header.type == _STEP

@@ -93,6 +93,8 @@ class Settings:
     private_webhooks: bool = False
     pages: int = 4096
     token_pages: int = 256
+    awake_seconds: float = 0.0
+    """0: it sleeps whenever there is nothing to do."""
     keep_seconds: float = 60.0
     kept_replies: int = 4096
     kept_bytes: int = 64 * 1024 * 1024
@@ -452,6 +454,14 @@ SETTINGS: tuple[Setting, ...] = (
         "`256`",
         "How many of them may be of one token and its keys or, where nobody signs in, of one address.",
         _integer(1, 1_000_000),
+    ),
+    Setting(
+        "AWAKE_SECONDS",
+        "`0`",
+        "For how long after a decode step the relay awaits the next one without sleeping, where they come as "
+        "close as that. `0.01` saves volunteers in one room a tenth of a millisecond at every hop, and keeps "
+        "a processor core busy while they write replies; `0`: it sleeps.",
+        _seconds(0, 1),
     ),
     Setting(
         "KEEP_SECONDS",

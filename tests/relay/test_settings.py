@@ -58,6 +58,7 @@ def test_two_processes_have_different_replica_names() -> None:
         ("REQUEST_SECONDS", "90", 90.0),
         ("BUS_URL", "nats://a:4222, tls://user:word@b", "nats://a:4222,tls://user:word@b"),
         ("DRAIN_SECONDS", "0", 0.0),
+        ("AWAKE_SECONDS", "0.01", 0.01),
         ("FILES", "s3://bucket/prefix/", "s3://bucket/prefix"),
         ("FILES", "/some/folder/", "/some/folder"),
         ("S3_ENDPOINT", "http://127.0.0.1:9000/", "http://127.0.0.1:9000"),

@@ -2,6 +2,7 @@
 
 import time
 
+from relay.awake import StayingAwake
 from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.metrics import Metrics
@@ -18,11 +19,11 @@ class Swarmlet:
 
     secret = b"k" * 32
 
-    def __init__(self) -> None:
+    def __init__(self, awake: StayingAwake | None = None) -> None:
         self.hub = Hub(heartbeat_seconds=1.0)
         self.metrics = Metrics()
         self.outcomes = Outcomes()
-        self.forwarder = Forwarder(self.hub, self.metrics, self.secret, self.outcomes)
+        self.forwarder = Forwarder(self.hub, self.metrics, self.secret, self.outcomes, awake)
         self.peers = [self.connect(PeerId(f"{number:016x}")) for number in range(3)]
         hops = tuple(Hop(peer.id, Span(index, index + 1)) for index, peer in enumerate(self.peers[1:]))
         session = new_session_id()
