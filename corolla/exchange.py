@@ -293,14 +293,17 @@ class Exchange:
     def _deliver_in_order(self, frame: Frame) -> None:
         """A step that came over the link, where what was before it may still be on another way."""
         route = self._read_route(frame.route)
-        key = (route.origin, frame.session)
         if frame.hop == len(route.hops):
-            ready = [frame]
+            self._deliver_step(frame, route)
+            return
+        key = (route.origin, frame.session)
+        ready = self._order.arrived(key, frame)
+        if ready == [frame]:
+            self._deliver_step(frame, route)
+        elif ready:
+            self._deliver_each(ready)
         else:
-            ready = self._order.arrived(key, frame)
-            if not ready:
-                asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_go, key, frame)
-        self._deliver_each(ready)
+            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_go, key, frame)
 
     def _let_go(self, key: Key, frame: Frame) -> None:
         if self._link is not None and self._order.is_held(key, frame):

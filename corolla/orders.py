@@ -10,6 +10,9 @@ from schema.ids import SessionId, Span, session_at_hop
 from schema.resuming import Replay, decode_replay, decode_resume
 from schema.routes import Route
 
+_TOLD_BY_PAYLOAD = frozenset({int(FrameType.FORK), int(FrameType.RESUME), int(FrameType.REPLAY)})
+"""Types of frames whose payload says more of the work than the route does."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkOrder:
@@ -38,16 +41,16 @@ def order_of(frame: Frame, route: Route) -> WorkOrder:
         span=route.hops[frame.hop].span,
         is_last=frame.hop + 1 == len(route.hops),
     )
+    if frame.type not in _TOLD_BY_PAYLOAD:
+        return order
     if frame.type == FrameType.FORK:
         return replace(order, forks=session_at_hop(route.origin, forked_session(frame.payload)))
     if frame.type == FrameType.RESUME:
         resume = decode_resume(frame.payload)
         broken = None if frame.hop in resume.new else session_at_hop(route.origin, resume.broken)
         return replace(order, resumes=broken, is_next_new=frame.hop + 1 in resume.new)
-    if frame.type == FrameType.REPLAY:
-        replay = decode_replay(frame.payload)
-        is_next_new = frame.hop + 1 in replay.new
-        if frame.hop not in replay.new:
-            replay = replay._replace(states=b"")
-        return replace(order, replay=replay, is_next_new=is_next_new)
-    return order
+    replay = decode_replay(frame.payload)
+    is_next_new = frame.hop + 1 in replay.new
+    if frame.hop not in replay.new:
+        replay = replay._replace(states=b"")
+    return replace(order, replay=replay, is_next_new=is_next_new)

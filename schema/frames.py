@@ -172,16 +172,17 @@ def decode_frame(message: bytes) -> Frame:
 
 def frame_of(header: Header, message: bytes) -> Frame:
     """All parts of a received frame whose header was parsed already."""
+    start = header.payload_start
     return Frame(
-        type=header.type,
-        hop=header.hop,
-        session=header.session,
-        step=header.step,
-        position=header.position,
-        route=message[HEADER_BYTES : header.payload_start],
-        payload=memoryview(message)[header.payload_start :],
-        flags=header.flags,
-        epoch=header.epoch,
+        header.type,
+        header.hop,
+        header.session,
+        header.step,
+        header.position,
+        message[HEADER_BYTES:start],
+        memoryview(message)[start:],
+        header.flags,
+        header.epoch,
     )
 
 
