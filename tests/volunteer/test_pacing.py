@@ -1,5 +1,7 @@
 """How much of a prompt goes with the replies of others: what is learned, and what follows from it."""
 
+from collections.abc import Callable
+from random import Random
 from typing import NamedTuple
 
 import pytest
@@ -63,23 +65,46 @@ def test_where_a_part_costs_much_however_small_large_ones_go_and_seldom() -> Non
     assert len(sizes) <= 0.05 * len(late)
 
 
-SLOW = {"the first": (0,), "a large one": (2,), "each in turn": (0, 3, 6)}
+def parts_beside_a_reply(pace: Pace, count: int, seconds_of: Callable[[int, int], float]) -> list[int]:
+    """Of 15 prompts with 480 tokens there; `seconds_of`: which part it is, and of how many tokens."""
+    parts, now = list[int](), 0.0
+    while len(parts) < count:
+        tokens = min(480, pace.prefill_tokens(1, prompts=15, now=now))
+        seconds = GPU.bare + (seconds_of(len(parts), tokens) if tokens else 0.0)
+        parts += [tokens] if tokens else []
+        now += seconds
+        pace.measured(1, 15, tokens, seconds, now)
+    return parts
+
+
+SLOW = {
+    "the first": (0,),
+    "the second": (1,),
+    "a large one": (4,),
+    "two large ones": (4, 5),
+    "each in turn": (0, 3, 6),
+}
 """Which parts take a second more: kernels are chosen and memory is taken when a size is new."""
 
 
 @pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW)
 def test_a_part_that_took_long_once_makes_no_small_ones_of_those_after_it(slow: tuple[int, ...]) -> None:
-    """With little of a prompt there, so that larger parts cannot show what is true."""
-    pace, now, parts = Pace(), 0.0, list[int]()
-    while len(parts) < 20:
-        tokens = min(480, pace.prefill_tokens(1, prompts=15, now=now))
-        seconds = GPU.bare
-        if tokens:
-            seconds += GPU.fixed + tokens * GPU.token + (1.0 if len(parts) in slow else 0.0)
-            parts.append(tokens)
-        now += seconds
-        pace.measured(1, 15, tokens, seconds, now)
-    assert min(parts[8:]) == 480
+    def seconds_of(part: int, tokens: int) -> float:
+        return GPU.fixed + tokens * GPU.token + (1.0 if part in slow else 0.0)
+
+    parts = parts_beside_a_reply(Pace(), 60, seconds_of)
+    assert sum(tokens < 480 for tokens in parts[24:]) <= 4  # where all were of one size, others are tried
+
+
+def test_single_tokens_that_are_quick_make_no_parts_of_single_tokens() -> None:
+    """As decode steps they are a graph, which more than one is not."""
+    pace = Pace()
+
+    def seconds_of(part: int, tokens: int) -> float:
+        pace.measured(1, 15, 1, GPU.bare + 0.002, 0.0)  # what was left of a slice
+        return GPU.fixed + tokens * GPU.token
+
+    assert min(parts_beside_a_reply(pace, 20, seconds_of)[10:]) == 480
 
 
 def test_on_a_slow_device_no_part_is_much_larger_than_its_share_for_being_the_first() -> None:
@@ -89,19 +114,57 @@ def test_on_a_slow_device_no_part_is_much_larger_than_its_share_for_being_the_fi
     assert parts.count(2 * LEAST_TOKENS) <= 0.1 * len(parts)
 
 
-def test_single_tokens_that_are_quick_make_no_parts_of_single_tokens() -> None:
-    """As decode steps they are a graph, which more than one is not."""
-    pace, now, parts = Pace(), 0.0, list[int]()
-    while len(parts) < 20:
-        tokens = min(480, pace.prefill_tokens(1, prompts=15, now=now))
-        seconds = GPU.bare
-        if tokens:
-            seconds += 0.002 if tokens == 1 else GPU.fixed + tokens * GPU.token
-            parts.append(tokens)
+def noisy(seconds: float, random: Random) -> float:
+    return seconds * random.uniform(0.9, 1.1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_makes_no_part_that_stalls_the_replies(seed: int) -> None:
+    """A batch without a prompt may by chance take longer than one with: then tokens seem to cost nothing."""
+    random, pace, now, parts = Random(seed), Pace(), 0.0, list[int]()
+    while len(parts) < 400:
+        tokens = pace.prefill_tokens(4, prompts=1, now=now)
+        seconds = noisy(0.1, random) + (0.005 + 0.005 * tokens if tokens else 0.0)
+        parts += [tokens] if tokens else []
         now += seconds
-        pace.measured(1, 15, tokens, seconds, now)
-        pace.measured(1, 15, 1, GPU.bare + 0.002, now)  # what was left of a slice
-    assert min(parts[4:]) == 480
+        pace.measured(4, 1, tokens, seconds, now)
+    assert sum(parts) / len(parts) <= 8
+    assert max(parts) <= 64
+
+
+def test_parts_that_seemed_to_cost_nothing_are_soon_what_they_can_be() -> None:
+    pace = Pace()
+    pace.measured(16, 1, 0, 0.03, 0.0)
+    for _ in range(2):
+        pace.measured(1, 1, 8, 0.02, 0.0)
+    parts = parts_beside_a_reply(pace, 20, lambda part, tokens: 0.01 + 0.0025 * tokens)
+    assert sum(tokens > 60 for tokens in parts) <= 4
+    assert max(parts[8:]) <= 60
+
+
+def changing(before: Device, after: Device) -> list[int]:
+    """Parts of a prompt beside four replies on a device that has become another one."""
+    pace, now, parts = Pace(), 0.0, list[int]()
+    for turn in range(600):
+        device = before if turn < 100 else after
+        tokens = pace.prefill_tokens(4, prompts=1, now=now)
+        seconds = device.bare + (device.fixed + tokens * device.token if tokens else 0.0)
+        now += seconds
+        pace.measured(4, 1, tokens, seconds, now)
+        if tokens and turn >= 100:
+            parts.append(tokens)
+    return parts
+
+
+def test_a_device_that_has_become_slow_gets_smaller_parts() -> None:
+    parts = changing(CPU, Device(BARE, 0.0, 20 * TOKEN))
+    assert max(parts) <= 2 * FIRST_TOKENS
+    assert sorted(parts[8:])[len(parts[8:]) // 2] <= 2 * LEAST_TOKENS
+
+
+def test_a_device_that_has_become_quick_gets_larger_ones() -> None:
+    parts = changing(Device(BARE, 0.01, 20 * TOKEN), Device(BARE, 0.0, TOKEN / 20))
+    assert parts[-1] >= 60
 
 
 def test_many_prompts_get_more_than_one_beside_the_same_reply() -> None:
