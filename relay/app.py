@@ -37,7 +37,6 @@ from relay import (
 )
 from relay.admission import Admission, Limits
 from relay.allowances import Allowances
-from relay.awake import StayingAwake
 from relay.batches import batches_api, files_api
 from relay.batches.running import Batches
 from relay.batches.storage import open_storage
@@ -72,6 +71,7 @@ from relay.standings import Standings
 from relay.store import Store
 from relay.swarm import Swarm
 from relay.usage import UsageAccount
+from schema.awake import StayingAwake
 from schema.errors import CorollaError
 
 log = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ import time
 from dataclasses import dataclass
 
 from relay import blame
-from relay.awake import StayingAwake
 from relay.elsewhere import RemotePeer
 from relay.hub import Hub
 from relay.lateness import SAMPLED_STEPS, StepTimes
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.peer import Peer
+from schema.awake import StayingAwake
 from schema.errors import (
     FrameLost,
     FrameRefused,

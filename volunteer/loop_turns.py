@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from schema.awake import StayingAwake
 from volunteer.device_queue import DeviceQueue, OnResult
 from volunteer.scheduler import Batch
 from volunteer.work import Engine, Result, Underway, Work
@@ -60,12 +61,12 @@ class LoopTurns:
         self._loop = loop
         self._queue = queue
         self._served = served
-        self._done_at = float("-inf")
-        """When it was done with a step the last time."""
-        self._is_near = False
-        """Whether the step that it computes came soon after that."""
-        self._awake_until = float("-inf")
-        self.is_awake = False
+        self._awake = StayingAwake(AWAKE_SECONDS)
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether the loop does not sleep, since the next step is near."""
+        return self._awake.is_awake
 
     def submit(self, work: Work, on_result: OnResult) -> None:
         """Queues one step, or computes it. Errors as `DeviceQueue.put_work`."""
@@ -93,7 +94,7 @@ class LoopTurns:
     def _start(self, batch: Batch) -> None:
         """`batch` is of decode steps alone."""
         begun = monotonic()
-        self._expect_next(begun)
+        self._awake.step_came(begun)
         engine = self._served.engine
         try:
             underway = None if engine is None else engine.start(batch.steps, begun)
@@ -132,8 +133,7 @@ class LoopTurns:
         except Exception:
             _logger.exception("A batch could not be counted. This is a bug in the volunteer.")
         finally:
-            self._done_at = monotonic()
-            self._await_next(self._done_at)
+            self._awake.step_left(monotonic())
             self._go_on()
 
     def _count(self, results: list[Result], seconds: float) -> None:
@@ -148,21 +148,3 @@ class LoopTurns:
             on_result(result)
         except Exception:
             _logger.exception("An answer could not be handed in. This is a bug in the volunteer.")
-
-    # ---- not sleeping -------------------------------------------------------------------------
-
-    def _expect_next(self, now: float) -> None:
-        """A step has come: the next one will take about as long from its end."""
-        self._is_near = now - self._done_at <= AWAKE_SECONDS
-
-    def _await_next(self, now: float) -> None:
-        if self._is_near:
-            self._awake_until = now + AWAKE_SECONDS
-            if not self.is_awake:
-                self.is_awake = True
-                self._stay_awake()
-
-    def _stay_awake(self) -> None:
-        self.is_awake = monotonic() < self._awake_until
-        if self.is_awake:
-            self._loop.call_soon(self._stay_awake)

@@ -72,6 +72,7 @@ class Rows:
             and payload[: len(self._before)] == self._before
             and payload[self._end :] == self._after
         )
+        # Asking flags for one of them takes longer than all the rest here; mostly there is none.
         has_output = not work.flags or Flags.NO_OUTPUT not in work.flags
         is_due = has_output and (self._most is None or work.position < self._most)
         return memoryview(payload)[len(self._before) : self._end] if is_one and is_due else None

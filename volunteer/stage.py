@@ -177,7 +177,7 @@ class Stage:
             return self._run_long_way(batch, prefill_tokens, now)
         results: dict[Work, Result] = {}
         refused_as_one: set[SessionId] = set()
-        while lanes:
+        while lanes:  # what is refused as one goes on alone, and has an answer then
             firsts = {
                 session: self._firsts_of(lane, prefill_tokens, session in refused_as_one)
                 for session, lane in lanes.items()

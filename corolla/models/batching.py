@@ -3,9 +3,10 @@
 A decoder is called with one cache. `JoinedCache` is such a cache, made of those of the sequences: what
 a block adds is shared out to them, and what it attends to comes from them, in one of two ways:
 
-- ragged: the chunks stand one behind the other, [1, tokens of all, hidden_size]. The block's attention
-  function gets every sequence's own keys and values, and is run on one after the other. Nothing is padded
-  or copied, and a prompt's chunk may go with the single tokens of others. It takes a block that looks its
+- ragged: the chunks stand one behind the other, [1, tokens of all, hidden_size], so that a prompt's chunk
+  may go with the single tokens of others. The block's attention function gets every sequence's own keys and
+  values, and is run on one after the other, of which nothing is padded; where all are in one pool, on those
+  that are about equally long at once (corolla/models/pooled_chunks.py). It takes a block that looks its
   attention function up in `AttentionInterface`, since that is where this one is put.
 - padded: single tokens, [sequences, 1, hidden_size]. Keys and values are copied into one tensor, shorter
   sequences filled up at the left, as the library pads batches. It works with any attention, at the price

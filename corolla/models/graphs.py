@@ -141,16 +141,16 @@ class _Memory:
     start: Callable[[], IsDone] | None
     """Computes, and does not wait; None where that cannot be."""
     size: int
-    """Sequences. What follows is the same memory, which is slow to ask for as tensors."""
+    """Sequences."""
     row_bytes: int
-    """Of a sequence's token."""
+    """Of a sequence's token. What follows is the memory of the tensors, which are slow to ask."""
     addresses: memoryview
     """The integers of `numbers`, one behind the other."""
     entering: memoryview
     """The bytes of `hidden`."""
     leaving: memoryview
     """The bytes of `output`."""
-    row_norms: "memoryview[float]"
+    norm_values: "memoryview[float]"
     """The floats of `norms`, one behind the other."""
 
     @classmethod
@@ -174,7 +174,7 @@ class _Memory:
             addresses=bytes_of(numbers).cast("q"),
             entering=bytes_of(hidden),
             leaving=bytes_of(output),
-            row_norms=bytes_of(norms).cast("f"),
+            norm_values=bytes_of(norms).cast("f"),
         )
 
     def address(self, caches: Sequence[PooledCache]) -> None:
@@ -191,7 +191,7 @@ class _Memory:
             self.entering[index * size : (index + 1) * size] = row
 
     def read(self, count: int) -> list[Row]:
-        size, norms = self.row_bytes, self.row_norms
+        size, norms = self.row_bytes, self.norm_values
         return [
             Row(self.leaving[index * size : (index + 1) * size], norms[index], norms[self.size + index])
             for index in range(count)

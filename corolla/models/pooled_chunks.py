@@ -21,6 +21,8 @@ MOST_PADDED = 4
 """How many times as many scores as it needs may be computed for a sequence, so that it is in a batch."""
 FEW_SCORES = 16_384
 """So many for nothing do not count beside a launch."""
+MOST_SCORES = 1 << 23
+"""Of a batch of several: the mask has as many elements, and is repeated for heads that share keys."""
 
 
 class Extent(NamedTuple):
@@ -134,8 +136,10 @@ def groups(extents: Sequence[Extent]) -> list[list[int]]:
 
 
 def _is_worth_it(extents: Sequence[Extent]) -> bool:
-    longest = max(extent.held + extent.tokens for extent in extents)
-    padded = max(extent.tokens for extent in extents) * longest
+    keys = [extent.held + extent.tokens for extent in extents]
+    padded = max(extent.tokens for extent in extents) * max(keys)
+    if len(extents) * padded > MOST_SCORES or len(extents) * max(keys) > MOST_PADDED * sum(keys) + FEW_SCORES:
+        return False
     return all(padded <= MOST_PADDED * extent.scores + FEW_SCORES for extent in extents)
 
 

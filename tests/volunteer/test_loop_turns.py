@@ -11,11 +11,11 @@ from time import monotonic
 
 import pytest
 
+from schema.awake import StayingAwake
 from schema.frames import FrameType
 from schema.ids import SessionId, Span
 from tests.corolla.fakes import until
 from volunteer import device as device_module
-from volunteer import loop_turns
 from volunteer.device import DeviceThread
 from volunteer.work import Result, Underway, Work
 
@@ -341,11 +341,11 @@ async def test_the_loop_stays_awake_for_what_comes_soon_and_not_for_long(
     device: DeviceThread, stage: GraphStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = device._turns
-    monkeypatch.setattr(loop_turns, "AWAKE_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "_awake", StayingAwake(0.0))
     await answer(device, work())
     await answer(device, work())
     assert not turns.is_awake
-    monkeypatch.setattr(loop_turns, "AWAKE_SECONDS", 0.2)
+    monkeypatch.setattr(turns, "_awake", StayingAwake(0.2))
     while not turns.is_awake:
         await answer(device, work())
     await until(lambda: not turns.is_awake)

@@ -2,12 +2,12 @@
 
 import time
 
-from relay.awake import StayingAwake
 from relay.forwarding import Forwarder
 from relay.hub import Hub
 from relay.metrics import Metrics
 from relay.outcomes import Outcomes
 from relay.peer import Identity, Peer
+from schema.awake import StayingAwake
 from schema.ids import PeerId, Span, model_key, new_session_id
 from schema.protocol import RelayConnection, State
 from schema.routes import Hop, Route, sign_route

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from relay.awake import StayingAwake
+from schema.awake import StayingAwake
 from schema.frames import FrameType
 from tests.relay.core.swarmlet import Swarmlet
 
